@@ -1,0 +1,1 @@
+"""What every stage agrees on: data sets, pictures, manifests and errors."""

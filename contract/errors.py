@@ -1,0 +1,90 @@
+"""Every error that is meant for a person.
+
+    RosettaError
+    |-- DataError             a data set's file is missing, truncated or altered
+    |-- ArtifactError         an artifact cannot be used
+    |   |-- ArtifactMissing       there is none: no folder, or a folder without a manifest
+    |   '-- ArtifactCorrupt       a file does not match the manifest, or the manifest cannot be read
+    |-- TrainingError         a training script cannot go on
+    |-- ExportError           a converter failed, or wrote something else than it should
+    |   '-- UnknownEdge           no exporter leads from this format to that one
+    |-- ParityError           answers cannot be compared
+    |-- InputError            what a caller sent cannot be used
+    |   |-- ImageError            a picture that cannot be read
+    |   |   |-- ImageTooLarge         more pixels or bytes than the limit
+    |   |   '-- UnsupportedImage      not a picture, or not in a format that is read here
+    |   '-- TooManyBytes          a request body over the limit
+    |-- UnknownModel          no served model has this name
+    |-- ModelUnavailable      the model is known, but its artifact cannot be run
+    '-- RuntimeFailure        a runtime crashed, hung, or failed inside
+
+A message says what failed, what was got, what was expected, and what to do. Nothing here knows of HTTP.
+"""
+
+
+class RosettaError(Exception):
+    """The root: catching it catches everything that is meant for a person."""
+
+
+class DataError(RosettaError):
+    """A data set's file is missing, truncated or altered."""
+
+
+class ArtifactError(RosettaError):
+    """An artifact cannot be used."""
+
+
+class ArtifactMissing(ArtifactError):
+    """There is no artifact: no folder, or a folder without a manifest."""
+
+
+class ArtifactCorrupt(ArtifactError):
+    """A file does not match the manifest, or the manifest itself cannot be read."""
+
+
+class TrainingError(RosettaError):
+    """A training script cannot go on."""
+
+
+class ExportError(RosettaError):
+    """A converter failed, or wrote something else than it should."""
+
+
+class UnknownEdge(ExportError):
+    """No exporter leads from this format to that one."""
+
+
+class ParityError(RosettaError):
+    """Answers cannot be compared: none were given, or their shapes differ."""
+
+
+class InputError(RosettaError):
+    """What a caller sent cannot be used."""
+
+
+class ImageError(InputError):
+    """A picture that cannot be read."""
+
+
+class ImageTooLarge(ImageError):
+    """A picture with more pixels than the limit."""
+
+
+class UnsupportedImage(ImageError):
+    """Bytes that are no picture, or not in a format that is read here."""
+
+
+class TooManyBytes(InputError):
+    """A request body over the limit."""
+
+
+class UnknownModel(RosettaError):
+    """No served model has this name."""
+
+
+class ModelUnavailable(RosettaError):
+    """The model is known, but its artifact cannot be run."""
+
+
+class RuntimeFailure(RosettaError):
+    """A runtime crashed, hung, or failed inside."""

@@ -1,0 +1,215 @@
+"""An artifact is a folder with its files and a manifest: what is in it, and what goes in and comes out.
+
+The manifest is written last and names the sha256 of every file, so a folder without one does not exist, and a
+folder whose files differ from it is not loaded.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+from contract.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+
+MODEL_NAME = re.compile(r"[a-z0-9_]+")
+FORMAT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)?")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output. `None` in `shape` stands for any size: the batch."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    layout: str
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(str(data["name"]), str(data["dtype"]), tuple(data["shape"]), str(data["layout"]))
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How a picture becomes the input: see `contract/image.py` for what the words mean."""
+
+    height: int
+    width: int
+    channels: int
+    resample: str = "area"
+    fit: str = "contain"
+    invert: str = "never"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one picture, in pixels."""
+        return self.height, self.width, self.channels
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is: its place in the graph of formats, its files, its tensors, and how it was made."""
+
+    model: str
+    format: str
+    parent: str | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    image: ImageSpec | None
+    labels: tuple[str, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+    made_with: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name("model", self.model, MODEL_NAME)
+        check_name("format", self.format, FORMAT_NAME)
+
+    @property
+    def name(self) -> str:
+        """The served name: `<model>-<format>`."""
+        return f"{self.model}-{self.format}"
+
+    @property
+    def is_source(self) -> bool:
+        return self.parent is None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
+        if data["schema"] != SCHEMA:
+            raise ValueError(f"schema {data['schema']}, expected {SCHEMA}")
+        files = {str(path): str(digest) for path, digest in data["files"].items()}
+        for path in files:
+            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+                raise ValueError(f"the file name {path!r} leaves the artifact's folder")
+        return cls(
+            model=data["model"],
+            format=data["format"],
+            parent=data["parent"],
+            inputs=tuple(TensorSpec.from_json(spec) for spec in data["inputs"]),
+            outputs=tuple(TensorSpec.from_json(spec) for spec in data["outputs"]),
+            image=None if data["image"] is None else ImageSpec(**data["image"]),
+            labels=tuple(data["labels"]),
+            files=files,
+            made_with=dict(data["made_with"]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+def check_name(kind: str, name: str, pattern: re.Pattern[str]) -> None:
+    """Raise ValueError unless the whole of `name` matches `pattern`: names become folders and addresses."""
+    if not pattern.fullmatch(name):
+        raise ValueError(f"{name!r} is no {kind} name: expected {pattern.pattern}")
+
+
+def sha256_of(path: Path) -> str:
+    """The hex sha256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_files(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Relative POSIX path -> hex sha256, in the order of the paths."""
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(files)}
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write atomically: a reader sees the old file or the new one, never a half."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json`: the last thing that happens to an artifact's folder."""
+    write_json(folder / MANIFEST, manifest.to_json())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read an artifact's manifest; its files are not looked at (see `verify_files`).
+
+    Raises ArtifactMissing where there is none, ArtifactCorrupt where it cannot be read.
+    """
+    path = folder / MANIFEST
+    try:
+        return Manifest.from_json(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise ArtifactMissing(
+            f"There is no artifact in {folder}: it has no {MANIFEST}. Make it with `make artifacts`."
+        ) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactCorrupt(
+            f"{path} cannot be read as a manifest ({type(error).__name__}: {error}). "
+            f"Remove {folder} and run `make artifacts`."
+        ) from error
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Raise ArtifactCorrupt unless every file is there and has the sha256 that the manifest names."""
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            problem = "is missing"
+        elif (got := sha256_of(path)) != expected:
+            problem = f"has sha256 {got[:12]}..., expected {expected[:12]}..."
+        else:
+            continue
+        raise ArtifactCorrupt(
+            f"{path} {problem}: it is not the file that was exported. Remove {folder} and run `make artifacts`."
+        )
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `folder` when the block ends without an error.
+
+    Whatever happens inside the block, `folder` is the old artifact or the new one. What an interrupted run left
+    beside it is swept away first.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+        staging.mkdir()
+        try:
+            yield staging
+            _swap(staging, folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ArtifactError(
+            f"No disk space is left for {folder} ({error.strerror}). Free some and run the same command again; "
+            "what was there before is untouched."
+        ) from error
+
+
+def _swap(staging: Path, folder: Path) -> None:
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old.partial")
+    folder.rename(old)
+    try:
+        staging.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
