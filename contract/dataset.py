@@ -8,7 +8,9 @@ gzip files that differ in their headers.
 
 import gzip
 import hashlib
+import http.client
 import io
+import math
 import os
 import sys
 import tarfile
@@ -67,6 +69,11 @@ class Dataset:
 def parse_idx(image: ImageSpec, contents: list[bytes]) -> Split:
     """An IDX file of images and an IDX file of labels, as MNIST's publishers defined them (big-endian headers)."""
     images, labels = (_parse_idx_array(content) for content in contents)
+    if math.prod(images.shape[1:]) != math.prod(image.shape) or labels.ndim != 1:
+        raise DataError(
+            f"The IDX files hold {images.shape} pictures and {labels.shape} labels, "
+            f"expected (N, {', '.join(map(str, image.shape))}) and (N,)."
+        )
     return Split(images.reshape(-1, *image.shape), labels)
 
 
@@ -74,10 +81,13 @@ def _parse_idx_array(content: bytes) -> Bytes:
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError(f"Not an IDX file of unsigned bytes: it starts with {content[:4].hex(' ')}, expected 00 00 08.")
     rank = content[3]
-    shape = np.frombuffer(content, ">u4", rank, offset=4).astype(int)
+    if not 1 <= rank <= 4 or len(content) < 4 + 4 * rank:
+        raise DataError(f"An IDX file of {len(content)} bytes announces {rank} dimensions, expected 1 to 4.")
+    shape = np.frombuffer(content, ">u4", rank, offset=4).tolist()
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
-    if values.size != shape.prod():
-        raise DataError(f"An IDX file announces {shape.prod()} values ({shape.tolist()}), but holds {values.size}.")
+    announced = math.prod(shape)
+    if values.size != announced:
+        raise DataError(f"An IDX file announces {announced} values ({shape}), but holds {values.size}.")
     return values.reshape(shape)
 
 
@@ -155,9 +165,11 @@ def get(name: str) -> Dataset:
 def load(name: str, split: str, limit: int | None = None) -> Split:
     """Read a split, downloading its files where they are missing; at most the first `limit` pictures.
 
-    Raises DataError for an unknown data set, and for files that are missing, truncated or altered.
+    Raises DataError for an unknown data set or split, and for files that are missing, truncated or altered.
     """
     dataset = get(name)
+    if split not in dataset.splits:
+        raise DataError(f"{dataset.title} has no split {split!r}. Known: {', '.join(dataset.splits)}.")
     contents = [_content(dataset, file) for file in dataset.splits[split]]
     whole = dataset.parse(dataset.image, contents)
     return Split(whole.images[:limit], whole.labels[:limit])
@@ -216,7 +228,7 @@ def _download(dataset: Dataset, file: str) -> Path:
                 _check_download(partial, dataset.files[file])
                 partial.replace(folder / remote)
             return folder / (file if dataset.archive else remote)
-        except (OSError, DataError, tarfile.TarError) as error:
+        except (OSError, EOFError, zlib.error, http.client.HTTPException, tarfile.TarError, DataError) as error:
             failures.append(f"{home}: {error}")
         finally:
             partial.unlink(missing_ok=True)
@@ -262,6 +274,8 @@ def _copy_with_progress(source: BinaryIO | io.BufferedIOBase, target: BinaryIO, 
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: python -m contract.dataset NAME    where NAME is one of {', '.join(DATASETS)}")
     try:
         fetch(sys.argv[1])
     except DataError as error:

@@ -3,27 +3,29 @@
 The steps, in this order, all in unsigned 8-bit integers:
 
 1.  decode   the first and only frame; 16-bit samples keep their high byte; colour profiles and gamma are ignored
-2.  orient   as the EXIF orientation says
-3.  flatten  alpha goes over white: (c * a + 255 * (255 - a) + 127) // 255. A PNG colour key is alpha 0; it is ignored
-             in 16-bit pictures, where no decoder agrees with another
+2.  orient   as the EXIF orientation says; a broken or missing one says nothing, and XMP is not asked
+3.  flatten  alpha goes over white: (c * a + 255 * (255 - a) + 127) // 255. A PNG colour key is alpha 0; as many of
+             its low bits count as a sample has. It is ignored in 16-bit pictures, where no decoder agrees with another
 4.  colour   for one channel: (19595 R + 38470 G + 7471 B + 32768) >> 16 (BT.601); for three, grey is repeated
 5.  invert   "auto": if more than two thirds of the pixels of the outermost ring are brighter than 127 (their grey,
              that is), every value v becomes 255 - v: a product on white. No picture of Fashion-MNIST is, of 70,000 the
              brightest ring has 57 % bright pixels. "never": nothing happens
 6.  fit      "contain": the picture is scaled to lie within height x width, centred on 0;
-             "cover": its centre is cropped to the aspect ratio, then scaled
+             "cover": its centre is cropped to the aspect ratio, then scaled. Either way the inner size is rounded half
+             up and at least 1, and where the margins cannot be equal, the top and left ones are the smaller
 7.  resample "area": every target pixel is the mean of the source area that it covers, rounded half up
 
 A picture that already has the model's size passes 6 and 7 unchanged. The result is float32, NHWC, 0..255.
 """
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 from numpy.typing import NDArray
+from PIL.Image import Transpose
 
 from contract.errors import ImageError, ImageTooLarge, UnsupportedImage
 from contract.manifest import ImageSpec
@@ -34,6 +36,17 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 50_000_000
 """Pictures with more pixels are refused before they are decoded."""
 
+TRANSPOSES = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
+
 # The limit above is ours, and is checked first; Pillow's own would warn below it.
 PIL.Image.MAX_IMAGE_PIXELS = None
 
@@ -43,7 +56,7 @@ def image_to_batch(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -
 
     Raises ImageError, or one of its kinds, for bytes that are not a usable picture.
     """
-    return fit(decode(data, max_pixels), spec)[np.newaxis].astype(np.float32)
+    return fit(decode(data, max_pixels), spec)[np.newaxis].astype(np.float32, order="C")
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -67,7 +80,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
                 "Make it smaller."
             )
         try:
-            frames = getattr(picture, "n_frames", 1)
+            # A phone's photo may carry a second picture (MPO: a preview, a depth map); it is not animated for that.
+            frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
             if frames == 1:
                 return _flatten(picture, data)
         except Exception as error:  # as above
@@ -84,7 +98,7 @@ def _flatten(picture: PIL.Image.Image, data: bytes) -> Pixels:
     picture.load()
     key = picture.info.get("transparency") if picture.mode != "P" else None
     depth = data[24] if picture.format == "PNG" else 8
-    picture = PIL.ImageOps.exif_transpose(picture)
+    picture = _orient(picture)
     if picture.mode.startswith("I;16") or picture.mode == "I":
         grey = np.asarray(picture) >> 8
         return grey.astype(np.uint8)[:, :, np.newaxis]
@@ -101,9 +115,33 @@ def _flatten(picture: PIL.Image.Image, data: bytes) -> Pixels:
         return _over_white(pixels[:, :, :-1], pixels[:, :, -1:])
     if key is not None and depth <= 8:
         # Pillow scales samples of 1, 2 and 4 bits up to 8, but gives the key as it stands in the file.
-        scaled = np.asarray(key).reshape(-1) * (255 // (2**depth - 1))
+        highest = 2**depth - 1
+        scaled = (np.asarray(key).reshape(-1) & highest) * (255 // highest)
         return np.where((pixels == scaled).all(axis=2, keepdims=True), np.uint8(255), pixels)
     return pixels
+
+
+def _orient(picture: PIL.Image.Image) -> PIL.Image.Image:
+    method = TRANSPOSES.get(_orientation(picture.info.get("exif", b"")))
+    return picture if method is None else picture.transpose(method)
+
+
+def _orientation(exif: bytes) -> int:
+    """The orientation in an EXIF block, 1 if it has none. (Pillow's reader would also believe XMP; browsers do not.)"""
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
+        for entry in range(entries):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, directory + 2 + 12 * entry)
+            if (tag, kind) == (0x0112, 3):
+                return int(value)
+    except struct.error:  # it ends too early
+        pass
+    return 1
 
 
 def _over_white(colour: Pixels, alpha: Pixels) -> Pixels:
@@ -168,6 +206,8 @@ def _cover(pixels: Pixels, height: int, width: int) -> Pixels:
 def _area(pixels: Pixels, height: int, width: int) -> Pixels:
     """Step 7. Sums are exact integers below 2**53, so that a double in JavaScript holds them too."""
     source_height, source_width, _ = pixels.shape
+    if source_width > 16 * source_height:  # a long side goes first, so that what is left in between is small
+        return _area(pixels.swapaxes(0, 1), width, height).swapaxes(0, 1)
     rows = _sum_spans(pixels, height)
     sums = _sum_spans(rows.swapaxes(0, 1), width).swapaxes(0, 1)
     means: Pixels = _divide(sums, source_height * source_width).astype(np.uint8)
@@ -178,11 +218,11 @@ def _sum_spans(pixels: NDArray[Any], count: int) -> NDArray[np.int64]:
     """Cut axis 0 into `count` equal spans; sum each, a whole source pixel weighing `count`."""
     size = len(pixels)
     result = np.empty((count, *pixels.shape[1:]), np.int64)
-    edges = np.arange(size + 1) * count
     for target in range(count):
         start, stop = target * size, (target + 1) * size
         first, last = start // count, -(-stop // count)
-        covered = np.minimum(edges[first + 1 : last + 1], stop) - np.maximum(edges[first:last], start)
+        edges = np.arange(first, last + 1) * count
+        covered = np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start)
         # einsum over one slice at a time: the whole picture is never held as 64-bit integers
         result[target] = np.einsum("i,i...->...", covered, pixels[first:last].astype(np.int64))
     return result

@@ -50,6 +50,17 @@ class ImageSpec:
     fit: str = "contain"
     invert: str = "never"
 
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 1 or self.channels not in (1, 3):
+            raise ValueError(f"{self.shape} is no size of a picture: expected (height, width, 1 or 3)")
+        for kind, word, known in (
+            ("resample", self.resample, ("area",)),
+            ("fit", self.fit, ("contain", "cover")),
+            ("invert", self.invert, ("auto", "never")),
+        ):
+            if word not in known:
+                raise ValueError(f"{kind} is {word!r}: expected {' or '.join(known)}")
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of one picture, in pixels."""
@@ -148,11 +159,11 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         return Manifest.from_json(json.loads(path.read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ArtifactMissing(
             f"There is no artifact in {folder}: it has no {MANIFEST}. Make it with `make artifacts`."
         ) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ArtifactCorrupt(
             f"{path} cannot be read as a manifest ({type(error).__name__}: {error}). "
             f"Remove {folder} and run `make artifacts`."
@@ -183,8 +194,7 @@ def staged(folder: Path) -> Iterator[Path]:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _sweep(folder)
         staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
         staging.mkdir()
         try:
@@ -199,6 +209,15 @@ def staged(folder: Path) -> Iterator[Path]:
             f"No disk space is left for {folder} ({error.strerror}). Free some and run the same command again; "
             "what was there before is untouched."
         ) from error
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what an interrupted run left; put the old artifact back if it was stopped halfway through `_swap`."""
+    for old in folder.parent.glob(f".{folder.name}.*.old.partial"):
+        if not folder.exists():
+            old.rename(folder)
+    for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _swap(staging: Path, folder: Path) -> None:

@@ -1,0 +1,118 @@
+"""How a parity result is written beside an artifact's manifest, and what it says of the artifact's status.
+
+A result holds for exactly the bytes that were compared: it names the sha256 of both manifests, and these name the
+sha256 of every file.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from contract.manifest import MANIFEST, read_manifest, sha256_of, write_json
+
+PARITY = "parity.json"
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A picture that the artifact puts into another class than the source does."""
+
+    image: int
+    """Its index in the split."""
+    source: int
+    artifact: int
+    """The two classes."""
+    margin: float
+    """The source's largest probability minus its second largest."""
+    difference: float
+    """The largest absolute difference between the two answers to this picture."""
+    near_tie: bool
+    """The margin is at most twice the difference: rounding alone can change the order."""
+
+
+@dataclass(frozen=True)
+class BatchParity:
+    """All pictures, compared at one batch size."""
+
+    batch: int
+    max_abs_diff: float
+    mean_abs_diff: float
+    min_cosine: float
+    agreement: float
+    """The share of pictures that both put into the same class."""
+    flips: tuple[Flip, ...]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(**{**data, "flips": tuple(Flip(**flip) for flip in data["flips"])})
+
+
+@dataclass(frozen=True)
+class ParityResult:
+    """How far an artifact's answers are from its source's, and whether that passes."""
+
+    artifact: str
+    source: str
+    artifact_sha256: str
+    source_sha256: str
+    """Of the two manifests."""
+    passed: bool
+    reasons: tuple[str, ...]
+    """Why it did not pass; empty when it did."""
+    tolerance: float
+    images: int
+    accuracy: float | None
+    """The share of pictures that the artifact answers right; None where labels are unknown."""
+    batches: tuple[BatchParity, ...]
+    seconds: float
+
+    @property
+    def max_abs_diff(self) -> float:
+        return max(batch.max_abs_diff for batch in self.batches)
+
+    @property
+    def agreement(self) -> float:
+        return min(batch.agreement for batch in self.batches)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        batches = tuple(BatchParity.from_json(batch) for batch in data["batches"])
+        return cls(**{**data, "batches": batches, "reasons": tuple(data["reasons"])})
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of an artifact's answers: "source", "verified" or "unverified", and why."""
+
+    word: str
+    reason: str
+    parity: ParityResult | None = None
+
+
+def write_parity(folder: Path, result: ParityResult) -> None:
+    """Write `parity.json` beside the manifest in `folder`, atomically."""
+    write_json(folder / PARITY, asdict(result))
+
+
+def read_status(folder: Path) -> Status:
+    """The status of the artifact in `folder`. Its manifest must be readable; anything else only makes it unverified."""
+    manifest = read_manifest(folder)
+    if manifest.is_source:
+        return Status("source", "training wrote it: the others are compared with it")
+    try:
+        result = ParityResult.from_json(json.loads((folder / PARITY).read_bytes()))
+    except FileNotFoundError:
+        return Status("unverified", "it was never compared with its source: run `make verify`")
+    except (KeyError, TypeError, ValueError) as error:
+        return Status("unverified", f"its {PARITY} cannot be read ({error}): run `make verify`")
+    if result.artifact_sha256 != sha256_of(folder / MANIFEST):
+        return Status("unverified", "its parity result is for other bytes than these: run `make verify`")
+    source = folder.parent / result.source.removeprefix(f"{manifest.model}-") / MANIFEST
+    if not source.is_file() or result.source_sha256 != sha256_of(source):
+        return Status("unverified", "its source changed since they were compared: run `make verify`")
+    if not result.passed:
+        return Status("unverified", "its answers are not its source's: " + "; ".join(result.reasons), result)
+    words = f"{result.images} pictures, largest difference {result.max_abs_diff:.1e}"
+    return Status("verified", words, result)

@@ -1,0 +1,23 @@
+"""keras -> savedmodel. Load the result with `tf.saved_model.load(folder).signatures["serving_default"]`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from contract.manifest import Manifest
+from export import signatures
+
+CONVERTERS = ("keras", "tensorflow-cpu")
+
+
+def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
+    """Write the SavedModel's files, with the signatures `serving_default` and `batch1`."""
+    model = keras.models.load_model(parent / "model.h5", compile=False, safe_mode=True)
+
+    def function(*tensors: Any) -> Sequence[Any]:
+        outputs = model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
+        return outputs if isinstance(outputs, list | tuple) else [outputs]
+
+    return signatures.save(function, [weight.value for weight in model.weights], manifest, target)

@@ -1,0 +1,46 @@
+"""How both exporters to SavedModel write it: good names, and two signatures over the same weights.
+
+Keras and onnx2tf both lose the output's name, and a browser's LiteRT needs a static batch. So the function is
+wrapped once more: `serving_default` takes any batch, `batch1` takes one.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from contract.manifest import Manifest, TensorSpec
+
+SIGNATURES: dict[str, int | None] = {"serving_default": None, "batch1": 1}
+"""Signature -> its batch."""
+
+
+def save(function: Callable[..., Sequence[Any]], variables: Sequence[Any], manifest: Manifest, target: Path) -> Sequence[Path]:
+    """Write `function` as a SavedModel into `target`.
+
+    `function` takes the manifest's inputs in their order, as tensors, and gives its outputs in their order; `variables`
+    are the tf.Variables that it reads. (Tracking a whole Keras model instead would keep the converter to TF Lite from
+    seeing that they are constant.)
+    """
+    module = tf.Module()
+    module.variables_read = list(variables)
+
+    def named(*tensors: Any) -> dict[str, Any]:
+        outputs = dict(zip((spec.name for spec in manifest.outputs), function(*tensors), strict=True))
+        for spec in manifest.outputs:
+            # This only checks and notes the shape; tf.ensure_shape would be an operator, which TF.js cannot run.
+            outputs[spec.name].set_shape((None, *spec.shape[1:]))
+        return outputs
+
+    signatures = {
+        signature: tf.function(named).get_concrete_function(*(tensor_spec(spec, batch) for spec in manifest.inputs))
+        for signature, batch in SIGNATURES.items()
+    }
+    tf.saved_model.save(module, str(target), signatures=signatures)
+    return [path for path in target.rglob("*") if path.is_file()]
+
+
+def tensor_spec(spec: TensorSpec, batch: int | None) -> Any:
+    """The input as TensorFlow describes it, with this batch."""
+    return tf.TensorSpec((batch, *spec.shape[1:]), spec.dtype, name=spec.name)

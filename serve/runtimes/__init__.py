@@ -1,0 +1,79 @@
+"""Runtimes: one file each, imported only when one of its artifacts is loaded.
+
+A process pays for the formats that it loads and no others. Runtimes check nothing: the protocol has checked the
+inputs' names, dtypes and shapes before. They may be called from several threads.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import ModelUnavailable
+from contract.manifest import Manifest
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class Runtime(Protocol):
+    """What executes an artifact."""
+
+    title: str
+    """Its name and version, for people: "ONNX Runtime 1.31.1"."""
+    platform: str
+    """Its name in the Open Inference Protocol's model metadata, as Triton spells it where Triton knows it."""
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        """The manifest's inputs, each with the batch first -> its outputs. Raises RuntimeFailure."""
+
+    def close(self) -> None:
+        """Free what the runtime holds outside this process's memory. It is not called again after this."""
+
+
+LoadRuntime = Callable[[Path, Manifest, int], Runtime]
+"""(the artifact's folder, its manifest, how many threads to compute with) -> its runtime."""
+
+RUNTIMES: dict[str, str] = {
+    "keras": "serve.runtimes.keras:KerasRuntime",
+    "savedmodel": "serve.runtimes.savedmodel:SavedModelRuntime",
+    "torch": "serve.runtimes.torch:TorchRuntime",
+    "onnx": "serve.runtimes.onnx:OnnxRuntime",
+    "tflite": "serve.runtimes.tflite:LiteRTRuntime",
+    "tfjs": "serve.runtimes.tfjs:TFJSRuntime",
+}
+"""Format -> the module and class of its runtime."""
+
+
+def load_runtime(folder: Path, manifest: Manifest, threads: int = 1) -> Runtime:
+    """Load an artifact whose files were verified, and answer one picture of zeros with it, so that it is warm.
+
+    Raises ModelUnavailable when the format has no runtime, the runtime is not installed, or it refuses the artifact.
+    """
+    family = manifest.format.split("-")[0]
+    if family not in RUNTIMES:
+        raise ModelUnavailable(f"No runtime runs {manifest.name}: {family!r} is none of {', '.join(RUNTIMES)}.")
+    module, _, name = RUNTIMES[family].partition(":")
+    try:
+        load: LoadRuntime = getattr(importlib.import_module(module), name)
+        runtime = load(folder, manifest, threads)
+        runtime.predict(warm_up_inputs(manifest))
+    except ModelUnavailable:
+        raise
+    except ImportError as error:
+        raise ModelUnavailable(
+            f"{manifest.name} cannot be run here: {error}. Install the runtime of {family}, or leave the artifact out."
+        ) from error
+    except Exception as error:  # a runtime may raise anything on a file that it does not like
+        raise ModelUnavailable(f"{manifest.name} could not be loaded: {type(error).__name__}: {error}") from error
+    return runtime
+
+
+def warm_up_inputs(manifest: Manifest, batch: int = 1) -> dict[str, NDArray[Any]]:
+    """Zeros in the shape of the manifest's inputs; every free size is `batch`."""
+    return {
+        spec.name: np.zeros([batch if size is None else size for size in spec.shape], spec.dtype)
+        for spec in manifest.inputs
+    }

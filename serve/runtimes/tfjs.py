@@ -1,0 +1,139 @@
+"""TF.js on the server: a Node child process that this runtime starts, watches and restarts.
+
+Both sides speak in frames: a header's length (4 bytes, little-endian), the header as JSON, and the tensors' bytes in
+the header's order. The child is told to go by closing its standard input, so it never outlives this process.
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import struct
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import ModelUnavailable, RuntimeFailure
+from contract.manifest import Manifest
+from serve.runtimes import Tensors
+
+SCRIPT = Path(__file__).with_suffix(".mjs")
+PACKAGES = SCRIPT.parents[2] / "web" / "node_modules"
+
+START_SECONDS = 60.0
+CALL_SECONDS = 60.0
+
+
+class TFJSRuntime:
+    """Runs a TF.js graph model under Node, on the WebAssembly backend."""
+
+    platform = "tensorflowjs_graph"
+
+    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+        self._folder = folder
+        self._name = manifest.name
+        self._dtypes = {spec.name: spec.dtype for spec in manifest.outputs}
+        self._lock = threading.Lock()  # one frame at a time
+        self._child = self._start()
+        self.title = f"TF.js {self._version}"
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        """Raises RuntimeFailure when the child dies or hangs; the next call finds a new one."""
+        with self._lock:
+            if self._child.poll() is not None:
+                self._child = self._start()
+            try:
+                self._send(inputs)
+                header, payload = self._receive(CALL_SECONDS)
+            except (OSError, EOFError, TimeoutError) as error:
+                self._stop()
+                raise RuntimeFailure(f"The Node process of {self._name} failed ({error}). It is restarted.") from error
+        if "error" in header:
+            raise RuntimeFailure(f"TF.js could not run {self._name}: {header['error']}")
+        return self._tensors(header["outputs"], payload)
+
+    def close(self) -> None:
+        with self._lock:
+            self._stop()
+
+    @property
+    def process_id(self) -> int:
+        return self._child.pid
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        node = shutil.which("node")
+        if node is None:
+            raise ModelUnavailable(f"{self._name} needs Node 20 or later: no `node` is on the PATH. Install nodejs.")
+        if not PACKAGES.is_dir():
+            raise ModelUnavailable(f"{self._name} needs TF.js in web/node_modules, which is missing. Run `make web`.")
+        child = subprocess.Popen(
+            [node, str(SCRIPT), str(self._folder.resolve())], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._child = child
+        try:
+            header, _ = self._receive(START_SECONDS)
+        except (OSError, EOFError, TimeoutError) as error:
+            self._stop()
+            raise ModelUnavailable(f"The Node process of {self._name} did not start ({error}).") from error
+        if "error" in header:
+            self._stop()
+            raise ModelUnavailable(f"TF.js could not load {self._name}: {header['error']}")
+        self._version = header["version"]
+        return child
+
+    def _stop(self) -> None:
+        self._child.kill()
+        self._child.wait()
+        for stream in (self._child.stdin, self._child.stdout):
+            with contextlib.suppress(OSError):
+                _open(stream).close()
+
+    def _send(self, inputs: Tensors) -> None:
+        tensors = [{"name": name, "dtype": value.dtype.name, "shape": value.shape} for name, value in inputs.items()]
+        header = json.dumps({"inputs": tensors}).encode()
+        stream = _open(self._child.stdin)
+        stream.write(struct.pack("<I", len(header)) + header)
+        for value in inputs.values():
+            stream.write(np.ascontiguousarray(value).data)
+        stream.flush()
+
+    def _receive(self, seconds: float) -> tuple[dict[str, Any], memoryview]:
+        deadline = time.monotonic() + seconds
+        (length,) = struct.unpack("<I", self._read(4, deadline))
+        header = json.loads(bytes(self._read(length, deadline)))
+        return header, self._read(header.get("bytes", 0), deadline)
+
+    def _read(self, count: int, deadline: float) -> memoryview:
+        """Exactly `count` bytes. The pipe is read past its buffer, so that `select` sees all that has come."""
+        pipe = _open(self._child.stdout).fileno()
+        result = bytearray(count)
+        view, done = memoryview(result), 0
+        while done < count:
+            if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError("no answer within its time limit")
+            got = os.readv(pipe, [view[done:]])
+            if got == 0:
+                raise EOFError(f"it ended, with exit status {self._child.wait()}")
+            done += got
+        return view
+
+    def _tensors(self, specs: list[dict[str, Any]], payload: memoryview) -> Tensors:
+        outputs: dict[str, NDArray[Any]] = {}
+        start = 0
+        for spec in specs:
+            shape, dtype = spec["shape"], np.dtype(self._dtypes[spec["name"]])
+            count = int(np.prod(shape, dtype=np.int64))
+            outputs[spec["name"]] = np.frombuffer(payload, dtype, count, start).reshape(shape)
+            start += count * dtype.itemsize
+        return outputs
+
+
+def _open(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None  # both were opened as pipes
+    return stream

@@ -1,0 +1,30 @@
+"""PyTorch: the self-contained program that `torch.export` wrote, in inference mode."""
+
+from pathlib import Path
+
+import torch
+
+from contract.manifest import Manifest
+from serve.runtimes import Tensors
+
+
+class TorchRuntime:
+    """Runs a `.pt2` program; no class of the training script is needed to load it."""
+
+    platform = "pytorch_export"
+
+    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+        self.title = f"PyTorch {torch.__version__}"
+        torch.set_num_threads(threads)
+        self._module = torch.export.load(folder / "model.pt2").module()
+        self._inputs = [spec.name for spec in manifest.inputs]
+        self._outputs = [spec.name for spec in manifest.outputs]
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        with torch.inference_mode():
+            answers = self._module(*(torch.from_numpy(inputs[name]) for name in self._inputs))
+        answers = answers if isinstance(answers, list | tuple) else [answers]
+        return {name: answer.numpy() for name, answer in zip(self._outputs, answers, strict=True)}
+
+    def close(self) -> None:
+        """Nothing is held outside this process's memory."""
