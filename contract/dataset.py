@@ -69,7 +69,7 @@ class Dataset:
 def parse_idx(image: ImageSpec, contents: list[bytes]) -> Split:
     """An IDX file of images and an IDX file of labels, as MNIST's publishers defined them (big-endian headers)."""
     images, labels = (_parse_idx_array(content) for content in contents)
-    if math.prod(images.shape[1:]) != math.prod(image.shape) or labels.ndim != 1:
+    if (*images.shape[1:], 1)[:3] != image.shape or labels.ndim != 1:
         raise DataError(
             f"The IDX files hold {images.shape} pictures and {labels.shape} labels, "
             f"expected (N, {', '.join(map(str, image.shape))}) and (N,)."
@@ -151,6 +151,9 @@ CIFAR10 = Dataset(
     archive="cifar-10-binary.tar.gz",
 )
 
+BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, DataError)
+"""What reading a truncated or altered file may raise."""
+
 DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (FASHION_MNIST, CIFAR10)}
 
 
@@ -187,6 +190,12 @@ def _content(dataset: Dataset, file: str) -> bytes:
     for path in _places(dataset, file):
         if path.is_file():
             return _checked(path, dataset.files[file])
+    if dataset.archive and (archive := DATA / dataset.name / dataset.archive).is_file():
+        try:
+            _unpack(archive, dataset, archive.parent)
+        except BROKEN as error:
+            raise DataError(f"{archive} is truncated or altered ({error}). Remove it, and it is downloaded.") from error
+        return _content(dataset, file)
     return _checked(_download(dataset, file), dataset.files[file])
 
 
@@ -228,7 +237,7 @@ def _download(dataset: Dataset, file: str) -> Path:
                 _check_download(partial, dataset.files[file])
                 partial.replace(folder / remote)
             return folder / (file if dataset.archive else remote)
-        except (OSError, EOFError, zlib.error, http.client.HTTPException, tarfile.TarError, DataError) as error:
+        except (*BROKEN, http.client.HTTPException) as error:
             failures.append(f"{home}: {error}")
         finally:
             partial.unlink(missing_ok=True)
@@ -247,7 +256,7 @@ def _check_download(partial: Path, sha256: str) -> None:
 
 def _unpack(archive: Path, dataset: Dataset, folder: Path) -> None:
     """Take the data set's own files out of the archive, whatever folder they are in, and nothing else."""
-    with tarfile.open(archive) as tar:
+    with tarfile.open(archive, "r:gz") as tar:
         members = {Path(member.name).name: member for member in tar.getmembers() if member.isfile()}
         for file, sha256 in dataset.files.items():
             stream = tar.extractfile(members[file]) if file in members else None

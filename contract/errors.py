@@ -13,7 +13,7 @@
     |   |-- ImageError            a picture that cannot be read
     |   |   |-- ImageTooLarge         more pixels or bytes than the limit
     |   |   '-- UnsupportedImage      not a picture, or not in a format that is read here
-    |   '-- TooManyBytes          a request body over the limit
+    |   '-- NotAPictureModel      a picture for a model that takes other tensors
     |-- UnknownModel          no served model has this name
     |-- ModelUnavailable      the model is known, but its artifact cannot be run
     '-- RuntimeFailure        a runtime crashed, hung, or failed inside
@@ -74,8 +74,8 @@ class UnsupportedImage(ImageError):
     """Bytes that are no picture, or not in a format that is read here."""
 
 
-class TooManyBytes(InputError):
-    """A request body over the limit."""
+class NotAPictureModel(InputError):
+    """A picture for a model that takes other tensors."""
 
 
 class UnknownModel(RosettaError):

@@ -15,7 +15,8 @@ CONVERTERS = ("keras", "tf2onnx", "onnx")
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.onnx`, with the source's names and a free batch."""
     model = keras.models.load_model(parent / "model.h5", compile=False, safe_mode=True)
-    model(np.zeros((1, *manifest.inputs[0].shape[1:]), np.float32))  # a Sequential read from a file exports once it was called
+    # A Sequential that was read from a file can be exported only once it was called.
+    model(np.zeros([size or 1 for size in manifest.inputs[0].shape], np.float32))
     path = target / "model.onnx"
     model.export(path, format="onnx", verbose=False)
     finish_onnx(path, manifest)

@@ -16,7 +16,9 @@ SIGNATURES: dict[str, int | None] = {"serving_default": None, "batch1": 1}
 """Signature -> its batch."""
 
 
-def save(function: Callable[..., Sequence[Any]], variables: Sequence[Any], manifest: Manifest, target: Path) -> Sequence[Path]:
+def save(
+    function: Callable[..., Sequence[Any]], variables: Sequence[Any], manifest: Manifest, target: Path
+) -> Sequence[Path]:
     """Write `function` as a SavedModel into `target`.
 
     `function` takes the manifest's inputs in their order, as tensors, and gives its outputs in their order; `variables`

@@ -12,7 +12,7 @@ CONVERTERS = ("torch", "onnxscript", "onnx")
 
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
-    """Write `model.onnx`, with the source's names and a free batch; the weights are inside, since browsers read one file."""
+    """Write `model.onnx`, with a free batch. The weights are inside, since a browser reads one file."""
     program = torch.onnx.export(
         torch.export.load(parent / "model.pt2"),
         (),

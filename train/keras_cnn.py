@@ -1,6 +1,6 @@
 """The classic CNN, in Keras. Read it beside `train/torch_cnn.py`: the same network, line by line.
 
-    python -m train.keras_cnn artifacts/keras_cnn/keras
+python -m train.keras_cnn artifacts/keras_cnn/keras
 """
 
 from pathlib import Path

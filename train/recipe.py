@@ -89,12 +89,14 @@ def accuracy(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> f
 def make_artifact(train: Train, recipe: Recipe, model: str, format: str, folder: Path) -> Manifest:
     """Train, and write the source artifact: `folder` holds the old artifact or the new one, never a half."""
     known = dataset.get(recipe.dataset)
-    splits = [dataset.load(recipe.dataset, split, recipe.limit) for split in ("train", "test")]
+    learn, test = (dataset.load(recipe.dataset, split, recipe.limit) for split in ("train", "test"))
     with staged(folder) as staging:
         start = time.perf_counter()
-        trained = train(recipe, *splits, staging)
+        trained = train(recipe, learn, test, staging)
         if not np.isfinite(trained.test_accuracy):
-            raise TrainingError(f"{model} did not learn: its test accuracy is {trained.test_accuracy}. Try another seed.")
+            raise TrainingError(
+                f"{model} did not learn: its test accuracy is {trained.test_accuracy}. Try another seed."
+            )
         manifest = Manifest(
             model=model,
             format=format,
@@ -106,7 +108,7 @@ def make_artifact(train: Train, recipe: Recipe, model: str, format: str, folder:
             files=sha256_of_files(staging, [path for path in staging.iterdir() if path.is_file()]),
             made_with=asdict(recipe)
             | asdict(trained)
-            | {"train_images": len(splits[0].images), "seconds": round(time.perf_counter() - start, 1)},
+            | {"train_images": len(learn.images), "seconds": round(time.perf_counter() - start, 1)},
         )
         write_manifest(staging, manifest)
     print(f"{manifest.name}: {trained.test_accuracy:.4f} of the test pictures are answered right", flush=True)

@@ -1,6 +1,6 @@
 """The classic CNN, in PyTorch. Read it beside `train/keras_cnn.py`: the same network, line by line.
 
-    python -m train.torch_cnn artifacts/torch_cnn/torch
+python -m train.torch_cnn artifacts/torch_cnn/torch
 """
 
 from pathlib import Path
@@ -24,6 +24,10 @@ class ClassicCNN(nn.Module):
         self.conv2 = nn.Conv2d(32, 16, 3)
         self.pool = nn.MaxPool2d(2, 2)
         self.fc1 = nn.Linear(16 * (((height - 2) // 2 - 2) // 2) * (((width - 2) // 2 - 2) // 2), classes)
+
+        for layer in (self.conv1, self.conv2, self.fc1):
+            nn.init.xavier_uniform_(layer.weight)  # as Keras starts; PyTorch's own start learns slower here
+            nn.init.zeros_(layer.bias)
 
     def forward(self, pictures: Tensor) -> Tensor:
         x = self.pool(functional.relu(self.conv1(pictures)))

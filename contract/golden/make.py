@@ -336,6 +336,24 @@ def transparent() -> Iterator[Golden]:
     picture = noise("rgb_8_key_high_bits", RGB, 8, 4, 4)
     high_bits = tuple(value + 256 for value in picture.rows[1][1])
     yield Golden("rgb_8_key_high_bits", replace(picture, transparency=high_bits), [as_it_is(picture)])
+    for name, kind in (("grey_16_key_black", GREY), ("rgb_16_key_black", RGB)):
+        black = (0,) * CHANNELS[kind]
+        picture = Picture(kind, 16, [[black, (9000,) * CHANNELS[kind], black]], transparency=black)
+        yield Golden(name, picture, [as_it_is(picture)])
+
+
+def roundings() -> Iterator[Golden]:
+    """Values that lie on the edge between two results."""
+    halves = Picture(GREY, 8, [[(0,), (1,)], [(1,), (0,)]])
+    yield Golden("half_rounds_up", halves, [ImageSpec(1, 1, 1), ImageSpec(1, 2, 1), ImageSpec(3, 3, 3, fit="cover")])
+    edges: list[Pixel] = [(c, a) for a in range(1, 255) for c in range(256) if c * a % 255 in (127, 128)]
+    alphas = Picture(GREY_ALPHA, 8, [edges[:20], edges[-20:]])
+    yield Golden("alpha_rounds", alphas, [as_it_is(alphas)])
+    # Their weighted sums end in 32767 / 65536 and in 32768 / 65536: a weight that is off by one shows.
+    below: list[Pixel] = [(61, 244, 88), (69, 252, 96), (204, 162, 65), (228, 186, 89), (252, 210, 113)]
+    above: list[Pixel] = [(61, 113, 245), (70, 122, 254), (80, 253, 62), (234, 61, 252), (253, 201, 69)]
+    colours = Picture(RGB, 8, [below, above])
+    yield Golden("grey_rounds", colours, [replace(as_it_is(colours), channels=1)])
 
 
 def sizes() -> Iterator[Golden]:
@@ -349,8 +367,6 @@ def sizes() -> Iterator[Golden]:
     for width, height in ((700, 3), (2, 500), (1, 1000), (997, 1)):
         name = f"size_{width}x{height}"
         yield Golden(name, noise(name, RGB, 8, width, height), [FASHION, replace(CIFAR, channels=1), tall])
-    halves = Picture(GREY, 8, [[(0,), (1,)], [(1,), (0,)]])
-    yield Golden("half_rounds_up", halves, [ImageSpec(1, 1, 1), ImageSpec(1, 2, 1), ImageSpec(3, 3, 3, fit="cover")])
 
 
 def shoe(background: int, leather: int) -> Picture:
@@ -475,7 +491,7 @@ def swapped_profile() -> bytes:
 
 
 def goldens() -> Iterator[Golden]:
-    for group in (every_kind, transparent, sizes, products, rings, chunks):
+    for group in (every_kind, transparent, roundings, sizes, products, rings, chunks):
         yield from group()
 
 

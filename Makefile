@@ -1,0 +1,124 @@
+# Rosetta Serve: one trained model in every deployment format, served side by side.
+#
+# Targets are manifests: an artifact's manifest is written last, so a file that is there is whole.
+
+DATASET   ?= fashion_mnist
+HOST      ?= 127.0.0.1
+PORT      ?= 8000
+ARTIFACTS ?= $(if $(filter fashion_mnist,$(DATASET)),artifacts,artifacts-$(DATASET))
+TRAIN     ?=
+VERIFY    ?=
+PYTHON    ?= python3
+
+PY     := .venv/bin/python
+MODELS := keras_cnn torch_cnn
+A      := $(ARTIFACTS)
+
+export HOST PORT ARTIFACTS PYTHON
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: run artifacts verify web serve test lint bench readme help clean lock
+
+run: ## Do it all: environment, data, training, exports, parity; then serve the page (PORT=8000, HOST=127.0.0.1, DATASET=fashion_mnist)
+	@./bootstrap port
+	@$(MAKE) --no-print-directory verify web $(A)/samples/index.json
+	@$(MAKE) --no-print-directory serve
+
+artifacts: $(foreach model,$(MODELS),$(foreach format,onnx savedmodel tflite tfjs,$(A)/$(model)/$(format)/manifest.json)) ## Train both models and write every artifact
+
+verify: $(foreach model,$(MODELS),$(A)/$(model)/tflite/parity.json) ## Compare every artifact with its source: the parity gate
+
+web: web/dist/index.html ## Build the page
+
+serve: ## Serve what is there, building nothing
+	@$(PY) -m serve
+
+# --- The environment. What is downloaded, and how much, is said before it is taken.
+
+.venv/ready: bootstrap requirements.lock
+	@./bootstrap python
+	@touch $@
+
+web/node_modules/.package-lock.json: web/package-lock.json web/package.json bootstrap
+	@./bootstrap node
+	@touch $@
+
+$(A)/.data: contract/dataset.py | .venv/ready
+	@./bootstrap data $(DATASET)
+	@mkdir -p $(A) && touch $@
+
+# --- Training: one source artifact a framework. TRAIN= passes settings on, such as TRAIN="--epochs 2".
+
+TRAINING := contract/dataset.py contract/manifest.py train/recipe.py requirements.lock
+
+$(A)/keras_cnn/keras/manifest.json: train/keras_cnn.py $(TRAINING) $(A)/.data | .venv/ready
+	$(PY) -m train.keras_cnn $(@D) --dataset $(DATASET) $(TRAIN)
+
+$(A)/torch_cnn/torch/manifest.json: train/torch_cnn.py $(TRAINING) $(A)/.data | .venv/ready
+	$(PY) -m train.torch_cnn $(@D) --dataset $(DATASET) $(TRAIN)
+
+# --- Exports: one rule an edge of the graph of formats. An upgraded converter remakes its artifacts.
+
+define edge # model, parent's format, format, further files that the exporter is made of
+$(A)/$(1)/$(3)/manifest.json: $(A)/$(1)/$(2)/manifest.json export/$(2)_to_$(3).py export/__init__.py $(4) requirements.lock | .venv/ready
+	$(PY) -m export $(A)/$(1)/$(2) $(3)
+endef
+
+$(eval $(call edge,keras_cnn,keras,onnx,export/onnx_graph.py))
+$(eval $(call edge,keras_cnn,keras,savedmodel,export/signatures.py))
+$(eval $(call edge,torch_cnn,torch,onnx,export/onnx_graph.py))
+$(eval $(call edge,torch_cnn,onnx,savedmodel,export/signatures.py))
+$(foreach model,$(MODELS),$(eval $(call edge,$(model),savedmodel,tflite)))
+$(foreach model,$(MODELS),$(eval $(call edge,$(model),savedmodel,tfjs)))
+
+# --- Parity: all artifacts of a model are compared in one process, which asks the source once.
+
+COMPARING := compare/parity.py contract/parity_result.py $(wildcard serve/runtimes/*.py serve/runtimes/*.mjs)
+
+define parity # model
+$(foreach format,onnx savedmodel tflite tfjs,$(A)/$(1)/$(format)/parity.json) &: $(foreach format,onnx savedmodel tflite tfjs,$(A)/$(1)/$(format)/manifest.json) $(COMPARING) | web/node_modules/.package-lock.json
+	$(PY) -m compare.parity $(A)/$(1) --dataset $(DATASET) $(VERIFY)
+endef
+
+$(foreach model,$(MODELS),$(eval $(call parity,$(model))))
+
+$(A)/samples/index.json: compare/samples.py contract/dataset.py $(A)/.data | .venv/ready
+	$(PY) -m compare.samples $(@D) --dataset $(DATASET)
+
+# --- The page.
+
+web/dist/index.html: $(shell find web/src web/public -type f 2>/dev/null) web/index.html web/vite.config.ts web/tsconfig.json web/node_modules/.package-lock.json
+	npm --prefix web run build
+	@touch $@
+
+# --- Checks, figures, and the rest.
+
+test: .venv/ready web/node_modules/.package-lock.json web/dist/index.html lint ## Install what the tests need and run them all, the page in real Chromium included
+	@./bootstrap browser
+	@./bootstrap data fashion_mnist
+	npm --prefix web test
+	$(PY) -m pytest $(PYTEST)
+
+lint: .venv/ready web/node_modules/.package-lock.json ## Check style and types: ruff, strict mypy, tsc --strict
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	npm --prefix web run check
+
+bench: verify ## Print the seconds of each stage, training speed, parity, sizes and latency
+	$(PY) -m compare.report $(A)
+
+readme: verify ## Fill the README's tables with the figures that `make bench` prints
+	$(PY) -m compare.report $(A) --write README.md
+
+lock: pyproject.toml .venv/ready ## Resolve pyproject.toml anew into requirements.lock
+	$(PY) -m pip install --quiet --upgrade --target .venv/uv uv
+	.venv/uv/bin/uv pip compile pyproject.toml --extra test --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
+	  --generate-hashes --no-annotate --no-header --no-emit-package torch --no-emit-package rosetta-serve --quiet -o requirements.lock
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+clean: ## Remove artifacts and builds; the environment and the data stay (`git clean -fdX` takes these too)
+	rm -rf artifacts artifacts-* web/dist .mypy_cache .ruff_cache .pytest_cache

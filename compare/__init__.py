@@ -1,0 +1,1 @@
+"""Which format should I ship? Answers, time and footprint of every artifact, measured."""

@@ -1,0 +1,121 @@
+"""Artifacts on disk -> models that can be run.
+
+A damaged artifact is not loaded; the others still are. Loading happens in the process that serves, after it was
+forked: runtimes have threads.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract.errors import ArtifactError, ModelUnavailable, UnknownModel
+from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
+from contract.parity_result import Status, read_status
+from serve.runtimes import Runtime, load_runtime
+
+log = logging.getLogger(__name__)
+
+FORMATS = ("keras", "torch", "onnx", "savedmodel", "tflite", "tfjs")
+"""The order in which a model's artifacts are shown: sources first, then by how far they are from them."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """An artifact with what runs it, or with the reason why nothing does."""
+
+    name: str
+    folder: Path
+    manifest: Manifest | None
+    status: Status
+    source: str | None
+    """The served name of the model's source artifact; None when this is the source, or there is none."""
+    loaded: Runtime | None = None
+    error: str = ""
+
+    @property
+    def ready(self) -> bool:
+        return self.loaded is not None
+
+    @property
+    def runtime(self) -> Runtime:
+        """Raises ModelUnavailable when the artifact could not be loaded."""
+        if self.loaded is None:
+            raise ModelUnavailable(f"{self.name} is not served: {self.error}")
+        return self.loaded
+
+    @property
+    def described(self) -> Manifest:
+        """The manifest. Raises ModelUnavailable when it could not be read."""
+        if self.manifest is None:
+            raise ModelUnavailable(f"{self.name} is not served: {self.error}")
+        return self.manifest
+
+
+class Catalog(Mapping[str, ServedModel]):
+    """The served models by name, in a fixed order: by model, then as `FORMATS` has them."""
+
+    def __init__(self, models: list[ServedModel]) -> None:
+        self._models = {model.name: model for model in models}
+
+    def __getitem__(self, name: str) -> ServedModel:
+        """Raises UnknownModel, which names those that there are."""
+        try:
+            return self._models[name]
+        except KeyError:
+            known = ", ".join(self._models) or "none"
+            raise UnknownModel(f"No model is named {name[:100]!r}. Served here: {known}.") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def close(self) -> None:
+        """Close every runtime."""
+        for model in self._models.values():
+            if model.loaded is not None:
+                model.loaded.close()
+
+
+def load_catalog(artifacts: Path, threads: int = 1) -> Catalog:
+    """Load every artifact in `artifacts`, warmed up with one row."""
+    folders = [path.parent for path in artifacts.glob(f"*/*/{MANIFEST}") if not path.parent.name.startswith(".")]
+    return Catalog([load_model(folder, threads) for folder in sorted(folders, key=_order)])
+
+
+def load_model(folder: Path, threads: int = 1) -> ServedModel:
+    """Load one artifact; what is wrong with it ends up in its `error`, and in the log."""
+    name = f"{folder.parent.name}-{folder.name}"
+    manifest, status, source = None, Status("failed", ""), None
+    try:
+        manifest = read_manifest(folder)
+        if manifest.name != name:
+            raise ModelUnavailable(f"{folder / MANIFEST} is the manifest of {manifest.name}, expected {name}")
+        status, source = read_status(folder), _source(folder, manifest)
+        verify_files(folder, manifest)
+        runtime = load_runtime(folder, manifest, threads)
+    except (ArtifactError, ModelUnavailable) as error:
+        log.warning("%s is not served: %s", name, error)
+        return ServedModel(name, folder, manifest, Status("failed", str(error)), source, error=str(error))
+    return ServedModel(name, folder, manifest, status, source, runtime)
+
+
+def _order(folder: Path) -> tuple[str, int, str]:
+    family = folder.name.split("-")[0]
+    return folder.parent.name, FORMATS.index(family) if family in FORMATS else len(FORMATS), folder.name
+
+
+def _source(folder: Path, manifest: Manifest) -> str | None:
+    """Follow the parents up to the artifact that has none."""
+    name = manifest.format
+    for _ in FORMATS:
+        parent = manifest.parent
+        if parent is None:
+            return None if name == folder.name else f"{manifest.model}-{name}"
+        try:
+            name, manifest = parent, read_manifest(folder.with_name(parent))
+        except ArtifactError:
+            return None
+    return None
