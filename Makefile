@@ -15,6 +15,7 @@ MODELS := keras_cnn torch_cnn
 A      := $(ARTIFACTS)
 
 export HOST PORT ARTIFACTS PYTHON
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -40,7 +41,7 @@ serve: ## Serve what is there, building nothing
 	@./bootstrap python
 	@touch $@
 
-web/node_modules/.package-lock.json: web/package-lock.json web/package.json bootstrap
+web/node_modules/.package-lock.json: web/package-lock.json web/package.json bootstrap | .venv/ready
 	@./bootstrap node
 	@touch $@
 

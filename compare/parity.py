@@ -40,7 +40,7 @@ class Tolerance:
 FLOAT32 = Tolerance()
 
 
-def compare(reference: Answers, candidate: Answers, batch: int) -> BatchParity:
+def compare(reference: Answers, candidate: Answers, batch: int, tolerance: Tolerance = FLOAT32) -> BatchParity:
     """Compare two tables of answers (N, classes) to the same N inputs, row by row.
 
     Raises ParityError when there is nothing to compare or the shapes differ: an empty comparison never passes.
@@ -59,7 +59,7 @@ def compare(reference: Answers, candidate: Answers, batch: int) -> BatchParity:
         mean_abs_diff=float(difference.mean()),
         min_cosine=float(_cosine(reference, candidate).min()),
         agreement=float((reference.argmax(axis=1) == candidate.argmax(axis=1)).mean()),
-        flips=tuple(_flips(reference, candidate, difference)),
+        flips=tuple(_flips(reference, candidate, difference, tolerance)),
     )
 
 
@@ -71,12 +71,13 @@ def _cosine(reference: Answers, candidate: Answers) -> Answers:
     return result
 
 
-def _flips(reference: Answers, candidate: Answers, difference: Answers) -> Iterator[Flip]:
+def _flips(reference: Answers, candidate: Answers, difference: Answers, tolerance: Tolerance) -> Iterator[Flip]:
     source, artifact = reference.argmax(axis=1), candidate.argmax(axis=1)
     for image in np.flatnonzero(source != artifact):
         best = np.sort(reference[image])[::-1]
         margin, largest = float(best[0] - best[1]), float(difference[image].max())
-        near_tie = margin <= 2 * largest
+        # Not twice the difference of this very picture: no class can change without that.
+        near_tie = margin <= 2 * tolerance.max_abs_diff
         yield Flip(int(image), int(source[image]), int(artifact[image]), margin, largest, near_tie)
 
 

@@ -206,6 +206,8 @@ def _cover(pixels: Pixels, height: int, width: int) -> Pixels:
 def _area(pixels: Pixels, height: int, width: int) -> Pixels:
     """Step 7. Sums are exact integers below 2**53, so that a double in JavaScript holds them too."""
     source_height, source_width, _ = pixels.shape
+    if (source_height, source_width) == (height, width):
+        return pixels
     if source_width > 16 * source_height:  # a long side goes first, so that what is left in between is small
         return _area(pixels.swapaxes(0, 1), width, height).swapaxes(0, 1)
     rows = _sum_spans(pixels, height)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from contract.manifest import MANIFEST, read_manifest, sha256_of, write_json
+from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, write_json
 
 PARITY = "parity.json"
 
@@ -29,7 +29,7 @@ class Flip:
     difference: float
     """The largest absolute difference between the two answers to this picture."""
     near_tie: bool
-    """The margin is at most twice the difference: rounding alone can change the order."""
+    """The margin is at most twice the tolerance: rounding alone can change the order."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,15 @@ def read_status(folder: Path) -> Status:
     if manifest.is_source:
         return Status("source", "training wrote it: the others are compared with it")
     try:
-        result = ParityResult.from_json(json.loads((folder / PARITY).read_bytes()))
+        return _judge(folder, manifest, ParityResult.from_json(json.loads((folder / PARITY).read_bytes())))
     except FileNotFoundError:
         return Status("unverified", "it was never compared with its source: run `make verify`")
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         return Status("unverified", f"its {PARITY} cannot be read ({error}): run `make verify`")
+
+
+def _judge(folder: Path, manifest: Manifest, result: ParityResult) -> Status:
+    """Raises what a result that this module did not write may raise."""
     if result.artifact_sha256 != sha256_of(folder / MANIFEST):
         return Status("unverified", "its parity result is for other bytes than these: run `make verify`")
     source = folder.parent / result.source.removeprefix(f"{manifest.model}-") / MANIFEST

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -46,4 +47,5 @@ def _convert(path: str, scratch: str, manifest: Manifest) -> Any:
                 non_verbose=True,
             )
     except SystemExit as error:  # onnx2tf calls sys.exit(1) when an operator has no counterpart
-        raise ExportError(f"onnx2tf gave up on {manifest.name}: {said.getvalue()[-2000:]}") from error
+        words = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).split()  # it writes several lines, in colours
+        raise ExportError(f"onnx2tf gave up on {manifest.name}: {' '.join(words)[-2000:]}") from error

@@ -1,24 +1,39 @@
 """python -m serve: check the settings and the artifacts, then become gunicorn."""
 
 import os
+import socket
 import sys
 from pathlib import Path
 
 from contract.errors import ArtifactMissing, RosettaError
-from contract.manifest import MANIFEST
-from serve.settings import Settings
+from serve.catalog import find_artifacts
+from serve.settings import SettingError, Settings
 
 
 def main() -> None:
     """Replace this process by gunicorn; what is wrong with the settings is one line."""
     try:
         settings = Settings.from_environment()
-        if not any(settings.artifacts.glob(f"*/*/{MANIFEST}")):
+        if not find_artifacts(settings.artifacts):
             raise ArtifactMissing(f"There is no artifact in {settings.artifacts}. Make them with `make artifacts`.")
+        check_address(settings.host, settings.port)
     except RosettaError as error:
         sys.exit(f"error: {error}")
     config = Path(__file__).with_name("gunicorn.conf.py")
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(config)])
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise SettingError unless the address can be listened on; gunicorn would try it five times over."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise SettingError(
+                f"HOST={host} PORT={port} cannot be listened on: {reason}. Set another HOST or PORT."
+            ) from error
 
 
 if __name__ == "__main__":

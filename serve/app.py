@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 from flask import Blueprint, Flask, Response, current_app, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from contract.errors import (
     ArtifactError,
@@ -94,8 +94,11 @@ def reply(data: Any, code: int = 200) -> Response:
 
 
 def _answer_known_error(error: RosettaError) -> Response:
-    code = next((code for kind, code in STATUS_CODES if isinstance(error, kind)), 500)
-    response = reply({"error": str(error)}, code)
+    return _error(str(error), next((code for kind, code in STATUS_CODES if isinstance(error, kind)), 500))
+
+
+def _error(message: str, code: int) -> Response:
+    response = reply({"error": message}, code)
     if code == 503:
         response.headers["Retry-After"] = "1"
     return response
@@ -108,7 +111,7 @@ def _answer_http_error(error: HTTPException) -> Response:
         413: f"The request is larger than {settings().max_bytes} bytes, the limit. Send less at once.",
     }
     code = error.code or 500
-    response = reply({"error": messages.get(code, error.description or error.name)}, code)
+    response = _error(messages.get(code, error.description or error.name), code)
     if code == 405:
         response.headers["Allow"] = ", ".join(_allowed(error))
     return response
@@ -120,7 +123,7 @@ def _allowed(error: HTTPException) -> list[str]:
 
 def _answer_unknown_error(error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.path, exc_info=error)
-    return reply({"error": "The service failed at this request; its log says why."}, 500)
+    return _error("The service failed at this request; its log says why.", 500)
 
 
 def _add_headers(response: Response) -> Response:
@@ -184,7 +187,6 @@ def model_metadata(name: str) -> Response:
 def _parameters(model: ServedModel) -> dict[str, Any]:
     """What the protocol has no field for, and the page needs."""
     manifest, parity = model.described, model.status.parity
-    sizes = {name: (model.folder / name).stat().st_size for name in manifest.files}
     return {
         "model": manifest.model,
         "format": manifest.format,
@@ -194,7 +196,7 @@ def _parameters(model: ServedModel) -> dict[str, Any]:
         "status_reason": model.status.reason,
         "image": manifest.image,
         "labels": manifest.labels,
-        "files": {name: {"sha256": digest, "bytes": sizes[name]} for name, digest in manifest.files.items()},
+        "files": {name: {"sha256": digest, "bytes": model.sizes[name]} for name, digest in manifest.files.items()},
         "parity": parity and {"max_abs_diff": parity.max_abs_diff, "agreement": parity.agreement},
         "made_with": manifest.made_with,
     }
@@ -211,6 +213,7 @@ def model_ready(name: str) -> Response:
 @api.post("/v2/models/<name>/versions/1/infer")
 def infer(name: str) -> Response:
     model = models()[name]
+    model.runtime  # noqa: B018 - a model that cannot be run says so, whatever it was sent
     inference = protocol.parse_infer(request.get_data(cache=False), model.described)
     outputs, _ = dataplane.infer(model, inference.inputs)
     return reply(protocol.infer_response(name, inference, outputs))
@@ -246,10 +249,13 @@ def _picture() -> bytes:
 
 @api.get("/")
 def page() -> Response:
+    if not (PAGE / "index.html").is_file():
+        raise ServiceUnavailable("The page is not built. Run `make web`, then load it again; models answer without it.")
     return files.page_file(PAGE, "index.html")
 
 
 @api.get("/assets/<path:name>")
+@api.get("/runtimes/<path:name>")
 @api.get("/<name>")
 def page_asset(name: str) -> Response:
     return files.page_file(PAGE, request.path.lstrip("/"))

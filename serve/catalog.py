@@ -6,7 +6,7 @@ forked: runtimes have threads.
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from contract.errors import ArtifactError, ModelUnavailable, UnknownModel
@@ -31,6 +31,8 @@ class ServedModel:
     source: str | None
     """The served name of the model's source artifact; None when this is the source, or there is none."""
     loaded: Runtime | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """The bytes of each file, as they were when it was loaded."""
     error: str = ""
 
     @property
@@ -81,8 +83,13 @@ class Catalog(Mapping[str, ServedModel]):
 
 def load_catalog(artifacts: Path, threads: int = 1) -> Catalog:
     """Load every artifact in `artifacts`, warmed up with one row."""
-    folders = [path.parent for path in artifacts.glob(f"*/*/{MANIFEST}") if not path.parent.name.startswith(".")]
-    return Catalog([load_model(folder, threads) for folder in sorted(folders, key=_order)])
+    return Catalog([load_model(folder, threads) for folder in sorted(find_artifacts(artifacts), key=_order)])
+
+
+def find_artifacts(artifacts: Path) -> list[Path]:
+    """Every folder with a manifest, hidden ones excepted: these are half-written."""
+    folders = [path.parent for path in artifacts.glob(f"*/*/{MANIFEST}")]
+    return [folder for folder in folders if not folder.name.startswith(".") and not folder.parent.name.startswith(".")]
 
 
 def load_model(folder: Path, threads: int = 1) -> ServedModel:
@@ -95,11 +102,12 @@ def load_model(folder: Path, threads: int = 1) -> ServedModel:
             raise ModelUnavailable(f"{folder / MANIFEST} is the manifest of {manifest.name}, expected {name}")
         status, source = read_status(folder), _source(folder, manifest)
         verify_files(folder, manifest)
+        sizes = {file: (folder / file).stat().st_size for file in manifest.files}
         runtime = load_runtime(folder, manifest, threads)
-    except (ArtifactError, ModelUnavailable) as error:
+    except (ArtifactError, ModelUnavailable, OSError) as error:
         log.warning("%s is not served: %s", name, error)
         return ServedModel(name, folder, manifest, Status("failed", str(error)), source, error=str(error))
-    return ServedModel(name, folder, manifest, status, source, runtime)
+    return ServedModel(name, folder, manifest, status, source, runtime, sizes)
 
 
 def _order(folder: Path) -> tuple[str, int, str]:
@@ -116,6 +124,6 @@ def _source(folder: Path, manifest: Manifest) -> str | None:
             return None if name == folder.name else f"{manifest.model}-{name}"
         try:
             name, manifest = parent, read_manifest(folder.with_name(parent))
-        except ArtifactError:
+        except (ArtifactError, OSError):
             return None
     return None

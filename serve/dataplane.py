@@ -110,7 +110,8 @@ def compare(catalog: Catalog, picture: bytes, max_pixels: int = MAX_PIXELS) -> I
             yield row | {"error": str(error)}
             continue
         sources[model.name] = prediction
-        yield prediction.to_json() | row | _agreement(prediction, sources.get(model.source or model.name))
+        source = model.name if model.described.is_source else model.source
+        yield prediction.to_json() | row | _agreement(prediction, sources.get(source or ""))
 
 
 def _agreement(prediction: Prediction, source: Prediction | None) -> dict[str, Any]:

@@ -4,13 +4,14 @@ import functools
 import gzip
 import hashlib
 import mimetypes
+import os
 from pathlib import Path
 
 from flask import Response, request
 from werkzeug.exceptions import NotFound
 from werkzeug.security import safe_join
 
-from contract.errors import ArtifactMissing
+from contract.errors import ArtifactMissing, ModelUnavailable
 from contract.manifest import MANIFEST
 from contract.parity_result import PARITY
 from serve.catalog import ServedModel
@@ -25,9 +26,9 @@ TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "applicat
 def page_file(folder: Path, name: str) -> Response:
     """A file below `folder`, or 404. Names with a hash in them, as Vite writes them, may be cached for good."""
     path = safe_join(str(folder), name)
-    if path is None or not Path(path).is_file():
+    if path is None or not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on names that are too long
         raise NotFound
-    response = _answer(Path(path))
+    response, _ = _answer(Path(path))
     forever = name.startswith("assets/")
     response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if forever else "no-cache"
     return response
@@ -39,15 +40,21 @@ def artifact_file(model: ServedModel, name: str) -> Response:
     path = model.folder / name
     if name not in known or not path.is_file():
         raise ArtifactMissing(f"{model.name} has no file {name[:200]!r}. Its files: {', '.join(known)}.")
-    response = _answer(path)
+    response, digest = _answer(path)
+    if digest != model.described.files.get(name, digest):
+        raise ModelUnavailable(f"{path} changed since {model.name} was loaded. Start the service again.")
     response.headers["Cache-Control"] = "no-cache"  # asked for again, but sent only when it has changed
     return response
 
 
-def _answer(path: Path) -> Response:
-    status = path.stat()
+def _answer(path: Path) -> tuple[Response, str]:
+    """The answer, and the sha256 of the file. Raises NotFound for a file that went since it was looked for."""
     compress = path.suffix not in COMPRESSED and request.accept_encodings["gzip"] > 0
-    data, digest = _read(path, status.st_mtime_ns, status.st_size, compress)
+    try:
+        status = path.stat()
+        data, digest = _read(path, status.st_mtime_ns, status.st_size, compress)
+    except OSError:
+        raise NotFound from None
     kind = TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     response = Response(data, content_type=f"{kind}; charset=utf-8" if kind.startswith("text/") else kind)
     response.headers["Vary"] = "Accept-Encoding"
@@ -55,7 +62,7 @@ def _answer(path: Path) -> Response:
         response.headers["Content-Encoding"] = "gzip"
     response.set_etag(f"{digest}-gzip" if compress else digest)
     response.make_conditional(request)
-    return response
+    return response, digest
 
 
 @functools.lru_cache(maxsize=64)

@@ -6,7 +6,7 @@ and shapes must be the model's.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -53,6 +53,8 @@ def parse_infer(body: bytes, manifest: Manifest) -> InferRequest:
     identity = request.get("id")
     if identity is not None and not isinstance(identity, str):
         raise InputError(f"The request's id is {_show(identity)}, expected a string.")
+    if identity is not None and not _is_text(identity):
+        raise InputError(f"The request's id is {_show(identity)}, which has no UTF-8: half of a surrogate pair.")
     specs = {spec.name: spec for spec in manifest.inputs}
     inputs: dict[str, NDArray[Any]] = {}
     for tensor in _list("inputs", request.get("inputs")):
@@ -66,6 +68,10 @@ def parse_infer(body: bytes, manifest: Manifest) -> InferRequest:
         sizes = {name: len(values) for name, values in inputs.items()}
         raise InputError(f"The inputs differ in their batch: {sizes}.")
     return InferRequest(identity, inputs, _parse_outputs(request.get("outputs"), manifest))
+
+
+def _is_text(value: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _parse_json(body: bytes) -> Any:
@@ -111,45 +117,50 @@ def _parse_data(data: Any, shape: Sequence[int], spec: TensorSpec) -> NDArray[An
     """Flat or nested numbers -> an array of the spec's dtype and this shape."""
     values, dtype = _list("data", data), np.dtype(spec.dtype)
     # NumPy would take "1" for 1 and true for 1: what JSON held is checked before it is cast.
-    allowed = {bool} if dtype.kind == "b" else {int, float} if dtype.kind == "f" else {int}
+    allowed: set[Any] = {bool} if dtype.kind == "b" else {int, float} if dtype.kind == "f" else {int}
     if wrong := _types(values) - allowed:
         raise InputError(
             f"The data of {spec.name!r} holds {_json_names(wrong)}, expected {_json_names(allowed)} for "
             f"{DATATYPES[spec.dtype]}."
         )
     try:
-        array = np.array(values, np.float64 if dtype.kind == "f" else None)
-    except (ValueError, OverflowError):
+        array = np.array(values, np.float64 if dtype.kind == "f" else dtype)
+    except OverflowError:
+        raise _too_large(spec) from None
+    except ValueError:
         raise InputError(
-            f"The data of {spec.name!r} is nested unevenly, or too large. Send {math.prod(shape)} numbers."
+            f"The data of {spec.name!r} is nested unevenly, or too deeply. Send {math.prod(shape)} numbers."
         ) from None
     if array.size != math.prod(shape) or (array.ndim > 1 and list(array.shape) != shape):
         raise InputError(
             f"The data of {spec.name!r} is {array.size} numbers in shape {list(array.shape)}, "
             f"expected {math.prod(shape)} for shape {shape}."
         )
-    return _cast(array, dtype, spec).reshape(shape)
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype, copy=False)
+    if dtype.kind == "f" and not np.isfinite(cast).all():
+        raise _too_large(spec)
+    return cast.reshape(shape)
 
 
-def _cast(array: NDArray[Any], dtype: np.dtype[Any], spec: TensorSpec) -> NDArray[Any]:
-    with np.errstate(over="ignore", invalid="ignore"):
-        cast = array.astype(dtype)
-    fits = np.isfinite(cast).all() if dtype.kind == "f" else array.dtype != object and (array == cast).all()
-    if not fits:
-        raise InputError(f"The data of {spec.name!r} holds numbers too large for {DATATYPES[spec.dtype]}.")
-    return cast
+def _too_large(spec: TensorSpec) -> InputError:
+    return InputError(f"The data of {spec.name!r} holds numbers too large for {DATATYPES[spec.dtype]}.")
 
 
 def _types(values: list[Any]) -> set[type]:
     """The types of the values in a list that may be nested."""
-    types = set(map(type, values))
-    if list in types:
-        types.remove(list)
-        types.update(*(_types(value) for value in values if type(value) is list))
-    return types
+    types: set[type] = set()
+    lists = [values]
+    while lists:  # a recursion would end where the nesting is deep
+        some = lists.pop()
+        found = set(map(type, some))
+        types |= found
+        if list in found:
+            lists.extend(value for value in some if type(value) is list)
+    return types - {list}
 
 
-def _json_names(types: set[type]) -> str:
+def _json_names(types: Iterable[type]) -> str:
     names = {bool: "true or false", int: "whole numbers", float: "fractions", str: "strings", dict: "objects"}
     return " and ".join(sorted(names.get(kind, "null") for kind in types))
 
@@ -210,5 +221,10 @@ def _show(value: Any) -> str:
     """What was got, short enough for a message."""
     if value is None:
         return "missing"
-    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "nested too deeply to be shown"
+    # JSON may escape half of a pair of surrogates, which no answer can hold
+    text = text.encode(errors="replace").decode()
     return text if len(text) <= 80 else f"{text[:77]}..."

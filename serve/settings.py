@@ -45,6 +45,6 @@ class Settings:
 
 def _number(name: str, default: int, least: int, most: int) -> int:
     text = os.environ.get(name) or str(default)
-    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-        raise SettingError(f"{name}={text} cannot be used: expected a whole number from {least} to {most}.")
+    if not text.isascii() or not text.isdigit() or len(text) > 20 or not least <= int(text) <= most:
+        raise SettingError(f"{name}={text[:40]} cannot be used: expected a whole number from {least} to {most}.")
     return int(text)

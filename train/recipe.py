@@ -5,6 +5,7 @@ in a new order every epoch. The order comes from NumPy, so that both frameworks 
 """
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,11 @@ class Recipe:
     learning_rate: float = 0.002
     seed: int = 1
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("limit", self.limit)):
+            if value is not None and value < 1:
+                raise TrainingError(f"{name} is {value}, expected at least 1.")
 
     def order(self, epoch: int, count: int) -> NDArray[np.int64]:
         """The order of the training pictures in this epoch (count,), the same in every framework."""
@@ -82,7 +88,12 @@ Train = Callable[[Recipe, dataset.Split, dataset.Split, Path], Trained]
 
 
 def accuracy(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
-    """The share of rows of `probabilities` (N, classes) whose largest value is at the row's label (N,)."""
+    """The share of rows of `probabilities` (N, classes) whose largest value is at the row's label (N,).
+
+    NaN when one of them is no number: a training that diverged answers every picture with class 0.
+    """
+    if not np.isfinite(probabilities).all():
+        return math.nan
     return float((probabilities.argmax(axis=1) == labels).mean())
 
 
@@ -95,7 +106,7 @@ def make_artifact(train: Train, recipe: Recipe, model: str, format: str, folder:
         trained = train(recipe, learn, test, staging)
         if not np.isfinite(trained.test_accuracy):
             raise TrainingError(
-                f"{model} did not learn: its test accuracy is {trained.test_accuracy}. Try another seed."
+                f"{model} did not learn: its answers are not numbers. Try a smaller learning rate or another seed."
             )
         manifest = Manifest(
             model=model,

@@ -25,9 +25,8 @@ class ClassicCNN(nn.Module):
         self.pool = nn.MaxPool2d(2, 2)
         self.fc1 = nn.Linear(16 * (((height - 2) // 2 - 2) // 2) * (((width - 2) // 2 - 2) // 2), classes)
 
-        for layer in (self.conv1, self.conv2, self.fc1):
-            nn.init.xavier_uniform_(layer.weight)  # as Keras starts; PyTorch's own start learns slower here
-            nn.init.zeros_(layer.bias)
+        for parameter in self.parameters():  # as Keras starts; PyTorch's own start learns slower here
+            nn.init.xavier_uniform_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
 
     def forward(self, pictures: Tensor) -> Tensor:
         x = self.pool(functional.relu(self.conv1(pictures)))
@@ -54,8 +53,8 @@ def train(recipe: Recipe, learn: Split, test: Split, folder: Path) -> Trained:
     count = len(learn.images)
     optimizer = torch.optim.Adam(net.parameters(), recipe.learning_rate, eps=1e-7)  # Keras's epsilon
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps(count))
-    pictures = torch.from_numpy(learn.images).permute(0, 3, 1, 2).contiguous()
-    labels = torch.from_numpy(learn.labels).long()
+    pictures = torch.tensor(learn.images).permute(0, 3, 1, 2).contiguous()
+    labels = torch.tensor(learn.labels).long()
 
     progress = Progress(recipe, count, "torch_cnn")
     for epoch, step in progress.epochs():
@@ -69,7 +68,7 @@ def train(recipe: Recipe, learn: Split, test: Split, folder: Path) -> Trained:
 
     shipped = Shipped(net).eval()
     with torch.inference_mode():
-        batches = torch.from_numpy(test.images).float().split(1000)
+        batches = torch.tensor(test.images).float().split(1000)
         answers = np.concatenate([shipped(batch).numpy() for batch in batches])
     torch.save(net.state_dict(), folder / "state_dict.pt")
     torch.export.save(export(shipped, learn.images.shape[1:]), folder / "model.pt2")

@@ -59,7 +59,7 @@ def load_runtime(folder: Path, manifest: Manifest, threads: int = 1) -> Runtime:
     try:
         load: LoadRuntime = getattr(importlib.import_module(module), name)
         runtime = load(folder, manifest, threads)
-        runtime.predict(warm_up_inputs(manifest))
+        _warm_up(runtime, manifest)
     except ModelUnavailable:
         raise
     except ImportError as error:
@@ -67,8 +67,19 @@ def load_runtime(folder: Path, manifest: Manifest, threads: int = 1) -> Runtime:
             f"{manifest.name} cannot be run here: {error}. Install the runtime of {family}, or leave the artifact out."
         ) from error
     except Exception as error:  # a runtime may raise anything on a file that it does not like
-        raise ModelUnavailable(f"{manifest.name} could not be loaded: {type(error).__name__}: {error}") from error
+        raise ModelUnavailable(
+            f"{manifest.name} could not be loaded: {type(error).__name__}: {error}. "
+            f"Remove {folder} and export it again."
+        ) from error
     return runtime
+
+
+def _warm_up(runtime: Runtime, manifest: Manifest) -> None:
+    try:
+        runtime.predict(warm_up_inputs(manifest))
+    except Exception:
+        runtime.close()
+        raise
 
 
 def warm_up_inputs(manifest: Manifest, batch: int = 1) -> dict[str, NDArray[Any]]:

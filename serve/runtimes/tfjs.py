@@ -49,8 +49,9 @@ class TFJSRuntime:
             if self._child.poll() is not None:
                 self._child = self._start()
             try:
-                self._send(inputs)
-                header, payload = self._receive(CALL_SECONDS)
+                deadline = time.monotonic() + CALL_SECONDS
+                self._send(inputs, deadline)
+                header, payload = self._receive(deadline)
             except (OSError, EOFError, TimeoutError) as error:
                 self._stop()
                 raise RuntimeFailure(f"The Node process of {self._name} failed ({error}). It is restarted.") from error
@@ -73,17 +74,23 @@ class TFJSRuntime:
         if not PACKAGES.is_dir():
             raise ModelUnavailable(f"{self._name} needs TF.js in web/node_modules, which is missing. Run `make web`.")
         child = subprocess.Popen(
-            [node, str(SCRIPT), str(self._folder.resolve())], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [node, str(SCRIPT), str(self._folder.resolve())], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._child = child
+        # A child that hangs reads nothing: a write that blocks would wait for it for ever.
+        os.set_blocking(_open(child.stdin).fileno(), False)
         try:
-            header, _ = self._receive(START_SECONDS)
+            header, _ = self._receive(time.monotonic() + START_SECONDS)
         except (OSError, EOFError, TimeoutError) as error:
             self._stop()
-            raise ModelUnavailable(f"The Node process of {self._name} did not start ({error}).") from error
+            raise ModelUnavailable(
+                f"The Node process of {self._name} did not start ({error}). Its own message is in the log."
+            ) from error
         if "error" in header:
             self._stop()
-            raise ModelUnavailable(f"TF.js could not load {self._name}: {header['error']}")
+            raise ModelUnavailable(
+                f"TF.js could not load {self._name}: {header['error']}. Remove {self._folder} and export it again."
+            )
         self._version = header["version"]
         return child
 
@@ -94,23 +101,27 @@ class TFJSRuntime:
             with contextlib.suppress(OSError):
                 _open(stream).close()
 
-    def _send(self, inputs: Tensors) -> None:
+    def _send(self, inputs: Tensors, deadline: float) -> None:
         tensors = [{"name": name, "dtype": value.dtype.name, "shape": value.shape} for name, value in inputs.items()]
         header = json.dumps({"inputs": tensors}).encode()
-        stream = _open(self._child.stdin)
-        stream.write(struct.pack("<I", len(header)) + header)
+        self._write(memoryview(struct.pack("<I", len(header)) + header), deadline)
         for value in inputs.values():
-            stream.write(np.ascontiguousarray(value).data)
-        stream.flush()
+            self._write(np.ascontiguousarray(value).data.cast("B"), deadline)
 
-    def _receive(self, seconds: float) -> tuple[dict[str, Any], memoryview]:
-        deadline = time.monotonic() + seconds
+    def _write(self, data: memoryview, deadline: float) -> None:
+        pipe = _open(self._child.stdin).fileno()
+        while data:
+            if not select.select([], [pipe], [], max(0.0, deadline - time.monotonic()))[1]:
+                raise TimeoutError("it read nothing within its time limit")
+            data = data[os.write(pipe, data) :]
+
+    def _receive(self, deadline: float) -> tuple[dict[str, Any], memoryview]:
         (length,) = struct.unpack("<I", self._read(4, deadline))
         header = json.loads(bytes(self._read(length, deadline)))
         return header, self._read(header.get("bytes", 0), deadline)
 
     def _read(self, count: int, deadline: float) -> memoryview:
-        """Exactly `count` bytes. The pipe is read past its buffer, so that `select` sees all that has come."""
+        """Exactly `count` bytes."""
         pipe = _open(self._child.stdout).fileno()
         result = bytearray(count)
         view, done = memoryview(result), 0

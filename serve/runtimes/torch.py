@@ -1,8 +1,10 @@
 """PyTorch: the self-contained program that `torch.export` wrote, in inference mode."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from contract.manifest import Manifest
 from serve.runtimes import Tensors
@@ -22,9 +24,14 @@ class TorchRuntime:
 
     def predict(self, inputs: Tensors) -> Tensors:
         with torch.inference_mode():
-            answers = self._module(*(torch.from_numpy(inputs[name]) for name in self._inputs))
+            answers = self._module(*(tensor(inputs[name]) for name in self._inputs))
         answers = answers if isinstance(answers, list | tuple) else [answers]
         return {name: answer.numpy() for name, answer in zip(self._outputs, answers, strict=True)}
 
     def close(self) -> None:
         """Nothing is held outside this process's memory."""
+
+
+def tensor(values: NDArray[Any]) -> torch.Tensor:
+    """The same memory, except where it is read-only, as a request's is: PyTorch warns of such memory."""
+    return torch.from_numpy(values if values.flags.writeable else values.copy())

@@ -1,0 +1,131 @@
+"""Real artifacts for the tests: one small walk by the Makefile, and models whose height, width and channels differ."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import contract
+from contract import dataset
+from contract.dataset import Bytes, Split
+from contract.manifest import ImageSpec, Manifest, TensorSpec, sha256_of_files, write_manifest
+from export import EXPORTERS
+
+ROOT = Path(contract.__file__).resolve().parent.parent
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+ODD = ImageSpec(height=20, width=28, channels=3)
+LABELS = tuple("abcdefghij")
+
+
+@pytest.fixture(scope="session")
+def environment() -> Mapping[str, str]:
+    """This process's environment, without what a `make` that started the tests would pass on to another one."""
+    settings = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "DATASET", "ARTIFACTS", "TRAIN", "VERIFY")
+    return {name: value for name, value in os.environ.items() if name not in settings}
+
+
+@pytest.fixture(scope="session")
+def make(environment: Mapping[str, str]) -> Run:
+    """Run `make` in the project with the tests' small settings; the environment is the one that runs the tests."""
+    ready = ["-o", ".venv/ready", "-o", "web/node_modules/.package-lock.json"]
+    small = ["TRAIN=--epochs 1 --limit 3000", "VERIFY=--limit 256"]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["make", *ready, *small, *arguments]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory, make: Run) -> Path:
+    """The whole walk on few pictures: all ten artifacts with their parity results, and the samples. Do not change it."""
+    folder = tmp_path_factory.mktemp("walk") / "artifacts"
+    made = make("-j2", f"ARTIFACTS={folder}", "verify", f"{folder}/samples/index.json")
+    if made.returncode:
+        pytest.fail(f"The walk failed, exit status {made.returncode}:\n{made.stdout}\n{made.stderr}", pytrace=False)
+    return folder
+
+
+@pytest.fixture
+def artifacts_copy(artifacts: Path, tmp_path: Path) -> Path:
+    """A copy of the walk's artifacts, to damage."""
+    return shutil.copytree(artifacts, tmp_path / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def test_split() -> Split:
+    """The first 256 real test pictures."""
+    return dataset.load("fashion_mnist", "test", 256)
+
+
+@pytest.fixture(scope="session")
+def odd_images() -> Bytes:
+    """64 pictures (64, 20, 28, 3) that no permutation, mirroring or transposition leaves as they are."""
+    image, row, column = np.ogrid[:64, : ODD.height, : ODD.width]
+    planes = (row * 12 + image, column * 9 - image, row * 3 + column * 5 + image * 31)
+    images = np.stack([plane % 256 for plane in np.broadcast_arrays(*planes)], axis=-1).astype(np.uint8)
+    images[:, :5, :3] = (255, 0, 128)
+    return images
+
+
+@pytest.fixture(scope="session")
+def odd_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both networks, untrained, for pictures of 20x28x3, in every format. Do not change it."""
+    folder = tmp_path_factory.mktemp("odd")
+    write_source(folder / "keras_cnn" / "keras", write_keras)
+    write_source(folder / "torch_cnn" / "torch", write_torch)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(export_all, [folder / "keras_cnn", folder / "torch_cnn"]))
+    return folder
+
+
+def write_source(folder: Path, write: Callable[[Path], None]) -> None:
+    folder.mkdir(parents=True)
+    write(folder)
+    manifest = Manifest(
+        model=folder.parent.name,
+        format=folder.name,
+        parent=None,
+        inputs=(TensorSpec("pixels", "float32", (None, *ODD.shape), "NHWC"),),
+        outputs=(TensorSpec("probabilities", "float32", (None, len(LABELS)), "NC"),),
+        image=ODD,
+        labels=LABELS,
+        files=sha256_of_files(folder, list(folder.iterdir())),
+    )
+    write_manifest(folder, manifest)
+
+
+def write_keras(folder: Path) -> None:
+    import keras
+
+    from train.keras_cnn import build
+
+    keras.utils.set_random_seed(1)
+    build(ODD.shape, len(LABELS)).save(folder / "model.h5", include_optimizer=False)
+
+
+def write_torch(folder: Path) -> None:
+    import torch
+
+    from train.torch_cnn import ClassicCNN, Shipped, export
+
+    torch.manual_seed(1)
+    torch.export.save(export(Shipped(ClassicCNN(ODD.shape, len(LABELS))).eval(), ODD.shape), folder / "model.pt2")
+
+
+def export_all(model: Path) -> None:
+    """Walk the edges that lead on from the formats that are there."""
+    for parent, format in EXPORTERS:
+        if (model / parent).exists() and not (model / format).exists():
+            command = [sys.executable, "-m", "export", str(model / parent), format]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr

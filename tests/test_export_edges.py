@@ -1,0 +1,434 @@
+"""Every edge of the graph of formats: the same tensors, the same answers, and nothing half done when it fails."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+import onnx.helper
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+import contract
+from contract.dataset import Bytes, Split
+from contract.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ExportError, UnknownEdge
+from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of_files, verify_files, write_manifest
+from export import EXPORTERS, export_artifact
+from serve.runtimes import Runtime, load_runtime
+
+ROOT = Path(contract.__file__).resolve().parent.parent
+
+SOURCES = {"keras_cnn": "keras", "torch_cnn": "torch"}
+
+TOLERANCE = 1e-5
+"""Converters reorder float32 sums: 2e-6 was the most that was seen; a wrong layout is off by 0.5 and more."""
+
+
+def edges_from(source: str) -> Iterator[tuple[str, str]]:
+    """The edges that lead to each format once, the nearest first, as the Makefile walks them."""
+    reached = {source}
+    for parent, format in EXPORTERS:
+        if parent in reached and format not in reached:
+            reached.add(format)
+            yield parent, format
+
+
+CASES = [(model, parent, format) for model, source in SOURCES.items() for parent, format in edges_from(source)]
+
+each_export = pytest.mark.parametrize(("model", "parent", "format"), CASES, ids=lambda word: str(word))
+
+
+@pytest.fixture(scope="module")
+def load() -> Iterator[Callable[[Path], Runtime]]:
+    """Load an artifact in its real runtime, each once."""
+    loaded: dict[Path, Runtime] = {}
+
+    def cached(folder: Path) -> Runtime:
+        if folder not in loaded:
+            manifest = read_manifest(folder)
+            verify_files(folder, manifest)
+            loaded[folder] = load_runtime(folder, manifest)
+        return loaded[folder]
+
+    yield cached
+    for runtime in loaded.values():
+        runtime.close()
+
+
+# What every export has
+
+
+def test_every_exporter_is_walked_here() -> None:
+    assert {(parent, format) for _, parent, format in CASES} == set(EXPORTERS)
+    assert len(CASES) == 8
+
+
+@each_export
+def test_the_manifest_has_the_sources_inputs_and_outputs(artifacts: Path, model: str, parent: str, format: str) -> None:
+    source, exported = (read_manifest(artifacts / model / name) for name in (SOURCES[model], format))
+    assert (exported.model, exported.format, exported.parent) == (model, format, parent)
+    assert exported.inputs == source.inputs
+    assert exported.outputs == source.outputs
+    assert (exported.image, exported.labels) == (source.image, source.labels)
+    assert exported.made_with["converters"]
+    assert exported.made_with["seconds"] >= 0
+
+
+@each_export
+def test_the_manifest_names_every_file_in_the_folder(artifacts: Path, model: str, parent: str, format: str) -> None:
+    folder = artifacts / model / format
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {*read_manifest(folder).files, MANIFEST, "parity.json"}
+
+
+@pytest.mark.parametrize("folder", ["keras_cnn/keras", "keras_cnn/savedmodel", "torch_cnn/torch", "torch_cnn/onnx"])
+def test_exporting_leaves_the_parent_as_it_was(artifacts: Path, folder: str) -> None:
+    verify_files(artifacts / folder, read_manifest(artifacts / folder))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 64])
+@each_export
+def test_answers_are_the_sources_on_real_pictures(
+    artifacts: Path, load: Callable[[Path], Runtime], test_split: Split, model: str, parent: str, format: str, batch: int
+) -> None:
+    pixels = test_split.images[:batch].astype(np.float32)
+    assert_same_answers(load(artifacts / model / SOURCES[model]), load(artifacts / model / format), pixels)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 64])
+@each_export
+def test_answers_are_the_sources_where_height_width_and_channels_differ(
+    odd_models: Path, load: Callable[[Path], Runtime], odd_images: Bytes, model: str, parent: str, format: str, batch: int
+) -> None:
+    pixels = odd_images[:batch].astype(np.float32)
+    assert_same_answers(load(odd_models / model / SOURCES[model]), load(odd_models / model / format), pixels)
+
+
+def assert_same_answers(source: Runtime, exported: Runtime, pixels: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
+    expected, got = source.predict({"pixels": pixels}), exported.predict({"pixels": pixels})
+    assert set(got) == {"probabilities"}
+    assert got["probabilities"].shape == (len(pixels), 10)
+    assert got["probabilities"].dtype == np.float32
+    np.testing.assert_allclose(got["probabilities"], expected["probabilities"], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("model", SOURCES)
+def test_the_odd_pictures_would_show_a_wrong_layout(
+    odd_models: Path, load: Callable[[Path], Runtime], odd_images: Bytes, model: str
+) -> None:
+    """Mirrored, turned or with its channels exchanged, a picture is answered otherwise by far more than the tolerance."""
+    runtime, pixels = load(odd_models / model / SOURCES[model]), odd_images.astype(np.float32)
+    right = runtime.predict({"pixels": pixels})["probabilities"]
+    reread = pixels.reshape(64, 3, 20, 28).transpose(0, 2, 3, 1)
+    for wrong in (pixels[:, ::-1], pixels[:, :, ::-1], pixels[..., ::-1], reread):
+        answers = runtime.predict({"pixels": np.ascontiguousarray(wrong)})["probabilities"]
+        assert np.abs(answers - right).max(axis=1).min() > 100 * TOLERANCE
+
+
+# ONNX
+
+
+@pytest.mark.parametrize("model", SOURCES)
+def test_onnx_has_the_names_and_a_free_batch_in_one_checked_file(artifacts: Path, model: str) -> None:
+    folder = artifacts / model / "onnx"
+    assert list(read_manifest(folder).files) == ["model.onnx"], "a browser reads one file"
+    loaded = onnx.load(folder / "model.onnx", load_external_data=False)
+    onnx.checker.check_model(loaded, full_check=True)
+    assert not any(tensor.external_data for tensor in loaded.graph.initializer)
+    assert [onnx_tensor(value) for value in loaded.graph.input] == [("pixels", ["batch", 28, 28, 1])]
+    assert [onnx_tensor(value) for value in loaded.graph.output] == [("probabilities", ["batch", 10])]
+
+
+def onnx_tensor(value: onnx.ValueInfoProto) -> tuple[str, list[str | int]]:
+    return value.name, [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+# SavedModel
+
+
+@pytest.mark.parametrize(("signature", "batch"), [("serving_default", None), ("batch1", 1)])
+@pytest.mark.parametrize("model", SOURCES)
+def test_savedmodel_has_both_signatures_with_the_names(
+    artifacts: Path, model: str, signature: str, batch: int | None
+) -> None:
+    loaded = tf.saved_model.load(str(artifacts / model / "savedmodel"))
+    assert set(loaded.signatures) == {"serving_default", "batch1"}
+    _, inputs = loaded.signatures[signature].structured_input_signature
+    outputs = loaded.signatures[signature].structured_outputs
+    assert {name: spec.shape.as_list() for name, spec in inputs.items()} == {"pixels": [batch, 28, 28, 1]}
+    assert {name: spec.shape.as_list() for name, spec in outputs.items()} == {"probabilities": [batch, 10]}
+
+
+# TF Lite
+
+
+@pytest.mark.parametrize("model", SOURCES)
+def test_both_signatures_of_tflite_give_the_same_answer(artifacts: Path, test_split: Split, model: str) -> None:
+    interpreter = Interpreter(str(artifacts / model / "tflite" / "model.tflite"))
+    names = {"inputs": ["pixels"], "outputs": ["probabilities"]}
+    assert interpreter.get_signature_list() == {"serving_default": names, "batch1": names}
+    free, one = (interpreter.get_signature_runner(name) for name in ("serving_default", "batch1"))
+    pixels = test_split.images[:8].astype(np.float32)
+    single = [one(pixels=pixels[row : row + 1])["probabilities"] for row in range(8)]
+    np.testing.assert_allclose(free(pixels=pixels)["probabilities"], np.concatenate(single), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("model", SOURCES)
+def test_both_signatures_of_tflite_share_their_weights(artifacts: Path, model: str) -> None:
+    weights = 4 * read_manifest(artifacts / model / SOURCES[model]).made_with["parameters"]
+    size = (artifacts / model / "tflite" / "model.tflite").stat().st_size
+    assert weights < size < 1.3 * weights
+
+
+# TF.js
+
+
+@pytest.mark.parametrize("model", SOURCES)
+def test_tfjs_is_a_fused_graph_model_with_the_names(artifacts: Path, model: str) -> None:
+    graph = json.loads((artifacts / model / "tfjs" / "model.json").read_text())
+    assert graph["format"] == "graph-model"
+    assert list(graph["signature"]["inputs"]) == ["pixels"]
+    assert list(graph["signature"]["outputs"]) == ["probabilities"]
+    operators = [node["op"] for node in graph["modelTopology"]["node"]]
+    assert operators.count("_FusedConv2D") == 2
+    assert not {"Conv2D", "BiasAdd", "Relu", "VarHandleOp", "ReadVariableOp"} & set(operators)
+
+
+@pytest.mark.parametrize("model", SOURCES)
+def test_tfjs_holds_the_float32_weights_once(artifacts: Path, model: str) -> None:
+    folder = artifacts / model / "tfjs"
+    weights = 4 * read_manifest(artifacts / model / SOURCES[model]).made_with["parameters"]
+    size = sum((folder / name).stat().st_size for name in read_manifest(folder).files if name.endswith(".bin"))
+    assert weights <= size < weights + 1_000
+
+
+# What can go wrong: the parent
+
+
+def test_an_unknown_edge_names_the_known_ones(artifacts: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownEdge) as caught:
+        export_artifact(artifacts / "keras_cnn" / "keras", "coreml", tmp_path / "coreml")
+    assert str(caught.value) == "No exporter keras -> coreml. Known from keras: onnx, savedmodel."
+    with pytest.raises(UnknownEdge) as caught:
+        export_artifact(artifacts / "keras_cnn" / "tflite", "onnx", tmp_path / "onnx")
+    assert str(caught.value) == "No exporter tflite -> onnx. Known from tflite: none."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_parent_is_one_line_and_exit_status_1(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactMissing, match="There is no artifact"):
+        export_artifact(tmp_path / "keras", "onnx")
+    done = export(tmp_path / "keras", "onnx")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: There is no artifact in {tmp_path}/keras: it has no manifest.json. Make it with `make artifacts`.\n"
+    )
+
+
+@pytest.mark.parametrize(("parent", "format"), [("savedmodel", "tflite"), ("keras", "onnx")])
+def test_a_parent_with_a_changed_byte_is_refused(artifacts_copy: Path, parent: str, format: str) -> None:
+    model = artifacts_copy / "keras_cnn"
+    damaged = model / parent / next(iter(read_manifest(model / parent).files))
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    before = (model / format / MANIFEST).read_bytes()
+    with pytest.raises(ArtifactCorrupt, match="it is not the file that was exported"):
+        export_artifact(model / parent, format)
+    assert (model / format / MANIFEST).read_bytes() == before
+
+
+# What can go wrong: the converter
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"not a model" * 50)
+
+
+def unknown_operator(path: Path) -> None:
+    write_onnx(path, onnx.helper.make_node("NoSuchOperator", ["pixels"], ["probabilities"], domain="nowhere"))
+
+
+def operator_that_onnx2tf_gives_up_on(path: Path) -> None:
+    ends = ["pixels", "indices", "pixels"]
+    write_onnx(path, onnx.helper.make_node("ScatterElements", ends, ["probabilities"], reduction="mul"))
+
+
+def write_onnx(path: Path, node: onnx.NodeProto) -> None:
+    shape = ["batch", 28, 28, 1]
+    tensors = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("pixels", "probabilities")
+    ]
+    indices = onnx.helper.make_tensor("indices", onnx.TensorProto.INT64, [1, 28, 28, 1], [0] * 784)
+    graph = onnx.helper.make_graph([node], "graph", tensors[:1], tensors[1:], [indices])
+    versions = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("nowhere", 1)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=versions), path)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (garbage, "failed in its converter: DecodeError: "),
+        (unknown_operator, "failed in its converter: ModuleNotFoundError: .*NoSuchOperator"),
+        (operator_that_onnx2tf_gives_up_on, "onnx2tf gave up on torch_cnn-onnx: .*ScatterElements"),
+    ],
+)
+def test_an_onnx_file_that_cannot_be_converted_is_one_line_and_keeps_the_old_artifact(
+    artifacts_copy: Path, write: Callable[[Path], None], words: str
+) -> None:
+    model = artifacts_copy / "torch_cnn"
+    write(model / "onnx" / "model.onnx")
+    rewrite_manifest(model / "onnx")
+    with keeps_the_old_artifact(model / "savedmodel"):
+        done = export(model / "onnx", "savedmodel")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    *_, last = done.stderr.splitlines()
+    assert last.startswith("error: ")
+    assert "\x1b" not in last
+    assert re.search(words, last)
+
+
+def rewrite_manifest(folder: Path) -> None:
+    """Let the manifest name the files that are there now."""
+    manifest = read_manifest(folder)
+    files = sha256_of_files(folder, [folder / name for name in manifest.files])
+    write_manifest(folder, replace(manifest, files=files))
+
+
+Raise = Callable[[Exception | None], None]
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Raise:
+    """Put an exporter in the place of keras -> onnx that writes half a file and raises, or writes none."""
+
+    def install(error: Exception | None) -> None:
+        def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
+            if error:
+                (target / "model.onnx").write_bytes(b"half of")
+                raise error
+            return []
+
+        module = ModuleType("faulty")
+        vars(module).update(export=export, CONVERTERS=("numpy",))
+        monkeypatch.setitem(sys.modules, "faulty", module)
+        monkeypatch.setitem(EXPORTERS, ("keras", "onnx"), "faulty")
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("of\n\n  many\n lines"), "keras_cnn-keras -> onnx failed in its converter: RuntimeError: of many lines"),
+        (OSError("file signature not found"), "failed in its converter: OSError: file signature not found"),
+        (SystemError(), "failed in its converter: SystemError:"),
+        (None, "wrote no file, expected at least one"),
+    ],
+)
+def test_whatever_a_converter_raises_is_an_export_error_in_one_line(
+    artifacts_copy: Path, faulty: Raise, error: Exception | None, words: str
+) -> None:
+    faulty(error)
+    model = artifacts_copy / "keras_cnn"
+    with keeps_the_old_artifact(model / "onnx"), pytest.raises(ExportError) as caught:
+        export_artifact(model / "keras", "onnx")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, os.strerror(28)),
+        OSError(122, os.strerror(122)),
+        tf.errors.ResourceExhaustedError(None, None, "/a/saved_model.pb; No space left on device"),
+        OSError("Unable to write (errno = 28, error message = 'No space left on device')"),
+    ],
+)
+def test_a_full_disk_is_said_clearly_whoever_notices_it(artifacts_copy: Path, faulty: Raise, error: Exception) -> None:
+    faulty(error)
+    model = artifacts_copy / "keras_cnn"
+    with (
+        keeps_the_old_artifact(model / "onnx"),
+        pytest.raises(ArtifactError, match=r"^No disk space is left for .*/onnx \(.*\)\. Free some"),
+    ):
+        export_artifact(model / "keras", "onnx")
+
+
+@contextmanager
+def keeps_the_old_artifact(folder: Path) -> Iterator[None]:
+    """The block changes nothing in `folder`, and leaves nothing beside it."""
+    beside, manifest = sorted(folder.parent.iterdir()), (folder / MANIFEST).read_bytes()
+    yield
+    assert sorted(folder.parent.iterdir()) == beside
+    assert (folder / MANIFEST).read_bytes() == manifest
+    verify_files(folder, read_manifest(folder))
+
+
+# What can go wrong: the machine
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
+    """Copy an artifact to a disk with hardly any room beside it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def copy(artifact: Path) -> Path:
+        blocks = sum(-(-path.stat().st_size // 4096) + 1 for path in artifact.rglob("*"))
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={blocks * 4 + 16}k", "full", disk], check=False).returncode:
+            pytest.skip("a small disk can be mounted only by root")
+        return shutil.copytree(artifact, disk / artifact.name)
+
+    yield copy
+    subprocess.run(["umount", disk], check=False, capture_output=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk can be mounted only by root")
+@pytest.mark.parametrize(("model", "parent", "format"), [c for c in CASES if c[2] in ("savedmodel", "tflite")][:3])
+def test_a_full_disk_is_said_clearly_and_keeps_the_old_artifact(
+    artifacts: Path, full_disk: Callable[[Path], Path], model: str, parent: str, format: str
+) -> None:
+    folder = full_disk(artifacts / model / format)
+    with keeps_the_old_artifact(folder):
+        done = export(artifacts / model / parent, format, folder)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: No disk space is left for {folder} (No space left on device)")
+
+
+def test_a_killed_export_keeps_the_old_artifact_and_the_next_one_succeeds(artifacts_copy: Path) -> None:
+    model = artifacts_copy / "keras_cnn"
+    before = (model / "tflite" / MANIFEST).read_bytes()
+    command = [sys.executable, "-m", "export", str(model / "savedmodel"), "tflite"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        while not list(model.glob(".tflite.*.partial")):
+            assert running.poll() is None
+            time.sleep(0.002)
+        running.send_signal(signal.SIGKILL)
+    assert running.returncode == -signal.SIGKILL
+    assert list(model.glob(".tflite.*.partial")), "it should have been killed in the middle"
+    assert (model / "tflite" / MANIFEST).read_bytes() == before
+    verify_files(model / "tflite", read_manifest(model / "tflite"))
+    assert export(model / "savedmodel", "tflite").returncode == 0
+    assert not list(model.glob(".*"))
+    verify_files(model / "tflite", read_manifest(model / "tflite"))
+
+
+def export(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Convert in a process of its own, as the Makefile does."""
+    command = [sys.executable, "-m", "export", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
