@@ -50,7 +50,8 @@ def compare(reference: Answers, candidate: Answers, batch: int, tolerance: Toler
     if reference.size == 0:
         raise ParityError("No answers were compared: at least one input is needed.")
     reference, candidate = reference.astype(np.float64), candidate.astype(np.float64)
-    difference = np.abs(reference - candidate)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        difference = np.abs(reference - candidate)
     # NaN compares false with everything: an answer that is not a number is as far off as can be.
     difference[~np.isfinite(difference)] = np.inf
     return BatchParity(

@@ -47,5 +47,11 @@ def _convert(path: str, scratch: str, manifest: Manifest) -> Any:
                 non_verbose=True,
             )
     except SystemExit as error:  # onnx2tf calls sys.exit(1) when an operator has no counterpart
-        words = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).split()  # it writes several lines, in colours
-        raise ExportError(f"onnx2tf gave up on {manifest.name}: {' '.join(words)[-2000:]}") from error
+        raise ExportError(f"onnx2tf gave up on {manifest.name}: {_in_one_line(said.getvalue())}") from error
+
+
+def _in_one_line(said: str) -> str:
+    """The beginning of what onnx2tf wrote, without its colours and the frames of its traceback."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines()
+    words = " ".join(line for line in lines if not line.startswith((" ", "Traceback"))).split()
+    return " ".join(words)[:500]

@@ -187,7 +187,8 @@ def with_mean_and_deviation(source: Path) -> keras.Model:
 
 
 def with_two_softmaxes(source: Path) -> keras.Model:
-    return keras.Sequential([*keras_twin(source).layers, keras.layers.Softmax()])
+    inputs = keras.Input((28, 28, 1), name="pixels")
+    return keras.Sequential([inputs, *keras_twin(source).layers, keras.layers.Softmax()])
 
 
 def transposed(source: Path) -> keras.Model:
@@ -249,9 +250,7 @@ def test_two_softmaxes_fail_although_no_class_changes(plant: Plant, test_split: 
     assert not result.passed
 
 
-def test_a_failed_parity_ends_the_command_with_exit_status_1(
-    plant: Plant, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_parity_ends_the_command_with_exit_status_1(plant: Plant, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match=r"^error: parity failed for torch_cnn-keras: .*unverified\.$"):
         parity.main([str(plant(without_scaling)), "--limit", "64"])
     assert "FAILED: the largest difference at batch 1 is" in capsys.readouterr().out
@@ -362,7 +361,10 @@ def test_a_near_tie_lies_within_twice_the_tolerance(margin: float, near_tie: boo
 
 def test_a_class_that_changes_beyond_a_near_tie_is_a_reason_of_its_own() -> None:
     reasons = judge([compare(*swapped(margin=0.3, difference=0.2), 1)])
-    assert reasons == ["the largest difference at batch 1 is 0.2, at most 0.0001", "1 pictures change class at batch 1 (0)"]
+    assert reasons == [
+        "the largest difference at batch 1 is 0.2, at most 0.0001",
+        "1 pictures change class at batch 1 (0)",
+    ]
 
 
 def test_every_batch_is_judged() -> None:

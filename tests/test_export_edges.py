@@ -101,7 +101,13 @@ def test_exporting_leaves_the_parent_as_it_was(artifacts: Path, folder: str) -> 
 @pytest.mark.parametrize("batch", [1, 2, 7, 64])
 @each_export
 def test_answers_are_the_sources_on_real_pictures(
-    artifacts: Path, load: Callable[[Path], Runtime], test_split: Split, model: str, parent: str, format: str, batch: int
+    artifacts: Path,
+    load: Callable[[Path], Runtime],
+    test_split: Split,
+    model: str,
+    parent: str,
+    format: str,
+    batch: int,
 ) -> None:
     pixels = test_split.images[:batch].astype(np.float32)
     assert_same_answers(load(artifacts / model / SOURCES[model]), load(artifacts / model / format), pixels)
@@ -110,13 +116,21 @@ def test_answers_are_the_sources_on_real_pictures(
 @pytest.mark.parametrize("batch", [1, 2, 7, 64])
 @each_export
 def test_answers_are_the_sources_where_height_width_and_channels_differ(
-    odd_models: Path, load: Callable[[Path], Runtime], odd_images: Bytes, model: str, parent: str, format: str, batch: int
+    odd_models: Path,
+    load: Callable[[Path], Runtime],
+    odd_images: Bytes,
+    model: str,
+    parent: str,
+    format: str,
+    batch: int,
 ) -> None:
     pixels = odd_images[:batch].astype(np.float32)
     assert_same_answers(load(odd_models / model / SOURCES[model]), load(odd_models / model / format), pixels)
 
 
-def assert_same_answers(source: Runtime, exported: Runtime, pixels: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
+def assert_same_answers(
+    source: Runtime, exported: Runtime, pixels: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+) -> None:
     expected, got = source.predict({"pixels": pixels}), exported.predict({"pixels": pixels})
     assert set(got) == {"probabilities"}
     assert got["probabilities"].shape == (len(pixels), 10)
@@ -203,7 +217,9 @@ def test_tfjs_is_a_fused_graph_model_with_the_names(artifacts: Path, model: str)
     assert list(graph["signature"]["outputs"]) == ["probabilities"]
     operators = [node["op"] for node in graph["modelTopology"]["node"]]
     assert operators.count("_FusedConv2D") == 2
-    assert not {"Conv2D", "BiasAdd", "Relu", "VarHandleOp", "ReadVariableOp"} & set(operators)
+    assert not {"Conv2D", "BiasAdd", "VarHandleOp", "ReadVariableOp"} & set(operators)
+    if model == "keras_cnn":  # PyTorch's way to ONNX puts the relu behind the pooling, where there is less of it to do
+        assert "Relu" not in operators
 
 
 @pytest.mark.parametrize("model", SOURCES)
@@ -333,7 +349,10 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Raise:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (RuntimeError("of\n\n  many\n lines"), "keras_cnn-keras -> onnx failed in its converter: RuntimeError: of many lines"),
+        (
+            RuntimeError("of\n\n  many\n lines"),
+            "keras_cnn-keras -> onnx failed in its converter: RuntimeError: of many lines",
+        ),
         (OSError("file signature not found"), "failed in its converter: OSError: file signature not found"),
         (SystemError(), "failed in its converter: SystemError:"),
         (None, "wrote no file, expected at least one"),
@@ -390,7 +409,9 @@ def full_disk(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
 
     def copy(artifact: Path) -> Path:
         blocks = sum(-(-path.stat().st_size // 4096) + 1 for path in artifact.rglob("*"))
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={blocks * 4 + 16}k", "full", disk], check=False).returncode:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={blocks * 4 + 16}k", "full", disk], check=False
+        ).returncode:
             pytest.skip("a small disk can be mounted only by root")
         return shutil.copytree(artifact, disk / artifact.name)
 
@@ -407,7 +428,9 @@ def test_a_full_disk_is_said_clearly_and_keeps_the_old_artifact(
     with keeps_the_old_artifact(folder):
         done = export(artifacts / model / parent, format, folder)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"error: No disk space is left for {folder} (No space left on device)")
+    assert done.stderr.splitlines()[-1].startswith(
+        f"error: No disk space is left for {folder} (No space left on device)"
+    )
 
 
 def test_a_killed_export_keeps_the_old_artifact_and_the_next_one_succeeds(artifacts_copy: Path) -> None:

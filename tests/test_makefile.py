@@ -95,9 +95,7 @@ BOTH = ("keras_cnn", "torch_cnn")
         ("README.md", set[str]()),
     ],
 )
-def test_a_changed_file_rebuilds_its_edge_and_what_is_below(
-    rebuilt: Rebuilt, changed: str, expected: set[str]
-) -> None:
+def test_a_changed_file_rebuilds_its_edge_and_what_is_below(rebuilt: Rebuilt, changed: str, expected: set[str]) -> None:
     assert rebuilt(changed) == expected
 
 
@@ -171,9 +169,7 @@ def checkout(tmp_path: Path, environment: Mapping[str, str]) -> Checkout:
         report = {"install": [{"metadata": {"name": "torch", "requires_dist": requires}}]}
         (tmp_path / "report.json").write_text(json.dumps(report))
         binaries, on_path = tmp_path / ".venv" / "bin", tmp_path / "path"
-        write_program(
-            binaries / "python", f'case "$*" in *"import torch"*) exit 1;; esac\nexec {sys.executable} "$@"'
-        )
+        write_program(binaries / "python", f'case "$*" in *"import torch"*) exit 1;; esac\nexec {sys.executable} "$@"')
         found = 'case "$*" in *--report*) cat report.json; exit;; esac' if requires is not None else ""
         write_program(binaries / "pip", f'echo "$@" >>pip.log\n{found}\necho "pip: no such package" >&2; exit 1')
         write_program(on_path / "df", f'echo "Filesystem 1M-blocks Used Available"; echo "disk 1 1 {free_megabytes}"')

@@ -156,7 +156,7 @@ def test_every_number_that_a_datatype_can_hold_is_taken_exactly(dtype: str, valu
 
 # Bad requests
 
-BAD = {
+BAD: dict[str, tuple[bytes, *tuple[str, ...]]] = {
     "empty": (b"", "is not JSON", "0 bytes"),
     "not JSON": (b"pixels=1", "is not JSON", "8 bytes"),
     "cut off": (body()[:-9], "is not JSON", f"{len(body()) - 9} bytes"),
@@ -268,7 +268,7 @@ def test_a_number_that_its_datatype_cannot_hold_is_refused(dtype: str, value: in
 
 @pytest.mark.parametrize(("dtype", "value"), [("bool", 1), ("int32", True), ("float32", False), ("uint8", 1.0)])
 def test_a_value_of_another_kind_is_not_cast(dtype: str, value: Any) -> None:
-    with pytest.raises(InputError, match="holds .*, expected "):
+    with pytest.raises(InputError, match=r"holds .*, expected "):
         single(dtype, value)
 
 

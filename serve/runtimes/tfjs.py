@@ -47,6 +47,7 @@ class TFJSRuntime:
         """Raises RuntimeFailure when the child dies or hangs; the next call finds a new one."""
         with self._lock:
             if self._child.poll() is not None:
+                self._stop()  # its pipes are still open
                 self._child = self._start()
             try:
                 deadline = time.monotonic() + CALL_SECONDS

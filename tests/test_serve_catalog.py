@@ -1,0 +1,290 @@
+"""What is whole on disk is served, in a fixed order; what is not is listed with its reason beside the others."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.errors import ModelUnavailable, UnknownModel
+from contract.manifest import MANIFEST, read_manifest, write_json, write_manifest
+from contract.parity_result import PARITY, read_status
+from serve.catalog import Catalog, ServedModel, find_artifacts, load_catalog, load_model
+
+CHEAP = ("onnx", "tflite")
+"""The formats that load in an instant; the sources are not needed to run them."""
+
+
+@pytest.fixture
+def cheap(artifacts: Path, tmp_path: Path) -> Path:
+    """Both models with their sources' manifests, and the artifacts that load in an instant."""
+    folder = tmp_path / "artifacts"
+    for source, formats in (("keras_cnn/keras", ("savedmodel", *CHEAP)), ("torch_cnn/torch", ("savedmodel", *CHEAP))):
+        model = source.split("/")[0]
+        (folder / source).mkdir(parents=True)
+        shutil.copy(artifacts / source / MANIFEST, folder / source / MANIFEST)
+        for format in formats:
+            shutil.copytree(artifacts / model / format, folder / model / format)
+    shutil.copytree(artifacts / "samples", folder / "samples")
+    return folder
+
+
+@pytest.fixture
+def onnx(cheap: Path) -> Path:
+    """An artifact to damage."""
+    return cheap / "keras_cnn" / "onnx"
+
+
+def only(cheap: Path, *names: str) -> Catalog:
+    """The catalog after removing the other artifacts' manifests: loading TensorFlow for nothing takes seconds."""
+    for folder in find_artifacts(cheap):
+        if f"{folder.parent.name}-{folder.name}" not in names:
+            (folder / MANIFEST).unlink()
+    return load_catalog(cheap)
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+# What is there
+
+
+def test_all_ten_are_served_in_order_with_their_sources_and_statuses(artifacts: Path) -> None:
+    catalog = load_catalog(artifacts)
+    rows = [(model.name, model.source, model.status.word, model.ready) for model in catalog.values()]
+    catalog.close()
+    assert rows == [
+        ("keras_cnn-keras", None, "source", True),
+        ("keras_cnn-onnx", "keras_cnn-keras", "verified", True),
+        ("keras_cnn-savedmodel", "keras_cnn-keras", "verified", True),
+        ("keras_cnn-tflite", "keras_cnn-keras", "verified", True),
+        ("keras_cnn-tfjs", "keras_cnn-keras", "verified", True),
+        ("torch_cnn-torch", None, "source", True),
+        ("torch_cnn-onnx", "torch_cnn-torch", "verified", True),
+        ("torch_cnn-savedmodel", "torch_cnn-torch", "verified", True),
+        ("torch_cnn-tflite", "torch_cnn-torch", "verified", True),
+        ("torch_cnn-tfjs", "torch_cnn-torch", "verified", True),
+    ]
+
+
+def test_a_verified_artifact_knows_its_parity_and_its_sizes(onnx: Path) -> None:
+    model = load_model(onnx)
+    assert model.status.parity is not None
+    assert model.status.parity.max_abs_diff < 1e-4
+    assert "pictures, largest difference" in model.status.reason
+    assert model.sizes == {"model.onnx": (onnx / "model.onnx").stat().st_size}
+
+
+@pytest.mark.parametrize("content", ["nothing", "a file", "a folder"])
+def test_without_artifacts_the_catalog_is_empty(tmp_path: Path, content: str) -> None:
+    folder = tmp_path / "artifacts"
+    if content == "a file":
+        folder.write_text("")
+    elif content == "a folder":
+        (folder / "samples").mkdir(parents=True)
+    assert len(load_catalog(folder)) == 0
+
+
+def test_an_unknown_name_is_an_error_that_names_the_models(cheap: Path) -> None:
+    catalog = only(cheap, "keras_cnn-onnx", "keras_cnn-tflite")
+    with pytest.raises(UnknownModel, match=r"'keras_cnn'\. Served here: keras_cnn-onnx, keras_cnn-tflite\."):
+        catalog["keras_cnn"]
+    with pytest.raises(UnknownModel) as caught:
+        catalog["x" * 10_000]
+    assert len(str(caught.value)) < 300
+
+
+def test_hidden_and_half_written_folders_are_not_there(cheap: Path, onnx: Path) -> None:
+    shutil.copytree(onnx, onnx.with_name(".onnx.123.partial"))
+    shutil.copytree(onnx, onnx.with_name(".onnx.123.old.partial"))
+    shutil.copytree(onnx.parent, cheap / ".keras_cnn.123.partial")
+    (cheap / "keras_cnn" / "tfjs").mkdir()
+    (cheap / "keras_cnn" / "tfjs" / "model.json").write_text("{}")
+    (cheap / MANIFEST).write_text("{}")
+    (cheap / "keras_cnn" / MANIFEST).write_text("{}")
+    assert list(only(cheap, "keras_cnn-onnx", "keras_cnn-tflite")) == ["keras_cnn-onnx", "keras_cnn-tflite"]
+
+
+# What is damaged
+
+
+def remove_a_file(folder: Path) -> None:
+    (folder / "model.onnx").unlink()
+
+
+def remove_a_field(folder: Path) -> None:
+    data = json.loads((folder / MANIFEST).read_text())
+    del data["inputs"]
+    write_json(folder / MANIFEST, data)
+
+
+def make_the_manifest_a_folder(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).mkdir()
+
+
+def rename_the_model(folder: Path) -> None:
+    write_manifest(folder, replace(read_manifest(folder), model="another"))
+
+
+def invent_a_dtype(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    write_manifest(folder, replace(manifest, inputs=(replace(manifest.inputs[0], dtype="float33"),)))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a flipped byte": (lambda folder: flip_a_byte(folder / "model.onnx"), "has sha256"),
+    "a missing file": (remove_a_file, "is missing"),
+    "a manifest that is no JSON": (lambda folder: (folder / MANIFEST).write_text("{"), "cannot be read as a manifest"),
+    "an empty manifest": (lambda folder: (folder / MANIFEST).write_bytes(b""), "cannot be read as a manifest"),
+    "a manifest that is a list": (lambda folder: (folder / MANIFEST).write_text("[]"), "cannot be read as a manifest"),
+    "a manifest without a field": (remove_a_field, "'inputs'"),
+    "a manifest that is a folder": (make_the_manifest_a_folder, "Is a directory"),
+    "another model's manifest": (rename_the_model, "the manifest of another-onnx, expected keras_cnn-onnx"),
+    "a dtype that there is not": (invent_a_dtype, "float33"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_artifact_is_listed_with_its_reason_and_the_others_serve(
+    cheap: Path, onnx: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    do, reason = DAMAGES[damage]
+    do(onnx)
+    with caplog.at_level(logging.WARNING):
+        catalog = only(cheap, "keras_cnn-onnx", "keras_cnn-tflite", "torch_cnn-onnx")
+    assert [(model.name, model.ready) for model in catalog.values()] == [
+        ("keras_cnn-onnx", False),
+        ("keras_cnn-tflite", True),
+        ("torch_cnn-onnx", True),
+    ]
+    broken = catalog["keras_cnn-onnx"]
+    assert broken.status.word == "failed"
+    assert reason in broken.error
+    assert broken.error == broken.status.reason
+    assert [record.getMessage() for record in caplog.records] == [f"keras_cnn-onnx is not served: {broken.error}"]
+    with pytest.raises(ModelUnavailable, match="keras_cnn-onnx is not served: "):
+        _ = broken.runtime
+
+
+def test_a_format_that_no_runtime_runs_is_listed_last(cheap: Path, onnx: Path) -> None:
+    coreml = shutil.copytree(onnx, onnx.with_name("coreml"))
+    write_manifest(coreml, replace(read_manifest(onnx), format="coreml"))
+    catalog = only(cheap, "keras_cnn-onnx", "keras_cnn-coreml", "keras_cnn-tflite")
+    assert list(catalog) == ["keras_cnn-onnx", "keras_cnn-tflite", "keras_cnn-coreml"]
+    assert "'coreml' is none of keras, " in catalog["keras_cnn-coreml"].error
+    assert catalog["keras_cnn-onnx"].ready
+
+
+def test_precisions_stand_beside_their_format(cheap: Path, onnx: Path) -> None:
+    for format in ("onnx-int8", "onnx-fp16"):
+        copy = shutil.copytree(onnx, onnx.with_name(format))
+        write_manifest(copy, replace(read_manifest(onnx), format=format))
+    names = ["keras_cnn-onnx", "keras_cnn-onnx-fp16", "keras_cnn-onnx-int8", "keras_cnn-tflite"]
+    catalog = only(cheap, *names)
+    assert list(catalog) == names
+    assert catalog["keras_cnn-onnx-int8"].status.word == "unverified"
+
+
+def test_without_the_manifest_of_its_source_an_artifact_has_none_and_is_unverified(cheap: Path, onnx: Path) -> None:
+    (cheap / "keras_cnn" / "keras" / MANIFEST).unlink()
+    model = load_model(onnx)
+    assert model.ready
+    assert model.source is None
+    assert model.status.word == "unverified"
+    assert "source changed" in model.status.reason
+
+
+def test_artifacts_that_are_each_others_parents_have_no_source(onnx: Path) -> None:
+    write_manifest(onnx, replace(read_manifest(onnx), parent="tflite"))
+    tflite = onnx.with_name("tflite")
+    write_manifest(tflite, replace(read_manifest(tflite), parent="onnx"))
+    assert load_model(onnx).source is None
+
+
+# What parity says
+
+
+def change_parity(folder: Path, **changes: Any) -> None:
+    write_json(folder / PARITY, json.loads((folder / PARITY).read_text()) | changes)
+
+
+def rewrite_the_manifest(folder: Path) -> None:
+    write_manifest(folder, replace(read_manifest(folder), made_with={"onnx": "another version"}))
+
+
+def rewrite_the_source(folder: Path) -> None:
+    rewrite_the_manifest(folder.with_name("keras"))
+
+
+UNVERIFIED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "there is none": (lambda folder: (folder / PARITY).unlink(), "never compared"),
+    "it is for other bytes": (rewrite_the_manifest, "for other bytes"),
+    "its source is another": (rewrite_the_source, "source changed"),
+    "it names no known source": (lambda folder: change_parity(folder, source="keras_cnn-h5"), "source changed"),
+    "it did not pass": (
+        lambda folder: change_parity(folder, passed=False, reasons=["the largest difference is 0.5"]),
+        "its answers are not its source's: the largest difference is 0.5",
+    ),
+    "it is no JSON": (lambda folder: (folder / PARITY).write_text("{"), "cannot be read"),
+    "it is no UTF-8": (lambda folder: (folder / PARITY).write_bytes(b"\xff\xfe\xfd"), "cannot be read"),
+    "it is a list": (lambda folder: (folder / PARITY).write_text("[]"), "cannot be read"),
+    "it is nested too deeply": (lambda folder: (folder / PARITY).write_text("[" * 100_000), "cannot be read"),
+    "it has another field": (lambda folder: change_parity(folder, stars=5), "cannot be read"),
+    "its source is a number": (lambda folder: change_parity(folder, source=5), "cannot be read"),
+    "its batches are a number": (lambda folder: change_parity(folder, batches=5), "cannot be read"),
+    "its batches are words": (lambda folder: change_parity(folder, batches=["a"]), "cannot be read"),
+    "it compared nothing": (lambda folder: change_parity(folder, batches=[]), "cannot be read"),
+    "its reasons are numbers": (lambda folder: change_parity(folder, passed=False, reasons=[5]), "cannot be read"),
+    "it is a folder": (lambda folder: ((folder / PARITY).unlink(), (folder / PARITY).mkdir()), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", UNVERIFIED)
+def test_an_artifact_is_served_as_unverified_when_its_parity_result(onnx: Path, case: str) -> None:
+    assert read_status(onnx).word == "verified"
+    change, reason = UNVERIFIED[case]
+    change(onnx)
+    model = load_model(onnx)
+    assert model.ready
+    assert model.status.word == "unverified"
+    assert reason in model.status.reason
+    assert case == "it did not pass" or "`make verify`" in model.status.reason
+
+
+def test_a_result_that_did_not_pass_is_kept(onnx: Path) -> None:
+    change_parity(onnx, passed=False, reasons=["it is far off"])
+    parity = load_model(onnx).status.parity
+    assert parity is not None
+    assert not parity.passed
+
+
+# Closing
+
+
+class Closable:
+    """Counts how often it was closed."""
+
+    title = platform = "counter"
+    closed = 0
+
+    def predict(self, inputs: Any) -> Any:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_closing_the_catalog_closes_what_was_loaded(onnx: Path) -> None:
+    status, runtime = read_status(onnx), Closable()
+    loaded = ServedModel("m-onnx", onnx, None, status, None, runtime)
+    failed = ServedModel("m-tflite", onnx, None, status, None, error="it is broken")
+    Catalog([loaded, failed]).close()
+    assert runtime.closed == 1

@@ -1,0 +1,32 @@
+import { render } from 'preact';
+
+import { Comparison } from './comparison';
+import { Page } from './components/Page';
+import './style.css';
+
+const comparison = new Comparison();
+
+/**
+ * The page's programmatic interface: the same tensor through any row, without a picture.
+ *
+ * `rows()` names them, `<artifact>@<runtime>`, once `document.documentElement.dataset.ready` is set.
+ * `infer(row, pixels)` takes height * width * channels numbers, 0..255, and gives the probabilities in the order of the
+ * labels. Calls wait for each other.
+ */
+export interface Rosetta {
+  rows(): string[];
+  infer(row: string, pixels: number[]): Promise<number[]>;
+}
+
+declare global {
+  interface Window {
+    rosetta: Rosetta;
+  }
+}
+
+window.rosetta = {
+  rows: () => comparison.rows.map(({ id }) => id),
+  infer: async (row, pixels) => Array.from(await comparison.infer(row, Float32Array.from(pixels))),
+};
+
+render(<Page comparison={comparison} />, document.getElementById('page')!);

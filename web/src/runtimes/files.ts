@@ -1,0 +1,36 @@
+/** An artifact's files, as the server keeps them. */
+
+import { bytesAt, type Artifact } from '../server';
+
+/** Download one file, and refuse it unless it has the sha256 that its manifest names. */
+export async function fetchFile(artifact: Artifact, file: string): Promise<Uint8Array<ArrayBuffer>> {
+  const expected = artifact.files[file]?.sha256;
+  if (!expected) throw new Error(`${artifact.name} has no file ${file}, only ${Object.keys(artifact.files).join(', ')}.`);
+  const bytes = new Uint8Array(await bytesAt(`/artifacts/${artifact.model}/${artifact.format}/${file}`));
+  const got = await sha256(bytes);
+  if (got === null || got === expected) return bytes;
+  throw new Error(
+    `${file} of ${artifact.name} has sha256 ${got.slice(0, 12)}..., expected ${expected.slice(0, 12)}...: ` +
+      'it changed since the page was opened. Load the page again.',
+  );
+}
+
+/** The only file with this ending: converters differ in what they call it. */
+export function fileEndingIn(artifact: Artifact, ending: string): string {
+  const found = Object.keys(artifact.files).find((file) => file.endsWith(ending));
+  if (found) return found;
+  throw new Error(`${artifact.name} has no ${ending} file. Export it again with \`make artifacts\`.`);
+}
+
+/** [1, height, width, channels]. */
+export function inputShape({ name, image }: Artifact): [number, number, number, number] {
+  if (!image) throw new Error(`${name} does not take pictures: its manifest has no image part.`);
+  return [1, image.height, image.width, image.channels];
+}
+
+/** Null over plain HTTP from another machine, where browsers have no cryptography. */
+async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string | null> {
+  if (!globalThis.crypto?.subtle) return null;
+  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}

@@ -1,0 +1,77 @@
+/**
+ * TensorFlow.js: graph models on WebAssembly, WebGL or WebGPU.
+ *
+ * TF.js has one current backend for the whole page. Every call here sets it first, and callers run one call at a time
+ * (see comparison.ts): a model's weights live in the backend under which it was loaded.
+ */
+
+import { loadGraphModel, type GraphModel } from '@tensorflow/tfjs-converter';
+import * as tf from '@tensorflow/tfjs-core';
+
+import type { Artifact } from '../server';
+import { fetchFile, inputShape } from './files';
+import type { LoadedModel } from './index';
+
+type Backend = 'wasm' | 'webgl' | 'webgpu';
+
+interface ModelJson {
+  modelTopology: object;
+  signature: object;
+  format: string;
+  weightsManifest: { paths: string[]; weights: tf.io.WeightsManifestEntry[] }[];
+}
+
+export async function load(artifact: Artifact, backend: Backend): Promise<LoadedModel> {
+  tf.enableProdMode();
+  await register(backend);
+  await use(backend);
+  const model = await loadGraphModel({ load: () => readModel(artifact) });
+  const shape = inputShape(artifact);
+  const predict = async (pixels: Float32Array) => {
+    await use(backend);
+    return run(model, artifact, tf.tensor4d(pixels, shape));
+  };
+  await predict(new Float32Array(shape[1] * shape[2] * shape[3])); // compiles shaders, fills caches
+  return { predict, dispose: () => model.dispose() };
+}
+
+async function register(backend: Backend): Promise<void> {
+  if (backend === 'webgl') await import('@tensorflow/tfjs-backend-webgl');
+  if (backend === 'webgpu') await import('@tensorflow/tfjs-backend-webgpu');
+  if (backend !== 'wasm') return;
+  const { setWasmPaths } = await import('@tensorflow/tfjs-backend-wasm');
+  // After the first use the paths are fixed, and setting them again is an error.
+  if (!tf.findBackend('wasm')) setWasmPaths('/runtimes/tfjs/');
+}
+
+/** A backend that cannot start is replaced by another without a word: that would be another row's time. */
+async function use(backend: Backend): Promise<void> {
+  const started = await tf.setBackend(backend);
+  await tf.ready();
+  if (started && tf.getBackend() === backend) return;
+  throw new Error(
+    `TensorFlow.js runs on ${tf.getBackend() || 'nothing'}, expected ${backend}: this browser cannot start ` +
+      `${backend}. Look at the other rows, or at a browser that has it.`,
+  );
+}
+
+async function run(model: GraphModel, artifact: Artifact, pixels: tf.Tensor): Promise<Float32Array> {
+  const outputs = model.execute({ [artifact.input]: pixels }) as tf.Tensor;
+  try {
+    return (await outputs.data<'float32'>()).slice();
+  } finally {
+    tf.dispose([pixels, outputs]);
+  }
+}
+
+async function readModel(artifact: Artifact): Promise<tf.io.ModelArtifacts> {
+  const text = new TextDecoder().decode(await fetchFile(artifact, 'model.json'));
+  const { modelTopology, signature, format, weightsManifest } = JSON.parse(text) as ModelJson;
+  const paths = weightsManifest.flatMap((group) => group.paths);
+  const weights = new Blob(await Promise.all(paths.map((path) => fetchFile(artifact, path))));
+  return {
+    modelTopology, signature, format,
+    weightSpecs: weightsManifest.flatMap((group) => group.weights),
+    weightData: await weights.arrayBuffer(),
+  };
+}

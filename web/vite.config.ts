@@ -1,0 +1,57 @@
+import { cpSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Plugin } from 'vite';
+import { defineConfig } from 'vitest/config';
+
+/** Where each runtime keeps what it fetches by name while it runs; no bundler may rename these. */
+const RUNTIME_FILES: [target: string, folder: string, files: string[]][] = [
+  ['tfjs', '@tensorflow/tfjs-backend-wasm/dist', [
+    'tfjs-backend-wasm.wasm', 'tfjs-backend-wasm-simd.wasm', 'tfjs-backend-wasm-threaded-simd.wasm',
+  ]],
+  ['onnx', 'onnxruntime-web/dist', [
+    'ort-wasm-simd-threaded.mjs', 'ort-wasm-simd-threaded.wasm',
+    'ort-wasm-simd-threaded.asyncify.mjs', 'ort-wasm-simd-threaded.asyncify.wasm',
+  ]],
+  ['litert', '@litertjs/core/wasm', [
+    'litert_wasm_internal.js', 'litert_wasm_internal.wasm',
+    'litert_wasm_compat_internal.js', 'litert_wasm_compat_internal.wasm',
+    'litert_wasm_threaded_internal.js', 'litert_wasm_threaded_internal.wasm',
+  ]],
+];
+
+function copyRuntimeFiles(): Plugin {
+  return {
+    name: 'copy-runtime-files',
+    apply: 'build',
+    writeBundle({ dir }) {
+      for (const [target, folder, files] of RUNTIME_FILES) {
+        for (const file of files) cpSync(join('node_modules', folder, file), join(dir!, 'runtimes', target, file));
+      }
+    },
+  };
+}
+
+/**
+ * TF.js turns its WebAssembly loader back into text to start its threads. Outside of its module that text must not name
+ * the module's variables, or the threads fail and the page waits for ever.
+ */
+function freeLoaderOfItsModule(): Plugin {
+  return {
+    name: 'free-loader-of-its-module',
+    transform(code, id) {
+      if (!/tfjs-backend-wasm-threaded-simd\.js/.test(id)) return null;
+      const freed = code
+        .replace('typeof _scriptDir !== "undefined" && _scriptDir', 'false')
+        .replace('Module["mainScriptUrlOrBlob"]||_scriptDir', 'Module["mainScriptUrlOrBlob"]');
+      if (freed === code) this.error('The loader of TF.js has changed: see whether this is still needed.');
+      return { code: freed, map: null };
+    },
+  };
+}
+
+export default defineConfig({
+  plugins: [copyRuntimeFiles(), freeLoaderOfItsModule()],
+  // ONNX Runtime's default build carries its loader inside; ours comes from /runtimes, beside its .wasm.
+  resolve: { conditions: ['onnxruntime-web-use-extern-wasm', 'module', 'browser', 'production', 'import', 'default'] },
+  build: { target: 'es2022', chunkSizeWarningLimit: 1500 },
+});
