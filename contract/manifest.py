@@ -202,13 +202,22 @@ def staged(folder: Path) -> Iterator[Path]:
             _swap(staging, folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if not _is_disk_full(error, folder):
             raise
         raise ArtifactError(
-            f"No disk space is left for {folder} ({error.strerror}). Free some and run the same command again; "
+            f"No disk space is left for {folder}. Free some and run the same command again; "
             "what was there before is untouched."
         ) from error
+
+
+def _is_disk_full(error: Exception, folder: Path) -> bool:
+    """Whether a full disk is behind an error: frameworks' writers raise errors of their own for it, some without a word."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno in full:
+        return True
+    said = "".join(f"{part}" for part in (error, error.__cause__))
+    return any(os.strerror(number) in said for number in full) or "file write failed" in said
 
 
 def _sweep(folder: Path) -> None:

@@ -8,10 +8,8 @@
 inputs and outputs are its source's: names, dtype, layout and meaning do not change on any edge.
 """
 
-import errno
 import importlib
 import importlib.metadata
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -82,9 +80,6 @@ def _convert(exporter: Exporter, parent: Path, source: Manifest, staging: Path, 
         raise
     except Exception as error:  # a converter may raise anything; what it says is what a person needs to know
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        for full in (errno.ENOSPC, errno.EDQUOT):  # TensorFlow's writers raise errors of their own for it
-            if os.strerror(full) in said:
-                raise OSError(full, os.strerror(full)) from error
         raise ExportError(f"{edge} failed in its converter: {said}") from error
     if not files:
         raise ExportError(f"{edge} wrote no file, expected at least one. This is a fault of the exporter.")

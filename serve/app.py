@@ -1,13 +1,14 @@
 """The Flask application: one view a call, each only a few lines over the protocol and the data plane."""
 
 import atexit
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
 
 import orjson
 from flask import Blueprint, Flask, Response, current_app, request
-from werkzeug.exceptions import HTTPException, ServiceUnavailable
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, ServiceUnavailable
 
 from contract.errors import (
     ArtifactError,
@@ -61,9 +62,9 @@ def create_app(catalog: Catalog | None = None, settings: Settings | None = None)
     """The application over a catalog, by default the one of the settings' artifacts. Models are loaded here."""
     settings = settings or Settings.from_environment()
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_bytes
+    app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_bytes
     app.extensions["settings"] = settings
-    app.extensions["catalog"] = catalog or load_catalog(settings.artifacts, settings.threads)
+    app.extensions["catalog"] = load_catalog(settings.artifacts, settings.threads) if catalog is None else catalog
     atexit.register(app.extensions["catalog"].close)
     app.register_blueprint(api)
     app.register_error_handler(RosettaError, _answer_known_error)
@@ -98,10 +99,19 @@ def _answer_known_error(error: RosettaError) -> Response:
 
 
 def _error(message: str, code: int) -> Response:
+    _read_to_the_end()
     response = reply({"error": message}, code)
     if code == 503:
         response.headers["Retry-After"] = "1"
     return response
+
+
+def _read_to_the_end() -> None:
+    """Read what is left of the body, within bounds: else the sender may see a broken connection, not the answer."""
+    left = 4 * settings().max_bytes
+    with contextlib.suppress(Exception):  # the sender hung up, or sent what is no chunk
+        while left > 0 and (data := request.environ["wsgi.input"].read(65536)):
+            left -= len(data)
 
 
 def _answer_http_error(error: HTTPException) -> Response:
@@ -214,7 +224,7 @@ def model_ready(name: str) -> Response:
 def infer(name: str) -> Response:
     model = models()[name]
     model.runtime  # noqa: B018 - a model that cannot be run says so, whatever it was sent
-    inference = protocol.parse_infer(request.get_data(cache=False), model.described)
+    inference = protocol.parse_infer(_body(), model.described)
     outputs, _ = dataplane.infer(model, inference.inputs)
     return reply(protocol.infer_response(name, inference, outputs))
 
@@ -232,11 +242,19 @@ def compare() -> Response:
     return reply({"results": list(dataplane.compare(models(), _picture(), settings().max_pixels))})
 
 
+def _body() -> bytes:
+    # curl --data-binary calls any body a form: it is not parsed as one.
+    data = request.get_data(cache=False, parse_form_data=False)
+    # Werkzeug cuts a body of unknown length off at the limit, and says nothing.
+    if request.content_length is None and len(data) >= settings().max_bytes and request.environ["wsgi.input"].read(1):
+        raise RequestEntityTooLarge
+    return data
+
+
 def _picture() -> bytes:
     """The picture's bytes: the raw body, or the one file of a multipart form."""
     if request.mimetype != "multipart/form-data":
-        # curl --data-binary calls any body a form: it is not parsed as one.
-        return request.get_data(cache=False, parse_form_data=False)
+        return _body()
     uploads = list(request.files.values())
     if len(uploads) != 1:
         raise InputError(f"The form has {len(uploads)} files, expected one: the picture.")
@@ -256,8 +274,8 @@ def page() -> Response:
 
 @api.get("/assets/<path:name>")
 @api.get("/runtimes/<path:name>")
-@api.get("/<name>")
-def page_asset(name: str) -> Response:
+@api.get("/<name>.<suffix>")
+def page_asset(**_: str) -> Response:
     return files.page_file(PAGE, request.path.lstrip("/"))
 
 

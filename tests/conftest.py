@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from contract import dataset
 from contract.dataset import Bytes, Split
 from contract.manifest import ImageSpec, Manifest, TensorSpec, sha256_of_files, write_manifest
 from export import EXPORTERS
+from serve.catalog import Catalog, load_catalog
 
 ROOT = Path(contract.__file__).resolve().parent.parent
 
@@ -47,7 +48,7 @@ def make(environment: Mapping[str, str]) -> Run:
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory, make: Run) -> Path:
-    """The whole walk on few pictures: all ten artifacts with their parity results, and the samples. Do not change it."""
+    """The whole walk on few pictures: ten artifacts, their parity results, and the samples. Do not change it."""
     folder = tmp_path_factory.mktemp("walk") / "artifacts"
     made = make("-j2", f"ARTIFACTS={folder}", "verify", f"{folder}/samples/index.json")
     if made.returncode:
@@ -129,3 +130,11 @@ def export_all(model: Path) -> None:
             command = [sys.executable, "-m", "export", str(model / parent), format]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def catalog(artifacts: Path) -> Iterator[Catalog]:
+    """All ten artifacts, loaded: this takes seconds. Do not break or close them."""
+    loaded = load_catalog(artifacts)
+    yield loaded
+    loaded.close()

@@ -20,6 +20,7 @@ import onnx.helper
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
 
 import contract
 from contract.dataset import Bytes, Split
@@ -50,8 +51,11 @@ CASES = [(model, parent, format) for model, source in SOURCES.items() for parent
 each_export = pytest.mark.parametrize(("model", "parent", "format"), CASES, ids=lambda word: str(word))
 
 
+Load = Callable[[Path], Runtime]
+
+
 @pytest.fixture(scope="module")
-def load() -> Iterator[Callable[[Path], Runtime]]:
+def load() -> Iterator[Load]:
     """Load an artifact in its real runtime, each once."""
     loaded: dict[Path, Runtime] = {}
 
@@ -102,7 +106,7 @@ def test_exporting_leaves_the_parent_as_it_was(artifacts: Path, folder: str) -> 
 @each_export
 def test_answers_are_the_sources_on_real_pictures(
     artifacts: Path,
-    load: Callable[[Path], Runtime],
+    load: Load,
     test_split: Split,
     model: str,
     parent: str,
@@ -117,7 +121,7 @@ def test_answers_are_the_sources_on_real_pictures(
 @each_export
 def test_answers_are_the_sources_where_height_width_and_channels_differ(
     odd_models: Path,
-    load: Callable[[Path], Runtime],
+    load: Load,
     odd_images: Bytes,
     model: str,
     parent: str,
@@ -128,9 +132,7 @@ def test_answers_are_the_sources_where_height_width_and_channels_differ(
     assert_same_answers(load(odd_models / model / SOURCES[model]), load(odd_models / model / format), pixels)
 
 
-def assert_same_answers(
-    source: Runtime, exported: Runtime, pixels: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-) -> None:
+def assert_same_answers(source: Runtime, exported: Runtime, pixels: NDArray[np.float32]) -> None:
     expected, got = source.predict({"pixels": pixels}), exported.predict({"pixels": pixels})
     assert set(got) == {"probabilities"}
     assert got["probabilities"].shape == (len(pixels), 10)
@@ -140,9 +142,9 @@ def assert_same_answers(
 
 @pytest.mark.parametrize("model", SOURCES)
 def test_the_odd_pictures_would_show_a_wrong_layout(
-    odd_models: Path, load: Callable[[Path], Runtime], odd_images: Bytes, model: str
+    odd_models: Path, load: Load, odd_images: Bytes, model: str
 ) -> None:
-    """Mirrored, turned or with its channels exchanged, a picture is answered otherwise by far more than the tolerance."""
+    """Mirrored or with other channels, a picture is answered otherwise by far more than the tolerance."""
     runtime, pixels = load(odd_models / model / SOURCES[model]), odd_images.astype(np.float32)
     right = runtime.predict({"pixels": pixels})["probabilities"]
     reread = pixels.reshape(64, 3, 20, 28).transpose(0, 2, 3, 1)
@@ -412,7 +414,7 @@ def full_disk(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
         if subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={blocks * 4 + 16}k", "full", disk], check=False
         ).returncode:
-            pytest.skip("a small disk can be mounted only by root")
+            pytest.skip("no disk can be mounted here")
         return shutil.copytree(artifact, disk / artifact.name)
 
     yield copy
@@ -447,7 +449,7 @@ def test_a_killed_export_keeps_the_old_artifact_and_the_next_one_succeeds(artifa
     assert (model / "tflite" / MANIFEST).read_bytes() == before
     verify_files(model / "tflite", read_manifest(model / "tflite"))
     assert export(model / "savedmodel", "tflite").returncode == 0
-    assert not list(model.glob(".*"))
+    assert not list(model.glob(".*.partial"))
     verify_files(model / "tflite", read_manifest(model / "tflite"))
 
 

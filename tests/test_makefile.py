@@ -1,4 +1,4 @@
-"""The Makefile walks the same graph as the exporters, rebuilds what changed and no more, and bootstrap says what is missing."""
+"""The Makefile walks the exporters' graph and rebuilds what changed, no more; bootstrap says what is missing."""
 
 import json
 import os
@@ -8,11 +8,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import contract
+from contract.manifest import read_manifest, sha256_of_files, write_manifest
+from contract.parity_result import read_status
 from export import EXPORTERS
 
 ROOT = Path(contract.__file__).resolve().parent.parent
@@ -65,6 +68,20 @@ def rebuilt(make: Run, artifacts: Path) -> Rebuilt:
         return {*trained, *(f"{model}/{format}" for model, format in exported), *(f"{m}/parity" for m in compared)}
 
     return names
+
+
+def test_a_failed_parity_stops_make_each_time_and_its_result_stays(make: Run, artifacts_copy: Path) -> None:
+    """The other network's TF Lite file is put into an artifact, with a manifest that matches."""
+    model, file = artifacts_copy / "torch_cnn", "model.tflite"
+    shutil.copy(artifacts_copy / "keras_cnn" / "tflite" / file, model / "tflite" / file)
+    files = sha256_of_files(model / "tflite", [model / "tflite" / file])
+    write_manifest(model / "tflite", replace(read_manifest(model / "tflite"), files=files))
+    made = make(f"ARTIFACTS={artifacts_copy}", "verify")
+    assert made.returncode == 2
+    assert "error: parity failed for torch_cnn-tflite" in made.stderr
+    assert "its answers are not its source's" in read_status(model / "tflite").reason
+    assert [read_status(model / format).word for format in ("onnx", "savedmodel", "tfjs")] == ["verified"] * 3
+    assert make("-q", f"ARTIFACTS={artifacts_copy}", "verify").returncode == 1
 
 
 FORMATS = ("onnx", "savedmodel", "tflite", "tfjs", "parity")
@@ -161,7 +178,7 @@ Checkout = Callable[..., tuple[Path, dict[str, str]]]
 
 @pytest.fixture
 def checkout(tmp_path: Path, environment: Mapping[str, str]) -> Checkout:
-    """A copy of bootstrap beside an environment without PyTorch, whose pip knows one wheel, on a disk with some room."""
+    """A copy of bootstrap beside an environment without PyTorch, whose pip knows one wheel, on a disk of some size."""
 
     def make_one(requires: list[str] | None, free_megabytes: int = 10_000) -> tuple[Path, dict[str, str]]:
         for file in ("bootstrap", "pyproject.toml"):

@@ -56,11 +56,8 @@ def flip_a_byte(path: Path) -> None:
 # What is there
 
 
-def test_all_ten_are_served_in_order_with_their_sources_and_statuses(artifacts: Path) -> None:
-    catalog = load_catalog(artifacts)
-    rows = [(model.name, model.source, model.status.word, model.ready) for model in catalog.values()]
-    catalog.close()
-    assert rows == [
+def test_all_ten_are_served_in_order_with_their_sources_and_statuses(catalog: Catalog) -> None:
+    assert [(model.name, model.source, model.status.word, model.ready) for model in catalog.values()] == [
         ("keras_cnn-keras", None, "source", True),
         ("keras_cnn-onnx", "keras_cnn-keras", "verified", True),
         ("keras_cnn-savedmodel", "keras_cnn-keras", "verified", True),
@@ -125,9 +122,9 @@ def remove_a_field(folder: Path) -> None:
     write_json(folder / MANIFEST, data)
 
 
-def make_the_manifest_a_folder(folder: Path) -> None:
-    (folder / MANIFEST).unlink()
-    (folder / MANIFEST).mkdir()
+def make_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 def rename_the_model(folder: Path) -> None:
@@ -146,7 +143,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "an empty manifest": (lambda folder: (folder / MANIFEST).write_bytes(b""), "cannot be read as a manifest"),
     "a manifest that is a list": (lambda folder: (folder / MANIFEST).write_text("[]"), "cannot be read as a manifest"),
     "a manifest without a field": (remove_a_field, "'inputs'"),
-    "a manifest that is a folder": (make_the_manifest_a_folder, "Is a directory"),
+    "a manifest that is a folder": (lambda folder: make_a_folder(folder / MANIFEST), "Is a directory"),
     "another model's manifest": (rename_the_model, "the manifest of another-onnx, expected keras_cnn-onnx"),
     "a dtype that there is not": (invent_a_dtype, "float33"),
 }
@@ -243,7 +240,7 @@ UNVERIFIED: dict[str, tuple[Callable[[Path], object], str]] = {
     "its batches are words": (lambda folder: change_parity(folder, batches=["a"]), "cannot be read"),
     "it compared nothing": (lambda folder: change_parity(folder, batches=[]), "cannot be read"),
     "its reasons are numbers": (lambda folder: change_parity(folder, passed=False, reasons=[5]), "cannot be read"),
-    "it is a folder": (lambda folder: ((folder / PARITY).unlink(), (folder / PARITY).mkdir()), "cannot be read"),
+    "it is a folder": (lambda folder: make_a_folder(folder / PARITY), "cannot be read"),
 }
 
 

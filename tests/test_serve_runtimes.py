@@ -23,6 +23,7 @@ import contract
 from contract.dataset import Split
 from contract.errors import ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec, read_manifest, sha256_of_files, verify_files
+from serve.catalog import Catalog
 from serve.runtimes import RUNTIMES, Runtime, load_runtime, tfjs, warm_up_inputs
 
 ROOT = Path(contract.__file__).resolve().parent.parent
@@ -47,15 +48,9 @@ def images(test_split: Split) -> Images:
 
 
 @pytest.fixture(scope="module")
-def loaded(artifacts: Path) -> Iterator[Loaded]:
+def loaded(catalog: Catalog) -> Loaded:
     """Every artifact's runtime."""
-    runtimes: Loaded = {}
-    for model, format in ARTIFACTS:
-        folder = artifacts / model / format
-        runtimes[model, format] = load_runtime(folder, read_manifest(folder))
-    yield runtimes
-    for runtime in runtimes.values():
-        runtime.close()
+    return {(model, format): catalog[f"{model}-{format}"].runtime for model, format in ARTIFACTS}
 
 
 def ask(runtime: Runtime, pixels: Images) -> Images:
@@ -139,6 +134,21 @@ def test_free_sizes_are_one_in_the_warm_up() -> None:
     (value,) = warm_up_inputs(manifest).values()
     assert value.shape == (1, 2, 1)
     assert value.dtype == np.uint8
+
+
+@pytest.mark.parametrize("format", RUNTIMES)
+def test_files_that_are_overwritten_after_loading_change_nothing(
+    artifacts: Path, tmp_path: Path, images: Images, format: str
+) -> None:
+    folder = copied(artifacts, tmp_path, format)
+    manifest = read_manifest(folder)
+    runtime = load_runtime(folder, manifest)
+    expected = {batch: ask(runtime, images[:batch]) for batch in (1, 2, 64)}
+    for file in manifest.files:
+        (folder / file).write_bytes(b"")
+    for batch, answers in expected.items():
+        np.testing.assert_array_equal(ask(runtime, images[:batch]), answers)
+    runtime.close()
 
 
 # What a process pays for
@@ -365,6 +375,22 @@ def test_what_tfjs_refuses_fails_and_leaves_the_process_alive(node: tfjs.TFJSRun
         ask(node, np.zeros((1, 3, 3, 1), np.float32))
     assert ask(node, images[:1]).shape == (1, 10)
     assert node.process_id == process
+
+
+def test_a_node_process_is_not_restarted_with_other_files(artifacts: Path, tmp_path: Path, images: Images) -> None:
+    folder = copied(artifacts, tmp_path, "tfjs")
+    runtime = tfjs.TFJSRuntime(folder, read_manifest(folder), 1)
+    expected = ask(runtime, images[:1])
+    weights = (folder / "group1-shard1of1.bin").read_bytes()
+    (folder / "group1-shard1of1.bin").write_bytes(weights[::-1])
+    os.kill(runtime.process_id, signal.SIGKILL)
+    wait_until(lambda: has_ended(runtime.process_id))
+    for _ in range(2):
+        with pytest.raises(ModelUnavailable, match=r"cannot be restarted: .*group1-shard1of1\.bin has sha256"):
+            ask(runtime, images[:1])
+    (folder / "group1-shard1of1.bin").write_bytes(weights)
+    np.testing.assert_array_equal(ask(runtime, images[:1]), expected)
+    runtime.close()
 
 
 def test_closing_ends_the_node_process(node: tfjs.TFJSRuntime) -> None:

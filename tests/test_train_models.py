@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import contract
 from contract import dataset
@@ -61,7 +62,7 @@ def test_both_scripts_take_the_pictures_in_the_recipes_order(
     asked: list[tuple[int, int]] = []
     order = Recipe.order
 
-    def noted(self: Recipe, epoch: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def noted(self: Recipe, epoch: int, count: int) -> NDArray[np.int64]:
         asked.append((epoch, count))
         return order(self, epoch, count)
 
@@ -75,7 +76,7 @@ def test_the_first_batch_is_the_same_in_both_frameworks(
     test_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What reaches the first layer in training, pixel by pixel."""
-    seen: list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = []
+    seen: list[NDArray[np.float32]] = []
     forward = torch_cnn.ClassicCNN.forward
 
     def noted(self: torch_cnn.ClassicCNN, pictures: torch.Tensor) -> torch.Tensor:

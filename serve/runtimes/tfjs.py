@@ -19,8 +19,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import ModelUnavailable, RuntimeFailure
-from contract.manifest import Manifest
+from contract.errors import ArtifactError, ModelUnavailable, RuntimeFailure
+from contract.manifest import Manifest, verify_files
 from serve.runtimes import Tensors
 
 SCRIPT = Path(__file__).with_suffix(".mjs")
@@ -37,6 +37,7 @@ class TFJSRuntime:
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self._folder = folder
+        self._manifest = manifest
         self._name = manifest.name
         self._dtypes = {spec.name: spec.dtype for spec in manifest.outputs}
         self._lock = threading.Lock()  # one frame at a time
@@ -47,8 +48,7 @@ class TFJSRuntime:
         """Raises RuntimeFailure when the child dies or hangs; the next call finds a new one."""
         with self._lock:
             if self._child.poll() is not None:
-                self._stop()  # its pipes are still open
-                self._child = self._start()
+                self._restart()
             try:
                 deadline = time.monotonic() + CALL_SECONDS
                 self._send(inputs, deadline)
@@ -67,6 +67,16 @@ class TFJSRuntime:
     @property
     def process_id(self) -> int:
         return self._child.pid
+
+    def _restart(self) -> None:
+        self._stop()  # its pipes are still open
+        try:
+            verify_files(self._folder, self._manifest)  # another export may lie there by now
+        except ArtifactError as error:
+            raise ModelUnavailable(
+                f"The Node process of {self._name} cannot be restarted: {error} Or start the service again."
+            ) from error
+        self._child = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         node = shutil.which("node")

@@ -17,7 +17,9 @@ class LiteRTRuntime:
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.title = f"LiteRT {importlib.metadata.version('ai-edge-litert')}"
-        self._interpreter = Interpreter(str(folder / "model.tflite"), num_threads=threads)
+        # Given a path, LiteRT maps the file: the process would die when somebody writes over it.
+        content = (folder / "model.tflite").read_bytes()
+        self._interpreter = Interpreter(model_content=content, num_threads=threads)
         self._any = self._interpreter.get_signature_runner("serving_default")
         self._one = self._interpreter.get_signature_runner("batch1")
         self._lock = threading.Lock()  # an interpreter holds its tensors: one call at a time

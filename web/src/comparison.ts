@@ -87,9 +87,15 @@ export class Comparison {
 
   /** One tensor through one row: the page's programmatic interface (see main.tsx). */
   async infer(id: string, pixels: Float32Array): Promise<Float32Array> {
-    const row = this.rows.find((candidate) => candidate.id === id);
-    if (!row) throw new Error(`There is no row ${id}. Known: ${this.rows.map((known) => known.id).join(', ')}.`);
+    const row = this.rowNamed(id);
     return this.oneAtATime(async () => (await this.load(row)).predict(pixels));
+  }
+
+  /** What a row's model would see of a picture: the page's programmatic interface too. */
+  async tensor(id: string, picture: Uint8Array): Promise<Float32Array> {
+    const { name, image } = this.rowNamed(id).artifact;
+    if (!image) throw new Error(`${name} does not take pictures.`);
+    return imageToTensor(picture, image);
   }
 
   /** The same picture's answer from the artifact that all others of this model are compared with. */
@@ -98,6 +104,12 @@ export class Comparison {
       (row) =>
         row.runtime.where === 'server' && row.artifact.status === 'source' && row.artifact.model === artifact.model,
     );
+  }
+
+  private rowNamed(id: string): Row {
+    const row = this.rows.find((candidate) => candidate.id === id);
+    if (!row) throw new Error(`There is no row ${id}. Known: ${this.rows.map((known) => known.id).join(', ')}.`);
+    return row;
   }
 
   private async prepare(picture: Uint8Array, signal: AbortSignal): Promise<void> {

@@ -11,11 +11,13 @@ const comparison = new Comparison();
  *
  * `rows()` names them, `<artifact>@<runtime>`, once `document.documentElement.dataset.ready` is set.
  * `infer(row, pixels)` takes height * width * channels numbers, 0..255, and gives the probabilities in the order of the
- * labels. Calls wait for each other.
+ * labels. Calls wait for each other. `tensor(row, picture)` takes a picture file's bytes and gives the numbers that the
+ * row's model would see.
  */
 export interface Rosetta {
   rows(): string[];
   infer(row: string, pixels: number[]): Promise<number[]>;
+  tensor(row: string, picture: number[]): Promise<number[]>;
 }
 
 declare global {
@@ -27,6 +29,7 @@ declare global {
 window.rosetta = {
   rows: () => comparison.rows.map(({ id }) => id),
   infer: async (row, pixels) => Array.from(await comparison.infer(row, Float32Array.from(pixels))),
+  tensor: async (row, picture) => Array.from(await comparison.tensor(row, Uint8Array.from(picture))),
 };
 
 render(<Page comparison={comparison} />, document.getElementById('page')!);

@@ -1,0 +1,240 @@
+"""The real service in a process of its own, and its page in a real Chromium that nothing outside can be reached from."""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, sync_playwright
+
+import contract
+
+ROOT = Path(contract.__file__).resolve().parent.parent
+PAGE = ROOT / "web" / "dist" / "index.html"
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--use-fake-device-for-media-stream",
+    # Any other host than the service's is unknown: what would be fetched from there fails, with internet or without.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+
+START_SECONDS = 180
+STOP_SECONDS = 30
+ROW_SECONDS = 100
+"""Longer than the page's own patience with a runtime, so that its message is seen, not ours."""
+
+REPORT = """
+addEventListener('unhandledrejection', ({ reason }) => reportProblem(`unhandled rejection: ${reason}`));
+addEventListener('securitypolicyviolation', (event) =>
+  reportProblem(`${event.violatedDirective} of the page's policy refused ${event.blockedURI}`));
+"""
+
+READ_ROWS = """
+() => [document.querySelector('.results').dataset.picture, [...document.querySelectorAll('[data-row]')].map((row) => {
+  const cell = (name) => row.querySelector(`[data-cell="${name}"]`)?.textContent ?? '';
+  return {
+    id: row.dataset.row, where: row.dataset.where, state: row.dataset.state,
+    probabilities: JSON.parse(row.dataset.probabilities ?? '[]'),
+    label: cell('label'), status: cell('status'), diff: cell('diff'), agrees: cell('agrees'), error: cell('error'),
+  };
+})]
+"""
+
+OpenPage = Callable[..., Page]
+
+
+@dataclass
+class Service:
+    """A running `python -m serve`."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> Any:
+        """One call, answered in JSON. Raises AssertionError unless its status is 200."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, {"Content-Type": "application/octet-stream"})
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+            assert response.status == 200, answer
+            return answer
+
+    def is_ready(self) -> bool:
+        try:
+            return bool(self.ask("GET", "/v2/health/ready")["ready"])
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def stop(self) -> None:
+        """Ask the process to end, and wait for it; it may have ended before."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextlib.contextmanager
+def serving(artifacts: Path, log: Path) -> Iterator[Service]:
+    """The service over a folder of artifacts, on a free port; what it prints goes into the file `log`.
+
+    Raises RuntimeError when it ends, or is not ready in time.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {"HOST": "127.0.0.1", "PORT": str(port), "ARTIFACTS": str(artifacts)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "serve"]
+        process = subprocess.Popen(command, cwd=ROOT, env=inherited | settings, stdout=output, stderr=output)
+    service = Service(process, port)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not service.is_ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"The service did not start:\n{log.read_text()}")
+            time.sleep(0.1)
+        yield service
+    finally:
+        service.stop()
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium: the one that CHROMIUM names, or the system's. Raises RuntimeError where there is none."""
+    candidates = (os.environ.get("CHROMIUM", ""), *CHROMIUM)
+    executable = next(filter(None, map(shutil.which, filter(None, candidates))), None)
+    if executable is None:
+        raise RuntimeError("Chromium is missing: run `./bootstrap browser`, or name one with CHROMIUM=/path/to/it.")
+    flags = [*FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=flags)
+        with browser:
+            yield browser
+
+
+def wait_until(page: Page, expression: str, seconds: float = 30) -> Any:
+    """Ask the page again and again until the expression is true. (wait_for_function does not get past the policy.)"""
+    deadline = time.monotonic() + seconds
+    while not (value := page.evaluate(expression)):
+        assert time.monotonic() < deadline, f"Not within {seconds} s: {expression}"
+        page.wait_for_timeout(25)
+    return value
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the page, as it is shown."""
+
+    id: str
+    where: str
+    state: str
+    probabilities: list[float]
+    label: str
+    status: str
+    diff: str
+    agrees: str
+    error: str
+
+
+def finished_rows(page: Page, picture: str) -> dict[str, Row]:
+    """The rows by name, once each has answered or failed for the picture with this title."""
+    deadline = time.monotonic() + ROW_SECONDS
+    while True:
+        shown, found = page.evaluate(READ_ROWS)
+        rows = {row["id"]: Row(**row) for row in found}
+        if shown == picture and rows and all(row.state in ("done", "failed") for row in rows.values()):
+            return rows
+        states = {row.id: row.state for row in rows.values()}
+        assert time.monotonic() < deadline, f"Of {shown}, not {picture}, after {ROW_SECONDS} s: {states}"
+        page.wait_for_timeout(50)
+
+
+@pytest.fixture(scope="module")
+def service(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service over all ten artifacts. Do not stop it."""
+    with serving(artifacts, tmp_path_factory.mktemp("service") / "log") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests; it ends with their module, since nothing else may run an event loop meanwhile."""
+    if not PAGE.is_file():
+        pytest.fail("The page is not built: run `make web`.", pytrace=False)
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def problems() -> list[str]:
+    """What no page may do: uncaught errors, violations of its policy, requests to other places than the service."""
+    return []
+
+
+@pytest.fixture
+def open_page(browser: Browser, problems: list[str]) -> Iterator[OpenPage]:
+    """`open_page(service, prepare, **options of the context)`: a page in a context of its own, its rows known.
+
+    `prepare(page)` is called before anything is loaded. The test fails at its end if there were problems.
+    """
+    with contextlib.ExitStack() as contexts:
+        opened: list[Page] = []
+
+        def open_one(service: Service, prepare: Callable[[Page], object] = id, **options: Any) -> Page:
+            context = contexts.enter_context(browser.new_context(**options))
+            context.expose_binding("reportProblem", lambda _, text: problems.append(text))
+            context.add_init_script(REPORT)
+            page = context.new_page()
+            watch(page, service, problems)
+            prepare(page)
+            page.goto(service.url)
+            opened.append(page)
+            return page
+
+        yield open_one
+        for page in opened:
+            page.evaluate("0")  # what it reported before this has arrived now
+    assert not problems, "\n".join(problems)
+
+
+def watch(page: Page, service: Service, problems: list[str]) -> None:
+    """Note what the page does wrong, apart from what it can report itself."""
+
+    def on_request(request: Request) -> None:
+        if not request.url.startswith((f"{service.url}/", f"blob:{service.url}/", "data:")):
+            problems.append(f"a request left the page's origin: {request.url}")
+
+    page.on("pageerror", lambda error: problems.append(f"uncaught: {error}"))
+    page.on("crash", lambda _: problems.append("the page crashed"))
+    page.on("request", on_request)
+
+
+@pytest.fixture
+def page(open_page: OpenPage, service: Service) -> Page:
+    """The service's page, its rows known."""
+    opened = open_page(service)
+    wait_until(opened, "document.documentElement.dataset.ready")
+    return opened

@@ -1,0 +1,502 @@
+"""The page in a real Chromium: every row answers, and like the server; every way in works; every fault is told."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import pytest
+from numpy.typing import NDArray
+from playwright.sync_api import Page, Response, Route, expect
+
+from compare.parity import compare, judge
+from contract import dataset
+from contract.dataset import Split
+from contract.image import image_to_batch
+from contract.manifest import ImageSpec
+from serve.app import HEADERS
+from tests.browser.conftest import ROOT, OpenPage, Row, Service, finished_rows, serving, wait_until
+
+GOLDEN = ROOT / "contract" / "golden"
+CASES = json.loads((GOLDEN / "cases.json").read_bytes())["cases"]
+FASHION = dataset.get("fashion_mnist").image
+
+SOURCES = {"keras_cnn-keras", "torch_cnn-torch"}
+CONVERTED = {f"{model}-{format}" for model in ("keras_cnn", "torch_cnn") for format in ("onnx", "savedmodel", "tflite", "tfjs")}
+RUNTIMES = {"onnx": ("onnx-wasm",), "tflite": ("litert-wasm",), "tfjs": ("tfjs-wasm", "tfjs-webgl")}
+SERVER_ROWS = {f"{name}@server" for name in SOURCES | CONVERTED}
+BROWSER_ROWS = {f"{name}@{runtime}" for name in CONVERTED for runtime in RUNTIMES.get(name.partition("-")[2], ())}
+"""What any Chromium has: WebGPU rows come on top where there is a graphics processor."""
+
+FIRST = "test image 0"
+TOLERANCE = 1e-4
+
+INFER_ALL = """
+async ([row, base64, count]) => {
+  const pixels = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const size = pixels.length / count;
+  const answers = [];
+  for (let at = 0; at < pixels.length; at += size) {
+    answers.push(await window.rosetta.infer(row, [...pixels.subarray(at, at + size)]));
+  }
+  return answers;
+}
+"""
+
+GIVE_FILE = """
+([base64, name, type, gesture]) => {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], name, { type }));
+  const how = { bubbles: true, cancelable: true };
+  const target = document.querySelector('main');
+  if (gesture === 'paste') return target.dispatchEvent(new ClipboardEvent('paste', { ...how, clipboardData: transfer }));
+  const over = target.dispatchEvent(new DragEvent('dragover', { ...how, dataTransfer: transfer }));
+  return target.dispatchEvent(new DragEvent('drop', { ...how, dataTransfer: transfer })) || over;
+}
+"""
+
+SHOWN_TENSOR = """
+() => {
+  const canvas = document.querySelector('[data-testid=tensor]');
+  const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  return Array.from(data.filter((_, i) => i % 4 === 0));
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def shoe() -> bytes:
+    return shoe_photo("PNG")
+
+
+def shoe_photo(format: str, orientation: int = 1, **options: Any) -> bytes:
+    """A photo-like picture of a dark shoe on white paper, 400x300: uneven light, noise, soft edges."""
+    picture = PIL.Image.new("RGB", (1600, 1200), "white")
+    draw = PIL.ImageDraw.Draw(picture)
+    draw.polygon([(240, 420), (520, 380), (820, 620), (1330, 700), (1380, 860), (230, 880)], fill=(60, 38, 30))
+    draw.rectangle((220, 870, 1400, 930), fill=(25, 25, 35))
+    pixels = np.asarray(picture.resize((400, 300), PIL.Image.Resampling.LANCZOS), np.float64)
+    light = np.linspace(1.0, 0.88, 400)[np.newaxis, :, np.newaxis]
+    noise = np.random.default_rng(7).normal(0, 3, pixels.shape)
+    shot = PIL.Image.fromarray(np.clip(pixels * light + noise, 0, 255).astype(np.uint8))
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    shot.save(file, format, **({"exif": exif.tobytes()} if orientation > 1 else {}), **options)
+    return file.getvalue()
+
+
+def sample_png(service: Service, file: str) -> bytes:
+    import urllib.request
+
+    with urllib.request.urlopen(f"{service.url}/samples/{file}") as response:
+        data: bytes = response.read()
+    return data
+
+
+def assert_all_answered(rows: dict[str, Row]) -> None:
+    """Every row that any Chromium has answers, and like its source."""
+    assert rows.keys() >= SERVER_ROWS | BROWSER_ROWS
+    for row in rows.values():
+        assert row.state == "done", f"{row.id}: {row.error}"
+        assert sum(row.probabilities) == pytest.approx(1, abs=1e-3)
+        if row.id.partition("@")[0] not in SOURCES:
+            assert float(row.diff) <= TOLERANCE, row
+
+
+def choose_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+    assert page.get_by_role("tab", name=name).get_attribute("aria-selected") == "true"
+
+
+def upload(page: Page, name: str, data: bytes) -> None:
+    choose_tab(page, "Upload")
+    files: Any = {"name": name, "mimeType": "application/octet-stream", "buffer": data}
+    page.locator("input[type=file]").set_input_files(files)
+
+
+def notice(page: Page) -> str:
+    """The message beside the picture; empty where there is none."""
+    return " ".join(page.locator("[data-cell=picture-error]").all_text_contents())
+
+
+# --- Rows
+
+
+def test_every_row_answers_the_first_sample_as_the_server_does(page: Page, service: Service) -> None:
+    rows = finished_rows(page, FIRST)
+    assert_all_answered(rows)
+
+    answers = {row["model"]: row for row in service.ask("POST", "/compare", sample_png(service, "0000.png"))["results"]}
+    for row in rows.values():
+        answer = answers[row.id.partition("@")[0]]
+        assert row.label == answer["label"]
+        assert row.status == answer["status"]
+        assert row.probabilities == pytest.approx(list(answer["probabilities"].values()), abs=TOLERANCE)
+    assert {row.id for row in rows.values() if row.diff == "source"} == {f"{name}@server" for name in SOURCES}
+    assert {row.status for row in rows.values()} == {"source", "verified"}
+    assert {row.where for row in rows.values() if row.id in BROWSER_ROWS} == {"browser"}
+    seen = image_to_batch(sample_png(service, "0000.png"), FASHION)
+    assert page.evaluate(SHOWN_TENSOR) == seen.ravel().tolist()
+
+
+def test_every_row_answers_like_its_source_on_real_test_pictures(
+    page: Page, service: Service, test_split: Split, subtests: pytest.Subtests
+) -> None:
+    finished_rows(page, FIRST)
+    rows = page.evaluate("window.rosetta.rows()")
+    assert set(rows) >= SERVER_ROWS | BROWSER_ROWS
+    assert len(test_split.images) >= 200
+    references = {source: source_answers(service, source, test_split) for source in SOURCES}
+    for row in rows:
+        # The server's rows were all compared when their artifacts were made: a few show that the page asks rightly.
+        images = test_split.images[: 16 if row.endswith("@server") else None]
+        pixels = base64.b64encode(images.tobytes()).decode()
+        answers = np.array(page.evaluate(INFER_ALL, [row, pixels, len(images)]))
+        source = next(source for source in SOURCES if source.split("-")[0] == row.split("-")[0])
+        with subtests.test(row=row):
+            assert judge([compare(references[source][: len(images)], answers, batch=1)]) == []
+
+
+def source_answers(service: Service, source: str, split: Split) -> NDArray[np.float64]:
+    """What the source artifact answers on the server, (N, classes)."""
+    shape = split.images.shape
+    tensor = {"name": "pixels", "shape": shape, "datatype": "FP32", "data": split.images.ravel().tolist()}
+    (output,) = service.ask("POST", f"/v2/models/{source}/infer", json.dumps({"inputs": [tensor]}).encode())["outputs"]
+    return np.array(output["data"]).reshape(output["shape"])
+
+
+# --- The tensor
+
+
+def page_tensor(page: Page, picture: bytes) -> NDArray[np.float64]:
+    return np.array(page.evaluate("(bytes) => window.rosetta.tensor('keras_cnn-keras@server', bytes)", list(picture)))
+
+
+def test_the_page_makes_the_golden_tensors_bit_for_bit(page: Page) -> None:
+    cases = [case for case in CASES if ImageSpec(**case["spec"]) == FASHION]
+    assert len(cases) > 40
+    wrong = []
+    for case in cases:
+        expected = np.frombuffer((GOLDEN / case["tensor"]).read_bytes(), np.uint8)
+        if not np.array_equal(page_tensor(page, (GOLDEN / case["file"]).read_bytes()), expected):
+            wrong.append(case["name"])
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "levels"),
+    [
+        ("PNG", {}, 0),
+        ("BMP", {}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("JPEG", {"quality": 90}, 2),  # no two decoders round alike
+        ("WEBP", {"quality": 90}, 2),
+    ],
+)
+def test_the_page_sees_a_photo_as_the_server_does(
+    page: Page, format: str, options: dict[str, Any], levels: int
+) -> None:
+    upright = image_to_batch(shoe_photo(format, **options), FASHION)
+    assert upright[0, :4].max() == 0  # dark on white was inverted, and what contain adds is black
+    for orientation in (1, 6, 3) if format in ("PNG", "JPEG") else (1,):
+        photo = shoe_photo(format, orientation, **options)
+        expected = image_to_batch(photo, FASHION).ravel()
+        assert np.abs(page_tensor(page, photo) - expected).max() <= levels
+        assert (np.abs(expected - upright.ravel()).max() > 100) == (orientation > 1)
+
+
+# --- Ways in
+
+
+def test_a_test_image_is_chosen(page: Page) -> None:
+    finished_rows(page, FIRST)
+    button = page.locator('[data-sample="0002.png"]')
+    button.click()
+    assert_all_answered(finished_rows(page, "test image 2"))
+    expect(page.locator("figcaption b").first).to_have_text(button.get_attribute("title") or "")
+
+
+def test_a_file_is_uploaded(page: Page, service: Service, tmp_path: Path, shoe: bytes) -> None:
+    file = tmp_path / "shoe.png"
+    file.write_bytes(shoe)
+    choose_tab(page, "Upload")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_text("Choose a file").click()
+    chooser.value.set_files(file)
+    assert_shoe(page, service, finished_rows(page, "shoe.png"), shoe)
+
+
+@pytest.mark.parametrize("gesture", ["drop", "paste"])
+def test_a_file_is_dropped_or_pasted(page: Page, service: Service, shoe: bytes, gesture: str) -> None:
+    given = [base64.b64encode(shoe).decode(), "shoe.png", "image/png", gesture]
+    not_handled = page.evaluate(GIVE_FILE, given)
+    assert not not_handled, "the browser would open the file in place of the page"
+    assert_shoe(page, service, finished_rows(page, "shoe.png"), shoe)
+
+
+def assert_shoe(page: Page, service: Service, rows: dict[str, Row], shoe: bytes) -> None:
+    assert_all_answered(rows)
+    assert page.evaluate(SHOWN_TENSOR) == image_to_batch(shoe, FASHION).ravel().tolist()
+    for answer in service.ask("POST", "/compare", shoe)["results"]:
+        expected = list(answer["probabilities"].values())
+        assert rows[f"{answer['model']}@server"].probabilities == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_picture_is_copied_and_pasted_by_keyboard(open_page: OpenPage, service: Service, shoe: bytes) -> None:
+    page = open_page(service, permissions=["clipboard-read", "clipboard-write"])
+    wait_until(page, "document.documentElement.dataset.ready")
+    page.evaluate(
+        """async (base64) => navigator.clipboard.write([new ClipboardItem({
+            'image/png': new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: 'image/png' }),
+        })])""",
+        base64.b64encode(shoe).decode(),
+    )
+    page.keyboard.press("Control+V")
+    assert_all_answered(finished_rows(page, "image.png"))
+
+
+def test_a_drawing_is_answered_when_the_pen_is_lifted(page: Page) -> None:
+    choose_tab(page, "Draw")
+    paper = page.get_by_test_id("drawing").bounding_box()
+    assert paper
+    x, y = paper["x"], paper["y"]
+    page.mouse.move(x + 60, y + 100)
+    page.mouse.down()
+    page.mouse.move(x + 60, y + 200, steps=5)
+    page.mouse.move(x + 220, y + 200, steps=5)
+    page.mouse.up()
+    assert_all_answered(finished_rows(page, "drawing"))
+    drawn = np.reshape(page.evaluate(SHOWN_TENSOR), (28, 28))
+    ink = np.argwhere(drawn > 127)  # ink on white paper is inverted
+    scale = 28 / paper["width"]
+    assert ink.min(axis=0) == pytest.approx([(100 - 9) * scale, (60 - 9) * scale], abs=1)
+    assert ink.max(axis=0) == pytest.approx([(200 + 9) * scale, (220 + 9) * scale], abs=1)
+    page.get_by_role("button", name="Clear").click()
+    assert page.get_by_test_id("drawing").evaluate(
+        "(canvas) => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.every((v) => v === 255)"
+    )
+
+
+def test_the_camera_takes_a_picture_and_is_off_afterwards(open_page: OpenPage, service: Service) -> None:
+    page = open_page(service, permissions=["camera"])
+    wait_until(page, "document.documentElement.dataset.ready")
+    choose_tab(page, "Camera")
+    wait_until(page, "document.querySelector('video')?.videoWidth > 0")
+    page.evaluate("() => { window.stream = document.querySelector('video').srcObject; }")
+    page.get_by_role("button", name="Take the picture").click()
+    assert_all_answered(finished_rows(page, "photograph"))
+    choose_tab(page, "Test image")
+    wait_until(page, "window.stream.getTracks().every(({ readyState }) => readyState === 'ended')")
+
+
+def test_a_camera_that_is_refused_says_what_to_do(page: Page) -> None:
+    choose_tab(page, "Camera")
+    message = page.get_by_role("alert")
+    expect(message).to_contain_text("Allow it, or upload a file.")
+    expect(message).to_contain_text("denied")
+    choose_tab(page, "Test image")
+    expect(message).to_have_count(0)
+    page.locator('[data-sample="0001.png"]').click()
+    assert_all_answered(finished_rows(page, "test image 1"))
+
+
+def test_a_picture_that_comes_before_the_rows_are_known_is_answered(
+    open_page: OpenPage, service: Service, shoe: bytes
+) -> None:
+    held: list[Route] = []
+    page = open_page(service, lambda page: page.route("**/v2/repository/index", held.append))
+    upload(page, "early.png", shoe)
+    expect(page.get_by_alt_text("early.png")).to_be_visible()
+    (route,) = held
+    route.continue_()
+    assert_all_answered(finished_rows(page, "early.png"))
+
+
+# --- Pictures that cannot be used
+
+
+def test_a_picture_that_cannot_be_used_is_named_and_the_next_one_is_answered(
+    page: Page, subtests: pytest.Subtests, shoe: bytes
+) -> None:
+    for file, said in {
+        "text.png": r"Not a picture that is read here: \d+ bytes that start with [0-9a-f ]+\. Send one of PNG",
+        "empty.png": "0 bytes were got",
+        "truncated.png": "truncated or broken",
+        "enormous_60000x60000.png": "60000 x 60000 = 3600000000 pixels, the limit is 50000000",
+        "animated.gif": r"The GIF picture is animated: \d frames were got",
+        "animated.png": r"The PNG picture is animated: \d frames were got",
+    }.items():
+        with subtests.test(file=file):
+            upload(page, file, (GOLDEN / file).read_bytes())
+            rows = finished_rows(page, file)
+            assert re.search(said, notice(page))
+            assert {row.state for row in rows.values()} == {"failed"}
+            for row in rows.values():
+                assert re.search(said, row.error), row
+            upload(page, f"after {file}", shoe)
+            assert_all_answered(finished_rows(page, f"after {file}"))
+            assert notice(page) == ""
+
+
+# --- Faults
+
+
+@pytest.fixture
+def damaged(artifacts_copy: Path, tmp_path: Path) -> Iterator[Service]:
+    """A service with one file damaged before it starts, and another one while it runs."""
+    flip_byte(artifacts_copy / "keras_cnn" / "tflite" / "model.tflite")
+    with serving(artifacts_copy, tmp_path / "log") as service:
+        flip_byte(artifacts_copy / "torch_cnn" / "onnx" / "model.onnx")
+        yield service
+
+
+def flip_byte(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def test_a_damaged_artifact_says_why_and_all_others_answer(open_page: OpenPage, damaged: Service) -> None:
+    page = open_page(damaged)
+    rows = finished_rows(page, FIRST)
+    failed = {row.id: row for row in rows.values() if row.state == "failed"}
+    assert failed.keys() == {"keras_cnn-tflite@server", "torch_cnn-onnx@onnx-wasm"}
+    assert re.search(r"model\.tflite has sha256 .* expected .* make artifacts", failed["keras_cnn-tflite@server"].error)
+    assert failed["keras_cnn-tflite@server"].status == "failed"
+    assert "changed since torch_cnn-onnx was loaded" in failed["torch_cnn-onnx@onnx-wasm"].error
+    answered = SERVER_ROWS | BROWSER_ROWS - {"keras_cnn-tflite@litert-wasm"}
+    assert rows.keys() >= answered
+    assert rows["torch_cnn-onnx@server"].state == "done"  # it has the bytes that were verified
+
+
+@pytest.mark.parametrize(
+    ("blocked", "runtimes"),
+    [
+        ("**/runtimes/tfjs/*.wasm", {"tfjs-wasm"}),
+        ("**/runtimes/onnx/*.wasm", {"onnx-wasm"}),
+        ("**/runtimes/onnx/*.mjs", {"onnx-wasm"}),
+        ("**/runtimes/litert/*.wasm", {"litert-wasm"}),
+        ("**/runtimes/**", {"tfjs-wasm", "onnx-wasm", "litert-wasm"}),
+        ("**/assets/tflite-*.js", {"litert-wasm"}),
+    ],
+)
+def test_a_runtime_that_cannot_be_downloaded_fails_alone(
+    open_page: OpenPage, service: Service, blocked: str, runtimes: set[str]
+) -> None:
+    page = open_page(service, lambda page: page.route(blocked, lambda route: route.abort()))
+    rows = finished_rows(page, FIRST)
+    failed = {row.id for row in rows.values() if row.state == "failed"}
+    print({row.id: row.error for row in rows.values() if row.error})
+    assert failed == {row for row in BROWSER_ROWS if row.partition("@")[2] in runtimes}
+    for row in failed:
+        assert re.search(r"load the page again|Look at the other rows", rows[row].error)
+    page.locator('[data-sample="0001.png"]').click()
+    rows = finished_rows(page, "test image 1")
+    assert {row.id for row in rows.values() if row.state == "done"} >= (SERVER_ROWS | BROWSER_ROWS) - failed
+
+
+def test_a_server_that_dies_leaves_what_the_browser_has_loaded(
+    open_page: OpenPage, artifacts: Path, tmp_path: Path, shoe: bytes
+) -> None:
+    with serving(artifacts, tmp_path / "log") as service:
+        page = open_page(service)
+        assert_all_answered(finished_rows(page, FIRST))
+        service.stop()
+        upload(page, "later.png", shoe)
+        rows = finished_rows(page, "later.png")
+        for row in rows.values():
+            if row.where == "browser":
+                assert row.state == "done", row
+                assert row.diff == "no source answer"
+            else:
+                assert re.search(r"The server did not answer .* Check that it runs", row.error)
+        choose_tab(page, "Test image")
+        page.locator('[data-sample="0001.png"]').click()
+        expect(page.locator("[data-cell=picture-error]")).to_contain_text("The server did not answer /samples/0001.png")
+
+
+# --- The page as a whole
+
+
+def test_no_request_leaves_the_page_s_origin(open_page: OpenPage, service: Service) -> None:
+    requested: list[str] = []
+    page = open_page(service, lambda page: page.on("request", lambda request: requested.append(request.url)))
+    finished_rows(page, FIRST)
+    fetched = [url for url in requested if url.startswith("http")]
+    assert len(fetched) > 40
+    assert all(url.startswith(f"{service.url}/") for url in fetched)
+    for file in ("tfjs-backend-wasm", "ort-wasm", "litert_wasm"):
+        assert any(f"/{file}" in url for url in fetched), "the runtimes come from the service itself"
+
+
+def test_the_page_is_isolated_and_keeps_the_service_s_policy(
+    open_page: OpenPage, service: Service, problems: list[str]
+) -> None:
+    answers: list[Response] = []
+    page = open_page(service, lambda page: page.on("response", answers.append))
+    document = next(answer for answer in answers if answer.url == f"{service.url}/")
+    for name, value in HEADERS.items():
+        assert document.headers[name.lower()] == value
+    assert page.evaluate("crossOriginIsolated") is True
+    assert page.evaluate("() => { try { return eval('1'); } catch (error) { return error.name; } }") == "EvalError"
+    assert page.evaluate("fetch('http://elsewhere.test/').catch((error) => error.name)") == "TypeError"
+    wait_until(page, "true")
+    assert any("script-src" in problem for problem in problems), "the policy's violations are seen by these tests"
+    assert any("connect-src" in problem for problem in problems)
+    problems.clear()
+
+
+def test_everything_is_reached_by_keyboard(page: Page, tmp_path: Path, shoe: bytes) -> None:
+    finished_rows(page, FIRST)
+    tab_to(page, '[role=tab][aria-selected="true"]')
+    tab_to(page, '[data-sample="0001.png"]')
+    page.keyboard.press("Enter")
+    assert_all_answered(finished_rows(page, "test image 1"))
+    tab_to(page, ".switch input", shift=False)
+    page.keyboard.press("Space")
+    assert finished_rows(page, "test image 1").keys() == SERVER_ROWS
+
+    page.locator("body").press("Home")
+    page.evaluate("document.activeElement.blur()")
+    page.locator("h1").click()
+    tab_to(page, '[role=tab]:nth-of-type(2)')
+    page.keyboard.press("Enter")
+    tab_to(page, "input[type=file]")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    (tmp_path / "typed.png").write_bytes(shoe)
+    chooser.value.set_files(tmp_path / "typed.png")
+    assert finished_rows(page, "typed.png").keys() == SERVER_ROWS
+
+
+def tab_to(page: Page, selector: str, shift: bool = False) -> None:
+    """Press the tab key until what the selector names has the focus, and shows it."""
+    for _ in range(300):
+        page.keyboard.press("Shift+Tab" if shift else "Tab")
+        if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+            return
+    raise AssertionError(f"{selector} cannot be reached with the tab key.")
+
+
+def test_a_narrow_screen_needs_no_sideways_scrolling(open_page: OpenPage, service: Service) -> None:
+    page = open_page(service, viewport={"width": 360, "height": 740}, has_touch=True)
+    finished_rows(page, FIRST)
+    too_wide = """() => [...document.querySelectorAll('body *')].filter((element) => {
+        const { left, right, width } = element.getBoundingClientRect();
+        return width > 1 && (left < 0 || right > innerWidth);
+    }).map((element) => element.outerHTML.slice(0, 200))"""
+    for tab in ("Test image", "Upload", "Draw", "Camera"):
+        choose_tab(page, tab)
+        assert page.evaluate(too_wide) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    upload(page, "text.png", (GOLDEN / "text.png").read_bytes())
+    finished_rows(page, "text.png")
+    assert page.evaluate(too_wide) == []
