@@ -113,7 +113,8 @@ def answer(runtime: Runtime, manifest: Manifest, images: NDArray[Any], batch: in
 def verify_model(folder: Path, split: dataset.Split) -> dict[str, ParityResult]:
     """Compare every artifact of the model in `folder` with its source; write and return the results by format.
 
-    Raises ArtifactError for a missing or damaged artifact and ParityError when there is nothing to compare.
+    An artifact that cannot be compared does not keep the others from it: what is wrong with the first of them is raised
+    at the end. Raises ArtifactError, ModelUnavailable or RuntimeFailure, and ParityError when nothing can be compared.
     """
     manifests = {path.parent: read_manifest(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))}
     sources = [path for path, manifest in manifests.items() if manifest.is_source]
@@ -121,14 +122,20 @@ def verify_model(folder: Path, split: dataset.Split) -> dict[str, ParityResult]:
         raise ArtifactMissing(f"{folder} has {len(sources)} source artifacts, expected one. Run `make artifacts`.")
     (source,) = sources
     references = _answers(source, manifests[source], split)
-    results = {}
+    results, errors = {}, []
     for path, manifest in manifests.items():
-        if path != source:
-            start = time.perf_counter()
-            result = _result(path, manifest, source, references, split, start)
-            write_parity(path, result)
-            results[manifest.format] = result
-            print(line(result), flush=True)
+        if path == source:
+            continue
+        try:
+            result = _result(path, manifest, source, references, split, time.perf_counter())
+        except RosettaError as error:
+            errors.append(error)
+            continue
+        write_parity(path, result)
+        results[manifest.format] = result
+        print(line(result), flush=True)
+    if errors:
+        raise errors[0]
     return results
 
 

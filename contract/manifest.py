@@ -212,7 +212,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def _is_disk_full(error: Exception, folder: Path) -> bool:
-    """Whether a full disk is behind an error: frameworks' writers raise errors of their own for it, some without a word."""
+    """Whether a full disk is behind an error: frameworks' writers raise errors of their own for it."""
     full = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError) and error.errno in full:
         return True

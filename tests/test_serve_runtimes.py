@@ -294,9 +294,11 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def has_ended(process: int) -> bool:
-    """It is gone, or a zombie that waits for its parent."""
+    """It is gone, or a zombie without threads that waits for its parent."""
+    folder = Path(f"/proc/{process}")
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        return state == "Z" and len(list((folder / "task").iterdir())) == 1
     return True
 
 

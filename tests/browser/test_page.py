@@ -205,7 +205,7 @@ def test_the_page_sees_a_photo_as_the_server_does(
     page: Page, format: str, options: dict[str, Any], levels: int
 ) -> None:
     upright = image_to_batch(shoe_photo(format, **options), FASHION)
-    assert upright[0, :4].max() == 0  # dark on white was inverted, and what contain adds is black
+    assert upright[0, :4].max() < 64 < 150 < upright.max()  # it is dark on white, so it was inverted
     for orientation in (1, 6, 3) if format in ("PNG", "JPEG") else (1,):
         photo = shoe_photo(format, orientation, **options)
         expected = image_to_batch(photo, FASHION).ravel()
@@ -312,11 +312,11 @@ def test_a_picture_that_comes_before_the_rows_are_known_is_answered(
     open_page: OpenPage, service: Service, shoe: bytes
 ) -> None:
     held: list[Route] = []
-    page = open_page(service, lambda page: page.route("**/v2/repository/index", held.append))
+    page = open_page(service, lambda page: page.route("**/v2/repository/index", lambda route: held.append(route)))
     upload(page, "early.png", shoe)
     expect(page.get_by_alt_text("early.png")).to_be_visible()
-    (route,) = held
-    route.continue_()
+    (index,) = held
+    index.continue_()
     assert_all_answered(finished_rows(page, "early.png"))
 
 
@@ -369,7 +369,7 @@ def test_a_damaged_artifact_says_why_and_all_others_answer(open_page: OpenPage, 
     rows = finished_rows(page, FIRST)
     failed = {row.id: row for row in rows.values() if row.state == "failed"}
     assert failed.keys() == {"keras_cnn-tflite@server", "torch_cnn-onnx@onnx-wasm"}
-    assert re.search(r"model\.tflite has sha256 .* expected .* make artifacts", failed["keras_cnn-tflite@server"].error)
+    assert re.search(r"model\.tflite has sha256 .* expected .* `make artifacts`", failed["keras_cnn-tflite@server"].error)
     assert failed["keras_cnn-tflite@server"].status == "failed"
     assert "changed since torch_cnn-onnx was loaded" in failed["torch_cnn-onnx@onnx-wasm"].error
     answered = SERVER_ROWS | BROWSER_ROWS - {"keras_cnn-tflite@litert-wasm"}
@@ -382,7 +382,6 @@ def test_a_damaged_artifact_says_why_and_all_others_answer(open_page: OpenPage, 
     [
         ("**/runtimes/tfjs/*.wasm", {"tfjs-wasm"}),
         ("**/runtimes/onnx/*.wasm", {"onnx-wasm"}),
-        ("**/runtimes/onnx/*.mjs", {"onnx-wasm"}),
         ("**/runtimes/litert/*.wasm", {"litert-wasm"}),
         ("**/runtimes/**", {"tfjs-wasm", "onnx-wasm", "litert-wasm"}),
         ("**/assets/tflite-*.js", {"litert-wasm"}),
@@ -394,10 +393,10 @@ def test_a_runtime_that_cannot_be_downloaded_fails_alone(
     page = open_page(service, lambda page: page.route(blocked, lambda route: route.abort()))
     rows = finished_rows(page, FIRST)
     failed = {row.id for row in rows.values() if row.state == "failed"}
-    print({row.id: row.error for row in rows.values() if row.error})
     assert failed == {row for row in BROWSER_ROWS if row.partition("@")[2] in runtimes}
     for row in failed:
-        assert re.search(r"load the page again|Look at the other rows", rows[row].error)
+        assert "Check the server, then load the page again" in rows[row].error
+        assert "[object" not in rows[row].error
     page.locator('[data-sample="0001.png"]').click()
     rows = finished_rows(page, "test image 1")
     assert {row.id for row in rows.values() if row.state == "done"} >= (SERVER_ROWS | BROWSER_ROWS) - failed
@@ -441,7 +440,7 @@ def test_the_page_is_isolated_and_keeps_the_service_s_policy(
     open_page: OpenPage, service: Service, problems: list[str]
 ) -> None:
     answers: list[Response] = []
-    page = open_page(service, lambda page: page.on("response", answers.append))
+    page = open_page(service, lambda page: page.on("response", lambda answer: answers.append(answer)))
     document = next(answer for answer in answers if answer.url == f"{service.url}/")
     for name, value in HEADERS.items():
         assert document.headers[name.lower()] == value
@@ -456,42 +455,41 @@ def test_the_page_is_isolated_and_keeps_the_service_s_policy(
 
 def test_everything_is_reached_by_keyboard(page: Page, tmp_path: Path, shoe: bytes) -> None:
     finished_rows(page, FIRST)
+    page.keyboard.press("Tab")
     tab_to(page, '[role=tab][aria-selected="true"]')
     tab_to(page, '[data-sample="0001.png"]')
     page.keyboard.press("Enter")
     assert_all_answered(finished_rows(page, "test image 1"))
-    tab_to(page, ".switch input", shift=False)
+    tab_to(page, ".switch input")
     page.keyboard.press("Space")
     assert finished_rows(page, "test image 1").keys() == SERVER_ROWS
 
-    page.locator("body").press("Home")
-    page.evaluate("document.activeElement.blur()")
-    page.locator("h1").click()
-    tab_to(page, '[role=tab]:nth-of-type(2)')
+    tab_to(page, "[role=tab]:nth-of-type(2)", "Shift+Tab")
     page.keyboard.press("Enter")
     tab_to(page, "input[type=file]")
+    assert page.locator(".drop").evaluate("(label) => label.matches(':focus-within')")
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
     (tmp_path / "typed.png").write_bytes(shoe)
     chooser.value.set_files(tmp_path / "typed.png")
     assert finished_rows(page, "typed.png").keys() == SERVER_ROWS
 
 
-def tab_to(page: Page, selector: str, shift: bool = False) -> None:
-    """Press the tab key until what the selector names has the focus, and shows it."""
+def tab_to(page: Page, selector: str, key: str = "Tab") -> None:
+    """Press the tab key until what the selector names has the focus."""
     for _ in range(300):
-        page.keyboard.press("Shift+Tab" if shift else "Tab")
         if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
             return
-    raise AssertionError(f"{selector} cannot be reached with the tab key.")
+        page.keyboard.press(key)
+    raise AssertionError(f"{selector} cannot be reached with {key}.")
 
 
 def test_a_narrow_screen_needs_no_sideways_scrolling(open_page: OpenPage, service: Service) -> None:
     page = open_page(service, viewport={"width": 360, "height": 740}, has_touch=True)
     finished_rows(page, FIRST)
     too_wide = """() => [...document.querySelectorAll('body *')].filter((element) => {
-        const { left, right, width } = element.getBoundingClientRect();
-        return width > 1 && (left < 0 || right > innerWidth);
+        const { left, right } = element.getBoundingClientRect();
+        return !element.closest('thead') && (left < 0 || right > innerWidth); // the head is for screen readers here
     }).map((element) => element.outerHTML.slice(0, 200))"""
     for tab in ("Test image", "Upload", "Draw", "Camera"):
         choose_tab(page, tab)

@@ -61,6 +61,7 @@ export class Comparison {
       }
     }
     this.changed();
+    if (this.picture) void this.show(this.picture); // it was chosen before there were rows
   }
 
   subscribe(listener: () => void): () => void {

@@ -32,5 +32,6 @@ export function animated(format: string, frames: number): ImageError {
 
 /** What anything thrown has to say: a promise may be rejected with what is no Error. */
 export function messageOf(error: unknown): string {
+  if (error instanceof Event) return 'a script could not be fetched'; // how a failed script element rejects
   return error instanceof Error && error.message ? error.message : String(error);
 }

@@ -95,6 +95,13 @@ export async function bytesAt(path: string): Promise<Uint8Array> {
   return new Uint8Array(await (await request(path)).arrayBuffer());
 }
 
+/** A part of the page's own code, which is fetched when it is first used. */
+export function code<T>(part: Promise<T>): Promise<T> {
+  return part.catch((error: unknown) => {
+    throw new Error(`Its code did not come (${messageOf(error)}). Check the server, then load the page again.`);
+  });
+}
+
 export function post(body: BodyInit, type = 'application/octet-stream'): RequestInit {
   return { method: 'POST', body, headers: { 'Content-Type': type } };
 }

@@ -34,7 +34,7 @@ export function PicturePanel({ samples, picture, tensors, problem, onPicture }: 
     setFailure('');
     picture.then(
       (ready) => latest.current === picture && onPicture(ready),
-      (error: unknown) => setFailure(messageOf(error)),
+      (error: unknown) => latest.current === picture && setFailure(messageOf(error)),
     );
   };
   useDropAndPaste((file) => take(pictureIn(file, file.name || 'pasted picture')));
@@ -98,10 +98,15 @@ function SampleInput({ samples, onSample }: SampleProps) {
 }
 
 function UploadInput({ onFile }: { onFile(file: File): void }) {
+  const choose = (input: HTMLInputElement) => {
+    const file = input.files?.[0];
+    input.value = ''; // the same file, saved again, is to be a change
+    if (file) onFile(file);
+  };
   return (
     <label class="drop">
       <input type="file" accept="image/png,image/jpeg,image/webp,image/gif,image/bmp"
-        onChange={({ currentTarget }) => currentTarget.files?.[0] && onFile(currentTarget.files[0])} />
+        onChange={({ currentTarget }) => choose(currentTarget)} />
       <b>Choose a file</b>
       <span>or drop one anywhere, or paste one. PNG, JPEG, WebP, GIF or BMP; it is sent to this server only.</span>
     </label>

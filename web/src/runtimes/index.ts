@@ -4,7 +4,7 @@
  * A runtime's code is fetched when the first of its artifacts is loaded, so the page itself stays small.
  */
 
-import type { Artifact } from '../server';
+import { code, type Artifact } from '../server';
 
 /** One artifact, loaded and warmed up: one picture's pixels (NHWC, 0..255) -> its probabilities. */
 export interface LoadedModel {
@@ -25,20 +25,20 @@ export interface Runtime {
 const always = async () => true;
 const tfjs = (backend: 'wasm' | 'webgl' | 'webgpu', isPresent: () => Promise<boolean>): Runtime => ({
   id: `tfjs-${backend}`, where: 'browser', title: 'TensorFlow.js', backend, isPresent,
-  load: async (artifact) => (await import('./tfjs')).load(artifact, backend),
+  load: async (artifact) => (await code(import('./tfjs'))).load(artifact, backend),
 });
 const onnx = (backend: 'wasm' | 'webgpu', isPresent: () => Promise<boolean>): Runtime => ({
   id: `onnx-${backend}`, where: 'browser', title: 'ONNX Runtime Web', backend, isPresent,
-  load: async (artifact) => (await import('./onnx')).load(artifact, backend),
+  load: async (artifact) => (await code(import('./onnx'))).load(artifact, backend),
 });
 const litert: Runtime = {
   id: 'litert-wasm', where: 'browser', title: 'LiteRT.js', backend: 'wasm', isPresent: always,
-  load: async (artifact) => (await import('./tflite')).load(artifact),
+  load: async (artifact) => (await code(import('./tflite'))).load(artifact),
 };
 
 const server: Runtime = {
   id: 'server', where: 'server', title: '', backend: '', isPresent: always, // each artifact names its own runtime
-  load: async (artifact) => (await import('./server')).load(artifact),
+  load: async (artifact) => (await code(import('./server'))).load(artifact),
 };
 
 const BROWSER_RUNTIMES: Record<string, Runtime[]> = {

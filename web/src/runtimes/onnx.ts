@@ -3,14 +3,14 @@
 import type { InferenceSession } from 'onnxruntime-web';
 
 import { messageOf } from '../errors';
-import type { Artifact } from '../server';
+import { code, type Artifact } from '../server';
 import { fetchFile, fileEndingIn, inputShape } from './files';
 import type { LoadedModel } from './index';
 
 type Backend = 'wasm' | 'webgpu';
 
 export async function load(artifact: Artifact, backend: Backend): Promise<LoadedModel> {
-  const ort = await (backend === 'webgpu' ? import('onnxruntime-web/webgpu') : import('onnxruntime-web/wasm'));
+  const ort = await code(backend === 'webgpu' ? import('onnxruntime-web/webgpu') : import('onnxruntime-web/wasm'));
   ort.env.wasm.wasmPaths = '/runtimes/onnx/';
   const bytes = await fetchFile(artifact, fileEndingIn(artifact, '.onnx'));
   // One provider and no second choice, so that the row's name is the truth.

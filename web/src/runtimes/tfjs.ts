@@ -8,7 +8,7 @@
 import { loadGraphModel, type GraphModel } from '@tensorflow/tfjs-converter';
 import * as tf from '@tensorflow/tfjs-core';
 
-import type { Artifact } from '../server';
+import { code, type Artifact } from '../server';
 import { fetchFile, inputShape } from './files';
 import type { LoadedModel } from './index';
 
@@ -36,22 +36,20 @@ export async function load(artifact: Artifact, backend: Backend): Promise<Loaded
 }
 
 async function register(backend: Backend): Promise<void> {
-  if (backend === 'webgl') await import('@tensorflow/tfjs-backend-webgl');
-  if (backend === 'webgpu') await import('@tensorflow/tfjs-backend-webgpu');
+  if (backend === 'webgl') await code(import('@tensorflow/tfjs-backend-webgl'));
+  if (backend === 'webgpu') await code(import('@tensorflow/tfjs-backend-webgpu'));
   if (backend !== 'wasm') return;
-  const { setWasmPaths } = await import('@tensorflow/tfjs-backend-wasm');
+  const { setWasmPaths } = await code(import('@tensorflow/tfjs-backend-wasm'));
   // After the first use the paths are fixed, and setting them again is an error.
   if (!tf.findBackend('wasm')) setWasmPaths('/runtimes/tfjs/');
 }
 
 /** A backend that cannot start is replaced by another without a word: that would be another row's time. */
 async function use(backend: Backend): Promise<void> {
-  const started = await tf.setBackend(backend);
-  await tf.ready();
-  if (started && tf.getBackend() === backend) return;
+  if ((await tf.setBackend(backend)) && tf.getBackend() === backend) return;
   throw new Error(
-    `TensorFlow.js runs on ${tf.getBackend() || 'nothing'}, expected ${backend}: this browser cannot start ` +
-      `${backend}. Look at the other rows, or at a browser that has it.`,
+    `TensorFlow.js did not start on ${backend}: its files did not come, or this browser cannot run it. ` +
+      'Check the server, then load the page again, or look at the other rows.',
   );
 }
 
