@@ -89,6 +89,7 @@ class TFJSRuntime:
         )
         self._child = child
         # A child that hangs reads nothing: a write that blocks would wait for it for ever.
+        os.set_blocking(_open(child.stdin).fileno(), False)
         try:
             header, _ = self._receive(time.monotonic() + START_SECONDS)
         except (OSError, EOFError, TimeoutError) as error:
