@@ -13,9 +13,13 @@
     |   |-- ImageError            a picture that cannot be read
     |   |   |-- ImageTooLarge         more pixels or bytes than the limit
     |   |   '-- UnsupportedImage      not a picture, or not in a format that is read here
-    |   '-- NotAPictureModel      a picture for a model that takes other tensors
+    |   |-- NotAPictureModel      a picture for a model that takes other tensors
+    |   |-- BodyTooLarge          a request body over the limit, as sent or when decompressed
+    |   '-- UnsupportedEncoding   a Content-Encoding that is not read here
     |-- UnknownModel          no served model has this name
     |-- ModelUnavailable      the model is known, but its artifact cannot be run
+    |-- Overloaded            too many requests wait for the model
+    |-- DeadlineExceeded      the answer did not come within the request's time limit
     '-- RuntimeFailure        a runtime crashed, hung, or failed inside
 
 A message says what failed, what was got, what was expected, and what to do. Nothing here knows of HTTP.
@@ -78,12 +82,28 @@ class NotAPictureModel(InputError):
     """A picture for a model that takes other tensors."""
 
 
+class BodyTooLarge(InputError):
+    """A request body over the limit, as sent or when decompressed."""
+
+
+class UnsupportedEncoding(InputError):
+    """A Content-Encoding that is not read here."""
+
+
 class UnknownModel(RosettaError):
     """No served model has this name."""
 
 
 class ModelUnavailable(RosettaError):
     """The model is known, but its artifact cannot be run."""
+
+
+class Overloaded(RosettaError):
+    """Too many requests wait for the model."""
+
+
+class DeadlineExceeded(RosettaError):
+    """The answer did not come within the request's time limit."""
 
 
 class RuntimeFailure(RosettaError):

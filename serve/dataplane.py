@@ -1,20 +1,38 @@
 """What every front calls: tensors or a picture in, answers and times out."""
 
+import asyncio
+import contextlib
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as PoolTimeout
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import ModelUnavailable, NotAPictureModel, RosettaError, RuntimeFailure
-from contract.image import MAX_PIXELS, image_to_batch
+from contract.errors import (
+    DeadlineExceeded,
+    ModelUnavailable,
+    NotAPictureModel,
+    RosettaError,
+    RuntimeFailure,
+)
+from contract.image import image_to_batch
 from contract.manifest import ImageSpec
-from serve.catalog import Catalog, ServedModel
-from serve.runtimes import Tensors
+from serve.batching import Batcher, Limits, failure
+from serve.catalog import Catalog, ServedModel, load_catalog
+from serve.protocol import InferRequest
+from serve.runtimes import Tensors, warm_up_inputs
+from serve.settings import Settings
+from serve.stats import ModelStats, Stats
 
 Batch = NDArray[np.float32]
+
+MEASURED_ROWS = 8
+MEASURING_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,33 +70,155 @@ class Prediction:
         }
 
 
-def infer(model: ServedModel, inputs: Tensors) -> tuple[Tensors, Times]:
-    """Run checked inputs. Raises ModelUnavailable, or RuntimeFailure when the runtime fails inside."""
-    runtime = model.runtime
-    start = time.perf_counter()
-    try:
-        outputs = runtime.predict(inputs)
-    except RosettaError:
-        raise
-    except Exception as error:  # whatever a runtime raises on inputs that were checked is its own fault
-        raise RuntimeFailure(f"{model.name} failed inside its runtime: {type(error).__name__}: {error}") from error
-    return outputs, Times(0, 0, 1000 * (time.perf_counter() - start))
+class DataPlane:
+    """The models of one worker process, their queues, the pool that runs them, and what they did."""
+
+    clock: Callable[[], float] = staticmethod(time.perf_counter)
+
+    def __init__(self, catalog: Catalog, settings: Settings) -> None:
+        self.catalog = catalog
+        self.settings = settings
+        self.stats = Stats(catalog, settings.state)
+        self._calls = max(1, (os.cpu_count() or 1) // settings.threads)
+        # One pool for all models, as large as the machine: more calls at once would only wait for each other.
+        self._pool = ThreadPoolExecutor(self._calls, thread_name_prefix="inference")
+        self._batchers: dict[str, Batcher] = {}
+        for name, model in catalog.items():
+            if model.ready:
+                measure(model, self.stats[name])
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        settings = Settings.from_environment()
+        return cls(load_catalog(settings.artifacts, settings.threads), settings)
+
+    @property
+    def ready(self) -> bool:
+        """At least one model can be run; a damaged artifact does not take the others down."""
+        return any(model.ready for model in self.catalog.values())
+
+    def close(self) -> None:
+        """Let what runs finish, write the last numbers, and end every runtime."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.stats.write()
+        self.catalog.close()
+
+    async def infer(self, model: ServedModel, request: InferRequest, start: float) -> Tensors:
+        """Run a checked request that came at `start`, together with what else waits for the model.
+
+        Raises ModelUnavailable, Overloaded, DeadlineExceeded, or RuntimeFailure when the runtime fails inside.
+        """
+        batcher = self._batchers.get(model.name) or self._batcher(model)
+        seconds = self._seconds(request)
+        future = batcher.submit(request.inputs, start + seconds)
+        if not batcher.is_quick(request.rows):
+            with self._deadline(model, seconds):
+                outputs, queued, _ = await asyncio.wait_for(future, seconds)
+        else:
+            outputs, queued, _ = await future
+        self.stats[model.name].count_answer(request.rows, queued, self.clock() - start)
+        return outputs
+
+    def infer_now(self, model: ServedModel, request: InferRequest, start: float) -> tuple[Tensors, Times]:
+        """The same without an event loop: the call waits for a place in the pool. For threads, such as Flask's."""
+        runtime = model.runtime
+        seconds = self._seconds(request)
+        began = self.clock()
+
+        def call() -> tuple[Tensors, float, float]:
+            called = self.clock()
+            return runtime.predict(request.inputs), called - began, self.clock() - called
+
+        with self._deadline(model, seconds):
+            try:
+                outputs, queued, computed = self._pool.submit(call).result(seconds)
+            except (RosettaError, PoolTimeout):
+                raise
+            except Exception as error:
+                raise failure(model.name, error) from error
+        stats = self.stats[model.name]
+        stats.count_call(request.rows, computed)
+        stats.count_answer(request.rows, queued, self.clock() - start)
+        return outputs, Times(0, 1000 * queued, 1000 * computed)
+
+    def count_failure(self, model: ServedModel, code: int, start: float) -> None:
+        self.stats[model.name].count_failure(code, self.clock() - start)
+
+    def _batcher(self, model: ServedModel) -> Batcher:
+        settings = self.settings
+        limits = Limits(settings.max_batch, settings.max_queue, settings.batch_delay / 1e6, settings.batching)
+        batcher = Batcher(model, self.stats[model.name], self._pool, self._calls, limits)
+        self._batchers[model.name] = batcher
+        return batcher
+
+    def _seconds(self, request: InferRequest) -> float:
+        return min(request.timeout or self.settings.timeout, self.settings.timeout)
+
+    @contextlib.contextmanager
+    def _deadline(self, model: ServedModel, seconds: float) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"{model.name} did not answer within {seconds:g} s, the request's time limit. "
+                "Send fewer rows at once, or allow more with SERVE_TIMEOUT."
+            ) from error
+
+    # --- Pictures
+
+    def classify(self, model: ServedModel, picture: bytes) -> Prediction:
+        """A picture's bytes -> the model's answer. Raises ImageError for bytes that are no usable picture."""
+        return self._classify(model, *self._preprocess(picture, image_spec(model)))
+
+    def compare(self, picture: bytes) -> Iterator[dict[str, Any]]:
+        """The same picture through every model that takes pictures, one row each, in the catalog's order.
+
+        A model that fails has a row with an `error`. Raises ImageError at once for bytes that are no usable picture.
+        """
+        batches: dict[ImageSpec, tuple[Batch, float]] = {}
+        sources: dict[str, Prediction] = {}
+        for model in self.catalog.values():
+            row: dict[str, Any] = {"model": model.name, "status": model.status.word, "source": model.source}
+            try:
+                spec = image_spec(model)
+                if spec not in batches:
+                    batches[spec] = self._preprocess(picture, spec)
+                prediction = self._classify(model, *batches[spec])
+            except NotAPictureModel:
+                continue
+            except (ModelUnavailable, RuntimeFailure, DeadlineExceeded) as error:
+                yield row | {"error": str(error)}
+                continue
+            sources[model.name] = prediction
+            source = model.name if model.described.is_source else model.source
+            yield prediction.to_json() | row | _agreement(prediction, sources.get(source or ""))
+
+    def _preprocess(self, picture: bytes, spec: ImageSpec) -> tuple[Batch, float]:
+        start = self.clock()
+        return image_to_batch(picture, spec, self.settings.max_pixels), 1000 * (self.clock() - start)
+
+    def _classify(self, model: ServedModel, batch: Batch, preprocess: float) -> Prediction:
+        spec, output = model.described.inputs[0], model.described.outputs[0].name
+        request = InferRequest({spec.name: batch.astype(spec.dtype, copy=False)}, ((output, False),))
+        outputs, times = self.infer_now(model, request, self.clock())
+        return Prediction(model, outputs[output][0], replace(times, preprocess=preprocess))
 
 
-def classify(model: ServedModel, picture: bytes, max_pixels: int = MAX_PIXELS) -> Prediction:
-    """A picture's bytes -> the model's answer. Raises ImageError for bytes that are no usable picture."""
-    return _classify(model, *_preprocess(picture, image_spec(model), max_pixels))
+def measure(model: ServedModel, stats: ModelStats) -> None:
+    """Learn what a call of the model costs, and what each row adds: by this it is decided where its calls run."""
+    one, many = (_median_seconds(model, rows) for rows in (1, MEASURED_ROWS))
+    stats.row_seconds = max(0.0, (many - one) / (MEASURED_ROWS - 1))
+    stats.call_seconds = max(0.0, one - stats.row_seconds) if model.runtime.in_process else float("inf")
 
 
-def _preprocess(picture: bytes, spec: ImageSpec, max_pixels: int) -> tuple[Batch, float]:
-    start = time.perf_counter()
-    return image_to_batch(picture, spec, max_pixels), 1000 * (time.perf_counter() - start)
-
-
-def _classify(model: ServedModel, batch: Batch, preprocess: float) -> Prediction:
-    manifest = model.described
-    outputs, times = infer(model, {manifest.inputs[0].name: batch.astype(manifest.inputs[0].dtype, copy=False)})
-    return Prediction(model, outputs[manifest.outputs[0].name][0], replace(times, preprocess=preprocess))
+def _median_seconds(model: ServedModel, rows: int) -> float:
+    inputs = warm_up_inputs(model.described, rows)
+    seconds: list[float] = []
+    while len(seconds) < 3 or (sum(seconds) < MEASURING_SECONDS and len(seconds) < 30):
+        start = time.perf_counter()
+        model.runtime.predict(inputs)
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
 
 
 def image_spec(model: ServedModel) -> ImageSpec:
@@ -88,30 +228,6 @@ def image_spec(model: ServedModel) -> ImageSpec:
     if manifest.image is None or not takes_picture or manifest.outputs[0].shape[-1] != len(manifest.labels):
         raise NotAPictureModel(f"{model.name} does not take pictures. Send tensors to /v2/models/{model.name}/infer.")
     return manifest.image
-
-
-def compare(catalog: Catalog, picture: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[dict[str, Any]]:
-    """The same picture through every model that takes pictures, one row each, in the catalog's order.
-
-    A model that fails has a row with an `error`. Raises ImageError at once for bytes that are no usable picture.
-    """
-    batches: dict[ImageSpec, tuple[Batch, float]] = {}
-    sources: dict[str, Prediction] = {}
-    for model in catalog.values():
-        row: dict[str, Any] = {"model": model.name, "status": model.status.word, "source": model.source}
-        try:
-            spec = image_spec(model)
-            if spec not in batches:
-                batches[spec] = _preprocess(picture, spec, max_pixels)
-            prediction = _classify(model, *batches[spec])
-        except NotAPictureModel:
-            continue
-        except (ModelUnavailable, RuntimeFailure) as error:
-            yield row | {"error": str(error)}
-            continue
-        sources[model.name] = prediction
-        source = model.name if model.described.is_source else model.source
-        yield prediction.to_json() | row | _agreement(prediction, sources.get(source or ""))
 
 
 def _agreement(prediction: Prediction, source: Prediction | None) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from typing import Self
 from contract.errors import RosettaError
 from contract.image import MAX_PIXELS
 
+RELEASE = "0.2.0"
+PAGE = Path(__file__).resolve().parent.parent / "web" / "dist"
+
 
 class SettingError(RosettaError):
     """An environment variable has a value that cannot be used."""
@@ -29,6 +32,22 @@ class Settings:
     """SERVE_MAX_BYTES: the largest request body, in bytes."""
     max_pixels: int = MAX_PIXELS
     """SERVE_MAX_PIXELS: the largest picture, in pixels."""
+    workers: int = 1
+    """SERVE_WORKERS: worker processes. Each holds every model, so a second one costs their memory once more."""
+    batching: bool = True
+    """SERVE_BATCHING: 0 makes each request a call of its own."""
+    max_batch: int = 16
+    """SERVE_MAX_BATCH: rows that are run together at most, unless one request has more."""
+    max_queue: int = 4096
+    """SERVE_MAX_QUEUE: rows that may wait for one model in one worker; more are refused with 503."""
+    batch_delay: int = 0
+    """SERVE_BATCH_DELAY_US: microseconds that a slow model waits for more rows before it starts a small batch."""
+    timeout: int = 30
+    """SERVE_TIMEOUT: seconds within which a request is answered, or refused with 504."""
+    access_log: bool = False
+    """SERVE_ACCESS_LOG: 1 writes a line of JSON to standard output for each request."""
+    state: Path | None = None
+    """SERVE_STATE: a folder in which several workers share their counts; made where it is left out."""
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -40,6 +59,14 @@ class Settings:
             threads=_number("SERVE_THREADS", cls.threads, 1, 1024),
             max_bytes=_number("SERVE_MAX_BYTES", cls.max_bytes, 1, 2**40),
             max_pixels=_number("SERVE_MAX_PIXELS", cls.max_pixels, 1, 2**32),
+            workers=_number("SERVE_WORKERS", cls.workers, 1, 256),
+            batching=bool(_number("SERVE_BATCHING", int(cls.batching), 0, 1)),
+            max_batch=_number("SERVE_MAX_BATCH", cls.max_batch, 1, 4096),
+            max_queue=_number("SERVE_MAX_QUEUE", cls.max_queue, 1, 2**20),
+            batch_delay=_number("SERVE_BATCH_DELAY_US", cls.batch_delay, 0, 10**6),
+            timeout=_number("SERVE_TIMEOUT", cls.timeout, 1, 3600),
+            access_log=bool(_number("SERVE_ACCESS_LOG", int(cls.access_log), 0, 1)),
+            state=Path(state) if (state := os.environ.get("SERVE_STATE")) else None,
         )
 
 

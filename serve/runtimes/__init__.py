@@ -26,6 +26,9 @@ class Runtime(Protocol):
     platform: str
     """Its name in the Open Inference Protocol's model metadata, as Triton spells it where Triton knows it."""
 
+    in_process: bool
+    """Whether a call is only computation. Another process may hang, and nothing else may wait for it then."""
+
     def predict(self, inputs: Tensors) -> Tensors:
         """The manifest's inputs, each with the batch first -> its outputs. Raises RuntimeFailure."""
 

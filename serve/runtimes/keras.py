@@ -13,6 +13,7 @@ class KerasRuntime:
     """Runs an HDF5 model."""
 
     platform = "keras_h5"
+    in_process = True
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.title = f"Keras {keras.__version__}"

@@ -12,6 +12,7 @@ class OnnxRuntime:
     """Runs `model.onnx`; a session may be called from several threads at once."""
 
     platform = "onnxruntime_onnx"
+    in_process = True
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.title = f"ONNX Runtime {onnxruntime.__version__}"

@@ -13,6 +13,7 @@ class SavedModelRuntime:
     """Runs the signature `serving_default`, which takes any batch."""
 
     platform = "tensorflow_savedmodel"
+    in_process = True
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.title = f"TensorFlow {tf.__version__}"

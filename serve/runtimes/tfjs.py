@@ -34,6 +34,7 @@ class TFJSRuntime:
     """Runs a TF.js graph model under Node, on the WebAssembly backend."""
 
     platform = "tensorflowjs_graph"
+    in_process = False
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self._folder = folder

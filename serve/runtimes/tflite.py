@@ -14,6 +14,7 @@ class LiteRTRuntime:
     """Runs the signature `batch1` for one row, which never resizes a tensor, and `serving_default` for more."""
 
     platform = "tensorflow_lite"
+    in_process = True
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.title = f"LiteRT {importlib.metadata.version('ai-edge-litert')}"

@@ -14,6 +14,7 @@ class TorchRuntime:
     """Runs a `.pt2` program; no class of the training script is needed to load it."""
 
     platform = "pytorch_export"
+    in_process = True
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.title = f"PyTorch {torch.__version__}"

@@ -1,0 +1,201 @@
+"""Dynamic batching: requests that wait for the same model run together.
+
+There is one queue a model and worker process, and it lives in the event loop: no locks. How it is emptied depends on
+how long the model takes. A fast one runs in the loop itself, at the end of the turn in which its requests came: handing
+a call of 30 us to a thread costs more than the call. A slower one runs in the inference pool, and what comes meanwhile
+forms the next batch; nothing waits for a batch to fill, unless a delay is set.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from contract.errors import DeadlineExceeded, Overloaded, RosettaError, RuntimeFailure
+from serve.catalog import ServedModel
+from serve.runtimes import Tensors
+from serve.stats import ModelStats
+
+INLINE_SECONDS = 0.001
+"""A call that is expected to take longer does not run in the event loop: health checks and other models wait there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a model's queue may hold, and how it is emptied."""
+
+    max_batch: int = 32
+    """Rows in one call, unless a single request has more."""
+    max_queue: int = 4096
+    """Rows that may wait; more are refused."""
+    delay: float = 0.0
+    """Seconds that a slow model waits for more rows before it starts a batch that is not full."""
+    enabled: bool = True
+    """False: each request is a call of its own."""
+
+
+class Waiting:
+    """A request in the queue."""
+
+    __slots__ = ("deadline", "future", "inputs", "key", "queued", "rows")
+
+    def __init__(
+        self, inputs: Tensors, deadline: float, future: "asyncio.Future[tuple[Tensors, float, float]]"
+    ) -> None:
+        self.inputs = inputs
+        self.deadline = deadline
+        self.future = future
+        self.queued = time.perf_counter()
+        self.rows = len(next(iter(inputs.values())))
+        # Only equal shapes run together; the batch, which comes first, may differ.
+        self.key = tuple((name, array.shape[1:]) for name, array in inputs.items())
+
+
+class Batcher:
+    """One model's queue."""
+
+    def __init__(
+        self, model: ServedModel, stats: ModelStats, pool: ThreadPoolExecutor, calls: int, limits: Limits
+    ) -> None:
+        self._model = model
+        self._runtime = model.runtime
+        self._stats = stats
+        self._pool = pool
+        self._calls = calls
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[Waiting] = deque()
+        self._rows = 0
+        self._running = 0
+        self._scheduled = False
+
+    def submit(self, inputs: Tensors, deadline: float) -> "asyncio.Future[tuple[Tensors, float, float]]":
+        """Queue checked inputs; the future gives the outputs, the seconds in the queue and those of the call.
+
+        Raises Overloaded when the queue is full.
+        """
+        waiting = Waiting(inputs, deadline, self._loop.create_future())
+        if self._rows + waiting.rows > self._limits.max_queue and self._queue:
+            raise Overloaded(
+                f"{self._model.name} is busy: {self._rows} rows wait for it, at most {self._limits.max_queue} may. "
+                "Send the request again in a moment."
+            )
+        self._queue.append(waiting)
+        self._rows += waiting.rows
+        self._schedule()
+        return waiting.future
+
+    def _schedule(self) -> None:
+        if self._scheduled or not self._queue or self._running >= self._calls:
+            return
+        self._scheduled = True
+        if self._limits.delay and self._rows < self._limits.max_batch and not self.is_quick(self._rows):
+            self._loop.call_later(self._limits.delay, self._turn)
+        else:
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Run what waits: all of it while it is quick, one batch for each free place in the pool otherwise."""
+        self._scheduled = False
+        while self._queue and self._running < self._calls:
+            batch = self._take()
+            rows = sum(waiting.rows for waiting in batch)
+            if not batch:
+                continue
+            if self.is_quick(rows):
+                self._finish(batch, *self._call(batch))
+            else:
+                self._running += 1
+                done = self._loop.run_in_executor(self._pool, self._call, batch)
+                done.add_done_callback(lambda done, batch=batch: self._finish_slow(batch, done))  # type: ignore[misc]
+
+    def is_quick(self, rows: int) -> bool:
+        """Whether a call of this many rows runs in the event loop."""
+        return self._stats.expected_seconds(rows) < INLINE_SECONDS
+
+    def _take(self) -> list[Waiting]:
+        """The next batch: the oldest request, and those behind it of the same shape, as far as they fit.
+
+        What has expired, or is awaited no more, is dropped here: before it costs anything.
+        """
+        batch: list[Waiting] = []
+        rows, now = 0, time.perf_counter()
+        while self._queue:
+            waiting = self._queue[0]
+            if batch and (
+                waiting.key != batch[0].key or rows + waiting.rows > self._limits.max_batch or not self._limits.enabled
+            ):
+                break
+            self._queue.popleft()
+            self._rows -= waiting.rows
+            if waiting.future.done():
+                continue
+            if now > waiting.deadline:
+                waiting.future.set_exception(self._too_late(now - waiting.queued))
+                continue
+            batch.append(waiting)
+            rows += waiting.rows
+        return batch
+
+    def _too_late(self, waited: float) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"{self._model.name} is busy: the request waited {1000 * waited:.0f} ms, longer than its time limit. "
+            "Send it again in a moment, or with a longer timeout."
+        )
+
+    def _call(self, batch: Sequence[Waiting]) -> tuple[list[Tensors | Exception], float, float]:
+        """One answer, or one error, for each request of the batch; when the call began; and its seconds."""
+        start = time.perf_counter()
+        try:
+            answers: list[Tensors | Exception] = list(self._predict([waiting.inputs for waiting in batch]))
+        except Exception as error:
+            # One bad row must not fail the others: each request is tried alone.
+            answers = [error] if len(batch) == 1 else [self._alone(waiting) for waiting in batch]
+        return answers, start, time.perf_counter() - start
+
+    def _alone(self, waiting: Waiting) -> Tensors | Exception:
+        try:
+            return self._runtime.predict(waiting.inputs)
+        except Exception as error:
+            return error
+
+    def _predict(self, parts: list[Tensors]) -> list[Tensors]:
+        if len(parts) == 1:
+            return [self._runtime.predict(parts[0])]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        outputs = self._runtime.predict(joined)
+        ends = np.cumsum([len(next(iter(part.values()))) for part in parts]).tolist()
+        starts = [0, *ends[:-1]]
+        return [
+            {name: array[start:end] for name, array in outputs.items()} for start, end in zip(starts, ends, strict=True)
+        ]
+
+    def _finish_slow(
+        self, batch: Sequence[Waiting], done: "asyncio.Future[tuple[list[Tensors | Exception], float, float]]"
+    ) -> None:
+        self._running -= 1
+        self._finish(batch, *done.result())
+        self._schedule()
+
+    def _finish(
+        self, batch: Sequence[Waiting], answers: Sequence[Tensors | Exception], start: float, seconds: float
+    ) -> None:
+        self._stats.count_call(sum(waiting.rows for waiting in batch), seconds)
+        for waiting, answer in zip(batch, answers, strict=True):
+            if waiting.future.done():  # its caller is gone
+                continue
+            if isinstance(answer, Exception):
+                waiting.future.set_exception(failure(self._model.name, answer))
+            else:
+                waiting.future.set_result((answer, start - waiting.queued, seconds))
+
+
+def failure(name: str, error: Exception) -> RosettaError:
+    """Whatever a runtime raises on inputs that were checked is its own fault."""
+    if isinstance(error, RosettaError):
+        return error
+    return RuntimeFailure(f"{name} failed inside its runtime: {type(error).__name__}: {error}")

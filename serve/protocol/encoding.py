@@ -1,0 +1,53 @@
+"""Compressed bodies: gzip and deflate, in both directions. The limit on a request counts what comes out."""
+
+import gzip
+import zlib
+
+from contract.errors import BodyTooLarge, InputError, UnsupportedEncoding
+
+WINDOWS = {
+    "gzip": (16 + zlib.MAX_WBITS,),
+    "x-gzip": (16 + zlib.MAX_WBITS,),
+    "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS),
+}
+"""How zlib is told of each encoding. What is called deflate comes with or without zlib's own header."""
+
+WORTH_IT = 1000
+"""Bytes; a smaller answer is not compressed."""
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """Undo a Content-Encoding. Raises UnsupportedEncoding, BodyTooLarge past `limit` bytes, InputError when broken."""
+    for name in reversed([part.strip().lower() for part in encoding.split(",")]):
+        if name in ("", "identity"):
+            continue
+        if name not in WINDOWS:
+            raise UnsupportedEncoding(f"The Content-Encoding is {name[:80]!r}, expected gzip, deflate or none.")
+        body = _inflate(body, name, limit)
+    return body
+
+
+def _inflate(body: bytes, name: str, limit: int) -> bytes:
+    for window in WINDOWS[name]:
+        inflater = zlib.decompressobj(window)
+        try:
+            result = inflater.decompress(body, limit + 1)
+        except zlib.error:
+            continue
+        if len(result) > limit:
+            raise BodyTooLarge(f"The request is larger than {limit} bytes when decompressed. Send less at once.")
+        if inflater.eof and not inflater.unused_data:
+            return result
+    raise InputError(f"The body is not whole {name} data: {len(body)} bytes were got.")
+
+
+def compress(body: bytes, accepted: str) -> tuple[bytes, str | None]:
+    """The body as the caller's Accept-Encoding likes it, and the encoding's name; None where it stays as it is."""
+    if not accepted or len(body) < WORTH_IT:
+        return body, None
+    names = {part.partition(";")[0].strip().lower() for part in accepted.split(",") if ";q=0" not in part}
+    if "gzip" in names:
+        return gzip.compress(body, 1, mtime=0), "gzip"
+    if "deflate" in names:
+        return zlib.compress(body, 1), "deflate"
+    return body, None

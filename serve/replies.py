@@ -1,0 +1,87 @@
+"""What every HTTP answer has in common, whichever front sends it: JSON, errors, and the headers that keep it safe."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import orjson
+
+from contract.errors import (
+    ArtifactError,
+    BodyTooLarge,
+    DeadlineExceeded,
+    ImageTooLarge,
+    InputError,
+    ModelUnavailable,
+    Overloaded,
+    RosettaError,
+    RuntimeFailure,
+    UnknownModel,
+    UnsupportedEncoding,
+    UnsupportedImage,
+)
+from contract.manifest import Manifest
+from serve.protocol import InferRequest, Reply, oip, tfserving
+from serve.runtimes import Tensors
+
+STATUS_CODES: tuple[tuple[type[RosettaError], int], ...] = (
+    (ImageTooLarge, 413),
+    (BodyTooLarge, 413),
+    (UnsupportedImage, 415),
+    (UnsupportedEncoding, 415),
+    (InputError, 400),
+    (UnknownModel, 404),
+    (ArtifactError, 404),
+    (Overloaded, 503),
+    (ModelUnavailable, 503),
+    (RuntimeFailure, 503),
+    (DeadlineExceeded, 504),
+)
+"""The first match counts."""
+
+HEADERS = {
+    # In-browser runtimes use threads only in a page that is isolated from other origins.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # blob: is where the runtimes' worker scripts live; 'wasm-unsafe-eval' allows WebAssembly, and no eval().
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self' 'wasm-unsafe-eval' blob:; worker-src 'self' blob:; "
+        "img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; "
+        "connect-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+Answer = Callable[[Tensors], Reply]
+TensorCall = Callable[[bytes, Mapping[str, str], Manifest], tuple[InferRequest, Answer]]
+"""(the body, its headers by their lower-case names, the model's manifest) -> the request, and how to answer it."""
+
+
+def json_reply(data: Any, code: int = 200) -> Reply:
+    """`data` as JSON; NaN becomes null."""
+    return Reply(orjson.dumps(data), code)
+
+
+def error_reply(error: RosettaError) -> Reply:
+    """A known error as JSON, with the status that it means in HTTP."""
+    code = status_code(error)
+    headers = {"Retry-After": "1"} if code == 503 else {}
+    return Reply(orjson.dumps({"error": str(error)}), code, headers=headers)
+
+
+def status_code(error: RosettaError) -> int:
+    return next((code for kind, code in STATUS_CODES if isinstance(error, kind)), 500)
+
+
+def infer_call(body: bytes, headers: Mapping[str, str], manifest: Manifest) -> tuple[InferRequest, Answer]:
+    """The Open Inference Protocol's infer."""
+    request = oip.parse_infer(body, headers.get(oip.HEADER_LENGTH.lower()), manifest)
+    return request, partial(oip.infer_reply, manifest.name, request)
+
+
+def predict_call(body: bytes, headers: Mapping[str, str], manifest: Manifest) -> tuple[InferRequest, Answer]:
+    """TensorFlow Serving's predict."""
+    request, form = tfserving.parse_predict(body, manifest)
+    return request, partial(tfserving.predict_reply, request, form)

@@ -1,0 +1,253 @@
+"""The Flask views: each only a few lines over the protocol and the data plane."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Blueprint, Response, current_app, request
+from werkzeug.exceptions import RequestEntityTooLarge, ServiceUnavailable
+
+from contract.errors import InputError, RosettaError
+from serve import files, metrics
+from serve.catalog import ServedModel
+from serve.dataplane import DataPlane
+from serve.openapi import openapi
+from serve.protocol import MAX_BATCH, VERSION, Reply, encoding, oip, tfserving
+from serve.replies import TensorCall, infer_call, json_reply, predict_call, status_code
+from serve.settings import PAGE, RELEASE
+
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+
+api = Blueprint("api", __name__)
+
+
+def plane() -> DataPlane:
+    """The data plane of the running application."""
+    running: DataPlane = current_app.extensions["plane"]
+    return running
+
+
+def respond(reply: Reply) -> Response:
+    """Send a reply, compressed as the caller likes it."""
+    body, compression = encoding.compress(reply.body, request.headers.get("Accept-Encoding", ""))
+    response = Response(body, reply.code, content_type=reply.content_type, headers=reply.headers)
+    if compression:
+        response.headers["Content-Encoding"] = compression
+        response.headers["Vary"] = "Accept-Encoding"
+    return response
+
+
+# --- Open Inference Protocol v2
+
+
+@api.get("/v2")
+def server_metadata() -> Response:
+    return respond(json_reply({"name": "rosetta-serve", "version": RELEASE, "extensions": EXTENSIONS}))
+
+
+@api.get("/v2/health/live")
+def live() -> Response:
+    return respond(json_reply({"live": True}))
+
+
+@api.get("/v2/health/ready")
+def ready() -> Response:
+    return respond(json_reply({"ready": plane().ready}, 200 if plane().ready else 503))
+
+
+@api.post("/v2/repository/index")
+def repository_index() -> Response:
+    wanted = _json_object()
+    entries = [
+        {
+            "name": model.name,
+            "version": VERSION,
+            "state": "READY" if model.ready else "UNAVAILABLE",
+            "reason": model.error,
+        }
+        for model in plane().catalog.values()
+        if model.ready or wanted.get("ready") is not True
+    ]
+    return respond(json_reply(entries))
+
+
+@api.get("/v2/models/<name>")
+@api.get(f"/v2/models/<name>/versions/{VERSION}")
+def model_metadata(name: str) -> Response:
+    model = plane().catalog[name]
+    manifest, runtime = model.described, model.runtime
+    return respond(
+        json_reply(
+            {
+                "name": model.name,
+                "versions": [VERSION],
+                "platform": runtime.platform,
+                "inputs": [oip.tensor_metadata(spec) for spec in manifest.inputs],
+                "outputs": [oip.tensor_metadata(spec) for spec in manifest.outputs],
+                "parameters": _parameters(model),
+            }
+        )
+    )
+
+
+def _parameters(model: ServedModel) -> dict[str, Any]:
+    """What the protocol has no field for, and the page needs."""
+    manifest, parity = model.described, model.status.parity
+    return {
+        "model": manifest.model,
+        "format": manifest.format,
+        "runtime": model.runtime.title,
+        "source": model.source,
+        "status": model.status.word,
+        "status_reason": model.status.reason,
+        "image": manifest.image,
+        "labels": manifest.labels,
+        "files": {name: {"sha256": digest, "bytes": model.sizes[name]} for name, digest in manifest.files.items()},
+        "parity": parity and {"max_abs_diff": parity.max_abs_diff, "agreement": parity.agreement},
+        "made_with": manifest.made_with,
+    }
+
+
+@api.get("/v2/models/<name>/ready")
+@api.get(f"/v2/models/<name>/versions/{VERSION}/ready")
+def model_ready(name: str) -> Response:
+    model = plane().catalog[name]
+    return respond(json_reply({"name": name, "ready": model.ready}, 200 if model.ready else 503))
+
+
+@api.get("/v2/models/<name>/config")
+@api.get(f"/v2/models/<name>/versions/{VERSION}/config")
+def model_config(name: str) -> Response:
+    model = plane().catalog[name]
+    return respond(json_reply(oip.model_config(model.described, model.runtime.platform, MAX_BATCH)))
+
+
+@api.get("/v2/models/stats")
+@api.get("/v2/models/<name>/stats")
+@api.get(f"/v2/models/<name>/versions/{VERSION}/stats")
+def model_stats(name: str | None = None) -> Response:
+    names = list(plane().catalog) if name is None else [plane().catalog[name].name]
+    totals = plane().stats.total()
+    return respond(json_reply({"model_stats": [oip.model_stats(name, totals[name]) for name in names]}))
+
+
+@api.post("/v2/models/<name>/infer")
+@api.post(f"/v2/models/<name>/versions/{VERSION}/infer")
+def infer(name: str) -> Response:
+    return _tensors(name, infer_call)
+
+
+# --- TensorFlow Serving
+
+
+@api.get("/v1/models/<name>")
+@api.get(f"/v1/models/<name>/versions/{VERSION}")
+def tfserving_status(name: str) -> Response:
+    model = plane().catalog[name]
+    return respond(json_reply(tfserving.status(model.ready, model.error)))
+
+
+@api.get("/v1/models/<name>/metadata")
+@api.get(f"/v1/models/<name>/versions/{VERSION}/metadata")
+def tfserving_metadata(name: str) -> Response:
+    return respond(json_reply(tfserving.metadata(plane().catalog[name].described)))
+
+
+@api.post("/v1/models/<name>:predict")
+@api.post(f"/v1/models/<name>/versions/{VERSION}:predict")
+def tfserving_predict(name: str) -> Response:
+    return _tensors(name, predict_call)
+
+
+def _tensors(name: str, call: TensorCall) -> Response:
+    start = plane().clock()
+    model = plane().catalog[name]
+    try:
+        model.runtime  # noqa: B018 - a model that cannot be run says so, whatever it was sent
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        inference, answer = call(_body(), headers, model.described)
+        outputs, _ = plane().infer_now(model, inference, start)
+        return respond(answer(outputs))
+    except RosettaError as error:
+        plane().count_failure(model, status_code(error), start)
+        raise
+
+
+# --- Pictures
+
+
+@api.post("/predict/<name>")
+def predict(name: str) -> Response:
+    return respond(json_reply(plane().classify(plane().catalog[name], _picture()).to_json()))
+
+
+@api.post("/compare")
+def compare() -> Response:
+    return respond(json_reply({"results": list(plane().compare(_picture()))}))
+
+
+def _picture() -> bytes:
+    """The picture's bytes: the raw body, or the one file of a multipart form."""
+    if request.mimetype != "multipart/form-data":
+        return _body()
+    uploads = list(request.files.values())
+    if len(uploads) != 1:
+        raise InputError(f"The form has {len(uploads)} files, expected one: the picture.")
+    data: bytes = uploads[0].read()
+    return data
+
+
+def _body() -> bytes:
+    limit = plane().settings.max_bytes
+    # curl --data-binary calls any body a form: it is not parsed as one.
+    data = request.get_data(cache=False, parse_form_data=False)
+    # Werkzeug cuts a body of unknown length off at the limit, and says nothing.
+    if request.content_length is None and len(data) >= limit and request.environ["wsgi.input"].read(1):
+        raise RequestEntityTooLarge
+    return encoding.decompress(data, request.headers.get("Content-Encoding", ""), limit)
+
+
+def _json_object() -> Mapping[str, Any]:
+    """The body as a JSON object; an empty body is an empty object."""
+    body = _body()
+    return oip.parse_object(body) if body.strip() else {}
+
+
+# --- Operation
+
+
+@api.get("/metrics")
+def prometheus() -> Response:
+    return respond(Reply(metrics.exposition(plane().catalog, plane().stats.total()), content_type=metrics.CONTENT_TYPE))
+
+
+@api.get("/openapi.json")
+def description() -> Response:
+    return respond(json_reply(openapi()))
+
+
+# --- Files
+
+
+@api.get("/")
+def page() -> Response:
+    if not (PAGE / "index.html").is_file():
+        raise ServiceUnavailable("The page is not built. Run `make web`, then load it again; models answer without it.")
+    return files.page_file(PAGE, "index.html")
+
+
+@api.get("/assets/<path:name>")
+@api.get("/runtimes/<path:name>")
+@api.get("/<name>.<suffix>")
+def page_asset(**_: str) -> Response:
+    return files.page_file(PAGE, request.path.lstrip("/"))
+
+
+@api.get("/samples/<name>")
+def sample(name: str) -> Response:
+    return files.page_file(plane().settings.artifacts / "samples", name)
+
+
+@api.get("/artifacts/<model>/<format>/<path:name>")
+def artifact(model: str, format: str, name: str) -> Response:
+    """What the in-browser runtimes download: only files that the manifest names, and the manifest itself."""
+    return files.artifact_file(plane().catalog[f"{model}-{format}"], name)
