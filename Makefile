@@ -8,6 +8,8 @@ PORT      ?= 8000
 ARTIFACTS ?= $(if $(filter fashion_mnist,$(DATASET)),artifacts,artifacts-$(DATASET))
 TRAIN     ?=
 VERIFY    ?=
+URL       ?= http://$(HOST):$(PORT)
+MODEL     ?=
 PYTHON    ?= python3
 
 PY     := .venv/bin/python
@@ -19,7 +21,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: run artifacts verify web serve test lint bench readme help clean lock
+.PHONY: run artifacts verify web serve test conformance lint bench readme help clean lock
 
 run: ## Do it all: environment, data, training, exports, parity; then serve the page (PORT=8000, HOST=127.0.0.1, DATASET=fashion_mnist)
 	@./bootstrap port
@@ -105,6 +107,9 @@ test: .venv/ready web/node_modules/.package-lock.json web/dist/index.html lint #
 	npm --prefix web test
 	$(PY) -m pytest $(PYTEST)
 
+conformance: .venv/ready ## Test any server of the Open Inference Protocol v2 (URL=http://127.0.0.1:8000; MODEL= names one)
+	$(PY) -m pytest tests/conformance --confcutdir=tests/conformance --url=$(URL) $(if $(MODEL),--model=$(MODEL)) -rs $(PYTEST)
+
 lint: .venv/ready web/node_modules/.package-lock.json ## Check style and types: ruff, strict mypy, tsc --strict
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -123,7 +128,7 @@ lock: pyproject.toml .venv/ready ## Resolve pyproject.toml anew into requirement
 	  --generate-hashes --no-annotate --no-header --no-emit-package torch --no-emit-package rosetta-serve --quiet -o requirements.lock
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 clean: ## Remove artifacts and builds; the environment and the data stay (`git clean -fdX` takes these too)
 	rm -rf artifacts artifacts-* web/dist .mypy_cache .ruff_cache .pytest_cache

@@ -15,6 +15,7 @@
     |   |   '-- UnsupportedImage      not a picture, or not in a format that is read here
     |   |-- NotAPictureModel      a picture for a model that takes other tensors
     |   |-- BodyTooLarge          a request body over the limit, as sent or when decompressed
+    |   |-- BodyIncomplete        a request body that stopped before its end
     |   '-- UnsupportedEncoding   a Content-Encoding that is not read here
     |-- UnknownModel          no served model has this name
     |-- ModelUnavailable      the model is known, but its artifact cannot be run
@@ -84,6 +85,10 @@ class NotAPictureModel(InputError):
 
 class BodyTooLarge(InputError):
     """A request body over the limit, as sent or when decompressed."""
+
+
+class BodyIncomplete(InputError):
+    """A request body that stopped before its end."""
 
 
 class UnsupportedEncoding(InputError):

@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 from contract.errors import ArtifactMissing, RosettaError
@@ -17,6 +18,7 @@ def main() -> None:
         if not find_artifacts(settings.artifacts):
             raise ArtifactMissing(f"There is no artifact in {settings.artifacts}. Make them with `make artifacts`.")
         check_address(settings.host, settings.port)
+        check_state(settings.state)
     except RosettaError as error:
         sys.exit(f"error: {error}")
     config = Path(__file__).with_name("gunicorn.conf.py")
@@ -34,6 +36,20 @@ def check_address(host: str, port: int) -> None:
             raise SettingError(
                 f"HOST={host} PORT={port} cannot be listened on: {reason}. Set another HOST or PORT."
             ) from error
+
+
+def check_state(folder: Path | None) -> None:
+    """Raise SettingError unless files can be written in the folder, which is made if need be."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingError(
+            f"SERVE_STATE={folder} cannot be used: {error.strerror}. Name a folder that can be written."
+        ) from error
 
 
 if __name__ == "__main__":

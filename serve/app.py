@@ -12,7 +12,16 @@ from contract.errors import RosettaError
 from serve.catalog import Catalog, load_catalog
 from serve.dataplane import DataPlane
 from serve.protocol import Reply
-from serve.replies import HEADERS, error_reply, json_reply
+from serve.replies import (
+    DATA_HEADERS,
+    DATA_TYPES,
+    HEADERS,
+    echoed,
+    error_reply,
+    fault_reply,
+    json_reply,
+    too_large,
+)
 from serve.settings import Settings
 from serve.views import api, plane, respond
 
@@ -65,7 +74,7 @@ def _answer_http_error(error: HTTPException) -> Response:
     messages = {
         404: f"There is nothing at {path}. The page is at /, the models are in /v2/repository/index.",
         405: f"{request.method} is not allowed at {path}; allowed: {allowed}.",
-        413: f"The request is larger than {plane().settings.max_bytes} bytes, the limit. Send less at once.",
+        413: str(too_large(plane().settings.max_bytes)),
     }
     code = error.code or 500
     if isinstance(error, RequestRedirect):
@@ -77,10 +86,12 @@ def _answer_http_error(error: HTTPException) -> Response:
 
 def _answer_unknown_error(error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.path, exc_info=error)
-    return _answer(json_reply({"error": "The service failed at this request; its log says why."}, 500))
+    return _answer(fault_reply())
 
 
 def _add_headers(response: Response) -> Response:
-    for name, value in HEADERS.items():
+    for name, value in (DATA_HEADERS if response.mimetype in DATA_TYPES else HEADERS).items():
         response.headers.setdefault(name, value)
+    if request_id := echoed(request.headers.get("X-Request-ID", "")):
+        response.headers["X-Request-ID"] = request_id
     return response

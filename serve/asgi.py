@@ -7,17 +7,28 @@ Both use the same protocol and the same data plane, and give the same answers.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, cast
 
 from a2wsgi import WSGIMiddleware
 
-from contract.errors import BodyTooLarge, RosettaError
+from contract.errors import BodyIncomplete, RosettaError
 from serve.app import app_over
 from serve.catalog import ServedModel
 from serve.dataplane import DataPlane
-from serve.protocol import Reply, encoding
-from serve.replies import TensorCall, error_reply, infer_call, json_reply, predict_call
+from serve.protocol import Reply, encoding, oip
+from serve.replies import (
+    DATA_HEADERS,
+    TensorCall,
+    echoed,
+    error_reply,
+    fault_reply,
+    infer_call,
+    json_reply,
+    predict_call,
+    too_large,
+)
 from serve.stats import WRITE_SECONDS
 
 Scope = MutableMapping[str, Any]
@@ -25,6 +36,18 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 FLASK_THREADS = 10
+
+LARGE = 250_000
+"""Bytes; a larger body is read in a thread: nested JSON may take seconds. A smaller one costs less than the thread."""
+
+NEEDED = {
+    name.encode(): name for name in ("accept-encoding", "content-encoding", oip.HEADER_LENGTH.lower(), "x-request-id")
+}
+"""The request headers that are read here; text is made of no others."""
+
+COMMON_HEADERS = [(name.lower().encode(), value.encode()) for name, value in DATA_HEADERS.items()]
+
+log = logging.getLogger(__name__)
 
 
 class Front:
@@ -48,58 +71,79 @@ class Front:
                 await self._lifespan(receive, send)
             return
         path, method = scope["path"], scope["method"]
+        headers = {NEEDED[name]: value.decode("latin-1") for name, value in scope["headers"] if name in NEEDED}
         if method == "POST" and (call := self._calls.get(path)) is not None:
-            await _send(send, await self._answer(scope, receive, *call))
+            reply = await self._answer(headers, receive, *call)
         elif method == "GET" and path == "/v2/health/live":
-            await _send(send, json_reply({"live": True}))
+            reply = json_reply({"live": True})
         elif method == "GET" and path == "/v2/health/ready":
-            ready = self.plane.ready
-            await _send(send, json_reply({"ready": ready}, 200 if ready else 503))
+            reply = json_reply({"ready": self.plane.ready}, 200 if self.plane.ready else 503)
         else:
-            await self._flask(scope, receive, send)
+            await self._ask_flask(scope, receive, send)
+            return
+        await _send(send, reply, headers)
 
-    async def _answer(self, scope: Scope, receive: Receive, model: ServedModel, call: TensorCall) -> Reply:
+    async def _answer(
+        self, headers: Mapping[str, str], receive: Receive, model: ServedModel, call: TensorCall
+    ) -> Reply:
         start = self.plane.clock()
         try:
-            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             body = await self._body(headers, receive)
-            request, answer = call(body, headers, model.described)
-            outputs = await self.plane.infer(model, request, start)
-            reply = answer(outputs)
+            start = self.plane.clock()  # a slow sender's time is not ours
+            model.runtime  # noqa: B018 - a model that cannot be run says so, whatever it was sent
+            if len(body) < LARGE:
+                request, answer = call(body, headers, model.described)
+            else:
+                request, answer = await asyncio.to_thread(call, body, headers, model.described)
+            return answer(await self.plane.infer(model, request, start))
         except RosettaError as error:
             reply = error_reply(error)
-            self.plane.count_failure(model, reply.code, start)
-            return reply
-        if accepted := headers.get("accept-encoding"):
-            reply = _compressed(reply, accepted)
+        except Exception:
+            log.exception("POST to %s failed", model.name)
+            reply = fault_reply()
+        self.plane.count_failure(model, reply.code, start)
         return reply
 
-    async def _body(self, headers: MutableMapping[str, str], receive: Receive) -> bytes:
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            body = await self._rest(body, receive)
-        if len(body) > self._limit:
-            raise BodyTooLarge(f"The request is larger than {self._limit} bytes, the limit. Send less at once.")
+    async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
+        body, size = await self._read(receive)
+        if size > self._limit:
+            raise too_large(self._limit)
         if compression := headers.get("content-encoding"):
             return encoding.decompress(body, compression, self._limit)
         return body
 
-    async def _rest(self, first: bytes, receive: Receive) -> bytes:
-        """Read on to the end, so that the connection can be used again, but keep no more than the limit."""
-        parts, size, more = [first], len(first), True
-        while more:
+    async def _read(self, receive: Receive) -> tuple[bytes, int]:
+        """The body as it was sent, and its size; of one over the limit only the size.
+
+        It is read on to its end, within bounds: else the sender may see a broken connection, not the answer.
+        """
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        parts, size = [body], len(body)
+        while message.get("more_body") and size <= 4 * self._limit:
             message = await receive()
-            if message["type"] == "http.disconnect":
-                break
-            part = message.get("body", b"")
-            size += len(part)
+            size += len(message.get("body", b""))
             if size <= self._limit:
-                parts.append(part)
-            more = message.get("more_body", False)
-        if size > self._limit:
-            raise BodyTooLarge(f"The request is larger than {self._limit} bytes, the limit. Send less at once.")
-        return b"".join(parts)
+                parts.append(message.get("body", b""))
+        if message["type"] == "http.disconnect":
+            raise BodyIncomplete(f"The body stopped after {size} bytes, before its end. Send the request again.")
+        return (parts[0] if len(parts) == 1 else b"".join(parts)) if size <= self._limit else b"", size
+
+    async def _ask_flask(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request over once its body is there: a slow sender would hold one of the few threads."""
+        try:
+            body, size = await self._read(receive)
+        except BodyIncomplete as error:
+            await _send(send, error_reply(error), {})
+            return
+        framing = (b"content-length", b"transfer-encoding")
+        headers = [(name, value) for name, value in scope["headers"] if name not in framing]
+        headers.append((b"content-length", b"%d" % size))
+
+        async def replay() -> MutableMapping[str, Any]:
+            return {"type": "http.request", "body": body}
+
+        await self._flask({**scope, "headers": headers}, replay, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -118,25 +162,20 @@ class Front:
             self.plane.stats.write()
 
 
-def _compressed(reply: Reply, accepted: str) -> Reply:
-    body, name = encoding.compress(reply.body, accepted)
-    if name is None:
-        return reply
-    headers = reply.headers | {"Content-Encoding": name, "Vary": "Accept-Encoding"}
-    return Reply(body, reply.code, reply.content_type, headers)
-
-
-async def _send(send: Send, reply: Reply) -> None:
-    await send({"type": "http.response.start", "status": reply.code, "headers": list(_headers(reply))})
-    await send({"type": "http.response.body", "body": reply.body})
-
-
-def _headers(reply: Reply) -> Iterable[tuple[bytes, bytes]]:
-    yield b"content-type", reply.content_type.encode()
-    yield b"content-length", str(len(reply.body)).encode()
-    yield b"x-content-type-options", b"nosniff"
-    for name, value in reply.headers.items():
-        yield name.lower().encode(), value.encode()
+async def _send(send: Send, reply: Reply, asked: Mapping[str, str]) -> None:
+    body, compression = encoding.compress(reply.body, asked.get("accept-encoding", ""))
+    headers = [
+        (b"content-type", reply.content_type.encode()),
+        (b"content-length", b"%d" % len(body)),
+        *COMMON_HEADERS,
+        *((name.lower().encode(), value.encode()) for name, value in reply.headers.items()),
+    ]
+    if compression:
+        headers += [(b"content-encoding", compression.encode()), (b"vary", b"Accept-Encoding")]
+    if request_id := echoed(asked.get("x-request-id", "")):
+        headers.append((b"x-request-id", request_id.encode()))
+    await send({"type": "http.response.start", "status": reply.code, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def create_front() -> Front:

@@ -7,6 +7,7 @@ forms the next batch; nothing waits for a batch to fill, unless a delay is set.
 """
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -44,15 +45,20 @@ class Waiting:
     __slots__ = ("deadline", "future", "inputs", "key", "queued", "rows")
 
     def __init__(
-        self, inputs: Tensors, deadline: float, future: "asyncio.Future[tuple[Tensors, float, float]]"
+        self,
+        inputs: Tensors,
+        deadline: float,
+        future: "asyncio.Future[tuple[Tensors, float, float]]",
+        has_free_sizes: bool = True,
     ) -> None:
         self.inputs = inputs
         self.deadline = deadline
         self.future = future
         self.queued = time.perf_counter()
         self.rows = len(next(iter(inputs.values())))
-        # Only equal shapes run together; the batch, which comes first, may differ.
-        self.key = tuple((name, array.shape[1:]) for name, array in inputs.items())
+        # Only equal shapes run together; the batch, which comes first, may differ. Where no other size is free, the
+        # protocol has seen to it that they are equal.
+        self.key = tuple((name, array.shape[1:]) for name, array in inputs.items()) if has_free_sizes else ()
 
 
 class Batcher:
@@ -71,14 +77,19 @@ class Batcher:
         self._queue: deque[Waiting] = deque()
         self._rows = 0
         self._running = 0
-        self._scheduled = False
+        self._next_turn: asyncio.Handle | None = None
+        self._is_delayed = False
+        # A model of a fixed batch, or with an output that is not one row for each row, takes requests one by one.
+        specs = (*model.described.inputs, *model.described.outputs)
+        self._together = limits.enabled and all(spec.shape[:1] == (None,) for spec in specs)
+        self._has_free_sizes = any(None in spec.shape[1:] for spec in model.described.inputs)
 
     def submit(self, inputs: Tensors, deadline: float) -> "asyncio.Future[tuple[Tensors, float, float]]":
         """Queue checked inputs; the future gives the outputs, the seconds in the queue and those of the call.
 
         Raises Overloaded when the queue is full.
         """
-        waiting = Waiting(inputs, deadline, self._loop.create_future())
+        waiting = Waiting(inputs, deadline, self._loop.create_future(), self._has_free_sizes)
         if self._rows + waiting.rows > self._limits.max_queue and self._queue:
             raise Overloaded(
                 f"{self._model.name} is busy: {self._rows} rows wait for it, at most {self._limits.max_queue} may. "
@@ -90,17 +101,23 @@ class Batcher:
         return waiting.future
 
     def _schedule(self) -> None:
-        if self._scheduled or not self._queue or self._running >= self._calls:
+        if not self._queue or self._running >= self._calls:
             return
-        self._scheduled = True
-        if self._limits.delay and self._rows < self._limits.max_batch and not self.is_quick(self._rows):
-            self._loop.call_later(self._limits.delay, self._turn)
-        else:
-            self._loop.call_soon(self._turn)
+        delay = self._delay()
+        if self._next_turn is not None:
+            if delay or not self._is_delayed:
+                return
+            self._next_turn.cancel()  # the batch is full: it need not wait any more
+        self._is_delayed = delay > 0
+        self._next_turn = self._loop.call_later(delay, self._turn) if delay else self._loop.call_soon(self._turn)
+
+    def _delay(self) -> float:
+        is_full = self._rows >= self._limits.max_batch or not self._together
+        return 0.0 if is_full or self.is_quick(self._rows) else self._limits.delay
 
     def _turn(self) -> None:
         """Run what waits: all of it while it is quick, one batch for each free place in the pool otherwise."""
-        self._scheduled = False
+        self._next_turn = None
         while self._queue and self._running < self._calls:
             batch = self._take()
             rows = sum(waiting.rows for waiting in batch)
@@ -112,6 +129,10 @@ class Batcher:
                 self._running += 1
                 done = self._loop.run_in_executor(self._pool, self._call, batch)
                 done.add_done_callback(lambda done, batch=batch: self._finish_slow(batch, done))  # type: ignore[misc]
+
+    def is_free(self) -> bool:
+        """Whether all that waits runs in this turn of the event loop."""
+        return not self._running and self.is_quick(self._rows)
 
     def is_quick(self, rows: int) -> bool:
         """Whether a call of this many rows runs in the event loop."""
@@ -127,7 +148,7 @@ class Batcher:
         while self._queue:
             waiting = self._queue[0]
             if batch and (
-                waiting.key != batch[0].key or rows + waiting.rows > self._limits.max_batch or not self._limits.enabled
+                waiting.key != batch[0].key or rows + waiting.rows > self._limits.max_batch or not self._together
             ):
                 break
             self._queue.popleft()
@@ -168,7 +189,9 @@ class Batcher:
             return [self._runtime.predict(parts[0])]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         outputs = self._runtime.predict(joined)
-        ends = np.cumsum([len(next(iter(part.values()))) for part in parts]).tolist()
+        ends = list(itertools.accumulate(len(next(iter(part.values()))) for part in parts))
+        if any(len(array) != ends[-1] for array in outputs.values()):
+            raise RuntimeFailure(f"{self._model.name} did not give one row for each row.")
         starts = [0, *ends[:-1]]
         return [
             {name: array[start:end] for name, array in outputs.items()} for start, end in zip(starts, ends, strict=True)

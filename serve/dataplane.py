@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ from serve.settings import Settings
 from serve.stats import ModelStats, Stats
 
 Batch = NDArray[np.float32]
+
+log = logging.getLogger(__name__)
 
 MEASURED_ROWS = 8
 MEASURING_SECONDS = 0.1
@@ -82,10 +85,13 @@ class DataPlane:
         self._calls = max(1, (os.cpu_count() or 1) // settings.threads)
         # One pool for all models, as large as the machine: more calls at once would only wait for each other.
         self._pool = ThreadPoolExecutor(self._calls, thread_name_prefix="inference")
+        self._own_pools: dict[str, ThreadPoolExecutor] = {}
         self._batchers: dict[str, Batcher] = {}
         for name, model in catalog.items():
             if model.ready:
                 measure(model, self.stats[name])
+                if not model.runtime.in_process:  # it may hang: only its own requests wait for it then
+                    self._own_pools[name] = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -99,7 +105,8 @@ class DataPlane:
 
     def close(self) -> None:
         """Let what runs finish, write the last numbers, and end every runtime."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, *self._own_pools.values()):
+            pool.shutdown(wait=False, cancel_futures=True)
         self.stats.write()
         self.catalog.close()
 
@@ -111,11 +118,11 @@ class DataPlane:
         batcher = self._batchers.get(model.name) or self._batcher(model)
         seconds = self._seconds(request)
         future = batcher.submit(request.inputs, start + seconds)
-        if not batcher.is_quick(request.rows):
-            with self._deadline(model, seconds):
-                outputs, queued, _ = await asyncio.wait_for(future, seconds)
-        else:
+        if batcher.is_free():
             outputs, queued, _ = await future
+        else:
+            with self._deadline(model, seconds):
+                outputs, queued, _ = await asyncio.wait_for(future, start + seconds - self.clock())
         self.stats[model.name].count_answer(request.rows, queued, self.clock() - start)
         return outputs
 
@@ -129,10 +136,14 @@ class DataPlane:
             called = self.clock()
             return runtime.predict(request.inputs), called - began, self.clock() - called
 
+        future = self._own_pools.get(model.name, self._pool).submit(call)
         with self._deadline(model, seconds):
             try:
-                outputs, queued, computed = self._pool.submit(call).result(seconds)
-            except (RosettaError, PoolTimeout):
+                outputs, queued, computed = future.result(seconds)
+            except PoolTimeout:
+                future.cancel()  # nobody waits for it any more
+                raise
+            except RosettaError:
                 raise
             except Exception as error:
                 raise failure(model.name, error) from error
@@ -147,7 +158,9 @@ class DataPlane:
     def _batcher(self, model: ServedModel) -> Batcher:
         settings = self.settings
         limits = Limits(settings.max_batch, settings.max_queue, settings.batch_delay / 1e6, settings.batching)
-        batcher = Batcher(model, self.stats[model.name], self._pool, self._calls, limits)
+        own = self._own_pools.get(model.name)
+        pool, calls = (own, 1) if own else (self._pool, self._calls)
+        batcher = Batcher(model, self.stats[model.name], pool, calls, limits)
         self._batchers[model.name] = batcher
         return batcher
 
@@ -205,10 +218,20 @@ class DataPlane:
 
 
 def measure(model: ServedModel, stats: ModelStats) -> None:
-    """Learn what a call of the model costs, and what each row adds: by this it is decided where its calls run."""
-    one, many = (_median_seconds(model, rows) for rows in (1, MEASURED_ROWS))
+    """Learn what a call of the model costs, and what each row adds: by this it is decided where its calls run.
+
+    It is endless where another process runs it, which may hang, and where several rows at once cannot be run.
+    """
+    stats.call_seconds = float("inf")
+    if not model.runtime.in_process:
+        return
+    try:
+        one, many = (_median_seconds(model, rows) for rows in (1, MEASURED_ROWS))
+    except Exception as error:  # a runtime may raise anything; its requests will say so
+        log.warning("%s could not be measured: %s: %s", model.name, type(error).__name__, error)
+        return
     stats.row_seconds = max(0.0, (many - one) / (MEASURED_ROWS - 1))
-    stats.call_seconds = max(0.0, one - stats.row_seconds) if model.runtime.in_process else float("inf")
+    stats.call_seconds = max(0.0, one - stats.row_seconds)
 
 
 def _median_seconds(model: ServedModel, rows: int) -> float:

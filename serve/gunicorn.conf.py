@@ -1,12 +1,15 @@
 """gunicorn's settings for the fast front: an event loop in each worker process."""
 
 import logging
+import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from serve.access_log import AccessLog
 from serve.settings import Settings
+from serve.stats import FILES
 
 settings = Settings.from_environment()
 
@@ -19,15 +22,12 @@ http_parser = "python"  # the C parser leaks large bodies under uvloop
 worker_connections = 1000
 timeout = 120  # loading every framework takes some seconds on a small machine
 graceful_timeout = settings.timeout
-keepalive = 30
+keepalive = 5  # also how long an idle connection holds up the end
 preload_app = False  # models are loaded after the fork: runtimes have threads
 control_socket_disable = True
 loglevel = "warning"
 accesslog = "-" if settings.access_log else None
-access_log_format = (
-    '{"time": "%(t)s", "client": "%(h)s", "method": "%(m)s", "path": "%(U)s", "status": %(s)s, "bytes": "%(B)s", '
-    '"seconds": %(L)s, "request_id": "%({x-request-id}o)s"}'
-)
+logger_class = AccessLog
 
 logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
 
@@ -41,10 +41,8 @@ def on_starting(server: Any) -> None:
         _made = Path(tempfile.mkdtemp(prefix="rosetta-serve-"))
     folder = settings.state or _made
     if folder is not None:
-        import os
-
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("*.json"):
+        for old in folder.glob(FILES):
             old.unlink()
         os.environ["SERVE_STATE"] = str(folder)
 

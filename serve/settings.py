@@ -47,7 +47,7 @@ class Settings:
     access_log: bool = False
     """SERVE_ACCESS_LOG: 1 writes a line of JSON to standard output for each request."""
     state: Path | None = None
-    """SERVE_STATE: a folder in which several workers share their counts; made where it is left out."""
+    """SERVE_STATE: a folder in which several workers share their counts; several make one where it is left out."""
 
     @classmethod
     def from_environment(cls) -> Self:

@@ -4,10 +4,12 @@ Each worker writes its numbers to a file of its own in the state folder, a few t
 whoever is asked adds them up. A worker that died leaves its file, so that no count ever falls.
 """
 
+import bisect
 import json
+import logging
 import os
+import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +21,14 @@ BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 """Upper bounds, in seconds, of the buckets that request times are counted in; one more bucket has no bound."""
 
 WRITE_SECONDS = 0.2
+
+FILES = "stats-*.json"
+"""The workers' files in the state folder."""
+
+log = logging.getLogger(__name__)
+
+_lock = threading.Lock()
+"""Held while numbers change or are copied: the event loop and the threads behind it count in the same places."""
 
 
 @dataclass
@@ -42,16 +52,15 @@ class ModelStats:
     queue: Duration = field(default_factory=Duration)
     rows: int = 0
     """Rows of requests that were answered."""
-    calls: dict[int, Duration] = field(default_factory=lambda: defaultdict(Duration))
+    calls: dict[int, Duration] = field(default_factory=dict)
     """Rows in one call of the runtime -> the calls."""
-    codes: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    codes: dict[int, int] = field(default_factory=dict)
     """HTTP status -> requests."""
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
     last: float = 0.0
     """When the last request was answered, in seconds since the epoch."""
     call_seconds: float = 0.0
-    """What a call costs besides its rows, and what a row costs: measured at warm-up. Endless where another process runs
-    it, which may hang."""
+    """What a call costs besides its rows, and what a row costs: measured at warm-up."""
     row_seconds: float = 0.0
 
     def expected_seconds(self, rows: int) -> float:
@@ -59,20 +68,25 @@ class ModelStats:
         return self.call_seconds + rows * self.row_seconds
 
     def count_call(self, rows: int, seconds: float) -> None:
-        self.calls[rows].add(seconds)
+        with _lock:
+            self.calls.setdefault(rows, Duration()).add(seconds)
 
     def count_answer(self, rows: int, queued: float, seconds: float) -> None:
         """A request was answered, `seconds` after it came."""
-        self.success.add(seconds)
-        self.queue.add(queued)
-        self.rows += rows
-        self.codes[200] += 1
-        self.buckets[_bucket(seconds)] += 1
-        self.last = time.time()
+        with _lock:
+            self.success.add(seconds)
+            self.queue.add(queued)
+            self.rows += rows
+            self._count_code(200, seconds)
+            self.last = time.time()
 
     def count_failure(self, code: int, seconds: float) -> None:
-        self.fail.add(seconds)
-        self.codes[code] += 1
+        with _lock:
+            self.fail.add(seconds)
+            self._count_code(code, seconds)
+
+    def _count_code(self, code: int, seconds: float) -> None:
+        self.codes[code] = self.codes.get(code, 0) + 1
         self.buckets[_bucket(seconds)] += 1
 
     def add(self, other: Mapping[str, Any]) -> None:
@@ -83,16 +97,17 @@ class ModelStats:
             mine.seconds += its["seconds"]
         self.rows += other["rows"]
         for rows, call in other["calls"].items():
-            self.calls[int(rows)].count += call["count"]
-            self.calls[int(rows)].seconds += call["seconds"]
+            mine = self.calls.setdefault(int(rows), Duration())
+            mine.count += call["count"]
+            mine.seconds += call["seconds"]
         for code, count in other["codes"].items():
-            self.codes[int(code)] += count
+            self.codes[int(code)] = self.codes.get(int(code), 0) + count
         self.buckets = [mine + its for mine, its in zip(self.buckets, other["buckets"], strict=True)]
         self.last = max(self.last, other["last"])
 
 
 def _bucket(seconds: float) -> int:
-    return next((index for index, bound in enumerate(BOUNDS) if seconds <= bound), len(BOUNDS))
+    return bisect.bisect_left(BOUNDS, seconds)
 
 
 class Stats:
@@ -100,25 +115,36 @@ class Stats:
 
     def __init__(self, names: Iterable[str], folder: Path | None = None) -> None:
         self.models = {name: ModelStats() for name in names}
-        self._folder = folder
-        self._written = 0.0
+        # A process id alone would be used again one day, and the dead worker's counts be lost.
+        self._file = folder and folder / FILES.replace("*", f"{os.getpid()}-{time.time_ns()}")
+        self._written: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> ModelStats:
         return self.models[name]
 
     def write(self) -> None:
-        """Let the other workers see this one's numbers."""
-        if self._folder is not None:
-            write_json(
-                self._folder / f"{os.getpid()}.json", {name: asdict(stats) for name, stats in self.models.items()}
-            )
+        """Let the other workers see this one's numbers, if they changed."""
+        if self._file is None or (numbers := self._numbers()) == self._written:
+            return
+        try:
+            write_json(self._file, numbers)
+            self._written = numbers
+        except OSError as error:
+            log.warning("The counts cannot be shared in %s: %s. Give SERVE_STATE another folder.", self._file, error)
 
     def total(self) -> dict[str, ModelStats]:
         """The sum over this worker and all others that serve or have served."""
-        self.write()
-        files = [] if self._folder is None else sorted(self._folder.glob("*.json"))
+        self.write()  # what one worker told is told by the others too, even if this one dies now
+        documents = [self._numbers()]
+        if self._file is not None:
+            others = set(self._file.parent.glob(FILES)) - {self._file}
+            documents += [json.loads(path.read_bytes()) for path in sorted(others)]
         sums = {name: ModelStats() for name in self.models}
-        for path in files:
-            for name, stats in json.loads(path.read_bytes()).items():
-                sums.setdefault(name, ModelStats()).add(stats)
-        return sums if files else self.models
+        for document in documents:
+            for name, numbers in document.items():
+                sums.setdefault(name, ModelStats()).add(numbers)
+        return sums
+
+    def _numbers(self) -> dict[str, Any]:
+        with _lock:
+            return {name: asdict(stats) for name, stats in self.models.items()}

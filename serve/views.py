@@ -1,6 +1,7 @@
 """The Flask views: each only a few lines over the protocol and the data plane."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flask import Blueprint, Response, current_app, request
@@ -12,7 +13,7 @@ from serve.catalog import ServedModel
 from serve.dataplane import DataPlane
 from serve.openapi import openapi
 from serve.protocol import MAX_BATCH, VERSION, Reply, encoding, oip, tfserving
-from serve.replies import TensorCall, infer_call, json_reply, predict_call, status_code
+from serve.replies import TensorCall, infer_call, json_reply, predict_call, status_code, too_large
 from serve.settings import PAGE, RELEASE
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
@@ -159,14 +160,22 @@ def tfserving_predict(name: str) -> Response:
 
 
 def _tensors(name: str, call: TensorCall) -> Response:
-    start = plane().clock()
     model = plane().catalog[name]
-    try:
+    with _counted(model):
+        body, start = _body(), plane().clock()
         model.runtime  # noqa: B018 - a model that cannot be run says so, whatever it was sent
         headers = {name.lower(): value for name, value in request.headers.items()}
-        inference, answer = call(_body(), headers, model.described)
+        inference, answer = call(body, headers, model.described)
         outputs, _ = plane().infer_now(model, inference, start)
         return respond(answer(outputs))
+
+
+@contextlib.contextmanager
+def _counted(model: ServedModel) -> Iterator[None]:
+    """Count a request that fails; one that succeeds is counted where it is run."""
+    start = plane().clock()
+    try:
+        yield
     except RosettaError as error:
         plane().count_failure(model, status_code(error), start)
         raise
@@ -177,7 +186,9 @@ def _tensors(name: str, call: TensorCall) -> Response:
 
 @api.post("/predict/<name>")
 def predict(name: str) -> Response:
-    return respond(json_reply(plane().classify(plane().catalog[name], _picture()).to_json()))
+    model = plane().catalog[name]
+    with _counted(model):
+        return respond(json_reply(plane().classify(model, _picture()).to_json()))
 
 
 @api.post("/compare")
@@ -198,11 +209,14 @@ def _picture() -> bytes:
 
 def _body() -> bytes:
     limit = plane().settings.max_bytes
-    # curl --data-binary calls any body a form: it is not parsed as one.
-    data = request.get_data(cache=False, parse_form_data=False)
+    try:
+        # curl --data-binary calls any body a form: it is not parsed as one.
+        data = request.get_data(cache=False, parse_form_data=False)
+    except RequestEntityTooLarge:
+        raise too_large(limit) from None
     # Werkzeug cuts a body of unknown length off at the limit, and says nothing.
     if request.content_length is None and len(data) >= limit and request.environ["wsgi.input"].read(1):
-        raise RequestEntityTooLarge
+        raise too_large(limit)
     return encoding.decompress(data, request.headers.get("Content-Encoding", ""), limit)
 
 

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from contract.dataset import Bytes, Split
 from contract.manifest import ImageSpec, Manifest, TensorSpec, sha256_of_files, write_manifest
 from export import EXPORTERS
 from serve.catalog import Catalog, load_catalog
+from tests.serving import Service, started
 
 ROOT = Path(contract.__file__).resolve().parent.parent
 
@@ -138,3 +139,50 @@ def catalog(artifacts: Path) -> Iterator[Catalog]:
     loaded = load_catalog(artifacts)
     yield loaded
     loaded.close()
+
+
+NUMBERS = ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
+
+
+def write_every_type(folder: Path, types: Sequence[str]) -> None:
+    """An ONNX artifact with an input and an output of each dtype, the same values; of two sizes, both free."""
+    import onnx
+    from onnx import helper
+
+    kinds = {"float32": "FLOAT", "float64": "DOUBLE", "bytes": "STRING"}
+    codes = [getattr(onnx.TensorProto, kinds.get(dtype, dtype.upper())) for dtype in types]
+    size = ["rows", "columns"]
+    ends = [
+        [helper.make_tensor_value_info(f"{dtype}_{end}", code, size) for dtype, code in zip(types, codes, strict=True)]
+        for end in ("in", "out")
+    ]
+    nodes = [helper.make_node("Identity", [f"{dtype}_in"], [f"{dtype}_out"]) for dtype in types]
+    graph = helper.make_graph(nodes, "every_type", *ends)
+    folder.mkdir(parents=True)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "model.onnx"
+    )
+    inputs, outputs = (
+        tuple(TensorSpec(f"{dtype}_{end}", dtype, (None, None), "NC") for dtype in types) for end in ("in", "out")
+    )
+    files = sha256_of_files(folder, [folder / "model.onnx"])
+    manifest = Manifest(
+        folder.parent.name, folder.name, None, inputs=inputs, outputs=outputs, image=None, labels=(), files=files
+    )
+    write_manifest(folder, manifest)
+
+
+@pytest.fixture(scope="session")
+def running_service(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """`python -m serve` over the walk's artifacts and over models of every datatype. Only ask it."""
+    folder = tmp_path_factory.mktemp("running")
+    shutil.copytree(artifacts, folder / "artifacts")
+    write_every_type(folder / "artifacts" / "every_type" / "onnx", [*NUMBERS, "bytes"])
+    write_every_type(folder / "artifacts" / "half" / "onnx", ["float16"])
+    with started(folder / "artifacts", folder / "output", SERVE_MAX_BYTES="2000000") as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def service_url(running_service: Service) -> str:
+    return f"http://127.0.0.1:{running_service.port}"

@@ -64,6 +64,7 @@ class Noted:
     """A runtime that notes the batches that it is asked in."""
 
     title = platform = "noted"
+    in_process = True
 
     def __init__(self) -> None:
         self.batches: list[int] = []

@@ -270,6 +270,7 @@ class Closable:
     """Counts how often it was closed."""
 
     title = platform = "counter"
+    in_process = True
     closed = 0
 
     def predict(self, inputs: Any) -> Any:

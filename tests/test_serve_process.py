@@ -1,123 +1,33 @@
 """`python -m serve` as a person starts it: what it prints, that it answers many at once, and how it ends."""
 
 import contextlib
-import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import contract
 from contract.dataset import Split
 from contract.manifest import MANIFEST, read_manifest, staged, write_manifest
-from serve.app import HEADERS
 from serve.banner import banner
 from serve.catalog import Catalog
-from serve.settings import Settings
+from serve.replies import DATA_HEADERS, DATA_TYPES, HEADERS
+from serve.settings import SettingError, Settings
+from tests.serving import ROOT, Answer, Service, ask_on, settings, started, wait_until
 
-ROOT = Path(contract.__file__).resolve().parent.parent
 MAX_BYTES = 1_000_000
-
-Answer = tuple[int, Mapping[str, str], bytes]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
-def settings(artifacts: Path, **more: str) -> Mapping[str, str]:
-    """The environment with these settings and no others."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SERVE_", "GUNICORN_"))}
-    return {**clean, "HOST": "127.0.0.1", "PORT": str(free_port()), "ARTIFACTS": str(artifacts), **more}
-
-
-@dataclass
-class Service:
-    """A running `python -m serve`."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    folder: Path
-    """Where its output goes."""
-
-    @property
-    def printed(self) -> str:
-        return (self.folder / "stdout").read_text()
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "stderr").read_text()
-
-    def descendants(self) -> dict[int, str]:
-        """The process id and name of every process that it started, and that these started."""
-        parents, names = {}, {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                before, _, after = stat.read_text().rpartition(")")
-                process = int(stat.parent.name)
-                names[process], parents[process] = before.partition("(")[2], int(after.split()[1])
-        found = {self.process.pid}
-        while more := {process for process, parent in parents.items() if parent in found} - found:
-            found |= more
-        return {process: names[process] for process in found - {self.process.pid}}
-
-    def ask(self, method: str, path: str, body: Any = None) -> Answer:
-        """One request on a connection of its own; a body that is an iterator is sent in chunks."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        with contextlib.closing(connection):
-            return ask_on(connection, method, path, body)
-
-
-def ask_on(connection: http.client.HTTPConnection, method: str, path: str, body: Any) -> Answer:
-    """One request on a connection that may have had others: status, headers, body."""
-    connection.request(method, path, body)
-    response = connection.getresponse()
-    return response.status, dict(response.getheaders()), response.read()
-
-
-@contextlib.contextmanager
-def started(artifacts: Path, folder: Path, **more: str) -> Iterator[Service]:
-    """Start the service, wait for its banner, and end it."""
-    environment = settings(artifacts, **more)
-    folder.mkdir()
-    with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serve"], cwd=ROOT, env=environment, stdout=stdout, stderr=stderr
-        )
-    service = Service(process, int(environment["PORT"]), folder)
-    try:
-        wait_until(lambda: "curl" in service.printed or process.poll() is not None)
-        assert process.poll() is None, service.log
-        yield service
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
 
 
 @pytest.fixture(scope="module")
@@ -231,8 +141,7 @@ def test_200_good_and_bad_requests_at_once_are_each_answered_right(
     def work(thread: int) -> list[tuple[int, Any]]:
         """25 requests on one connection, as a browser keeps it, in an order of its own."""
         order = np.random.default_rng(thread).permutation(len(calls))[:25].tolist()
-        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
-        with contextlib.closing(connection):
+        with contextlib.closing(service.connect()) as connection:
             return [(number, answer(ask_on(connection, *calls[number][:3]))) for number in order]
 
     with ThreadPoolExecutor(8) as pool:
@@ -245,7 +154,8 @@ def test_200_good_and_bad_requests_at_once_are_each_answered_right(
 
 def answer(response: Answer) -> tuple[int, Any]:
     status, headers, body = response
-    assert {name: headers.get(name) for name in HEADERS} == HEADERS
+    for name, value in (DATA_HEADERS if headers.get_content_type() in DATA_TYPES else HEADERS).items():
+        assert headers[name] == value
     return status, without_times(json.loads(body)) if headers["Content-Type"] == "application/json" else body
 
 
@@ -260,11 +170,16 @@ def same(got: Any, expected: Any) -> bool:
     return bool(got == expected)
 
 
-def test_a_body_in_chunks_is_read_and_is_limited_too(service: Service, test_split: Split) -> None:
+def test_a_body_in_chunks_is_read_and_is_limited_too(
+    service: Service, service_artifacts: Path, test_split: Split
+) -> None:
     path, body = "/v2/models/keras_cnn-onnx/infer", infer_body(test_split, 0, 2)
     status, _, whole = service.ask("POST", path, body)
     chunks = iter([body[:10], body[10:5000], body[5000:]])
     assert service.ask("POST", path, chunks)[::2] == (status, whole)
+    picture = (service_artifacts / "samples" / "0000.png").read_bytes()
+    at_once, in_chunks = (service.ask("POST", "/predict/keras_cnn-onnx", sent) for sent in (picture, iter([picture])))
+    assert same(answer(in_chunks), answer(at_once))
     padding = b" " * (MAX_BYTES - len(body))
     assert service.ask("POST", path, iter([body, padding]))[::2] == (status, whole)
     status, _, refused = service.ask("POST", path, iter([body, padding, b" "]))
@@ -375,10 +290,65 @@ def test_a_port_that_is_none_is_one_clear_line(small: Path, value: str) -> None:
     assert line.startswith(f"error: PORT={value[:40]} cannot be used: expected a whole number from 1 to 65535")
 
 
-@pytest.mark.parametrize("name", ["SERVE_THREADS", "SERVE_MAX_BYTES", "SERVE_MAX_PIXELS"])
-@pytest.mark.parametrize("value", ["0", "many"])
-def test_a_setting_that_is_no_number_in_range_is_one_clear_line(small: Path, name: str, value: str) -> None:
-    assert f"{name}={value} cannot be used: expected a whole number from 1 to " in refused(small, **{name: value})
+NUMBERS = {
+    "SERVE_THREADS": (1, 1024),
+    "SERVE_MAX_BYTES": (1, 2**40),
+    "SERVE_MAX_PIXELS": (1, 2**32),
+    "SERVE_WORKERS": (1, 256),
+    "SERVE_BATCHING": (0, 1),
+    "SERVE_MAX_BATCH": (1, 4096),
+    "SERVE_MAX_QUEUE": (1, 2**20),
+    "SERVE_BATCH_DELAY_US": (0, 10**6),
+    "SERVE_TIMEOUT": (1, 3600),
+    "SERVE_ACCESS_LOG": (0, 1),
+}
+
+
+def variables() -> dict[str, str]:
+    """The field of each setting -> its environment variable, as its docstring names it."""
+    source = (ROOT / "serve" / "settings.py").read_text()
+    return {
+        field.name: re.findall(rf'^    {field.name}: [^\n]*\n    """([A-Z_]+): ', source, re.MULTILINE)[0]
+        for field in fields(Settings)
+    }
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_setting_that_is_no_number_in_range_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    least, most = NUMBERS[name]
+    for value in (str(least - 1), str(most + 1), "many", "1.0", " 1", "٣", "9" * 5000):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(SettingError) as caught:
+            Settings.from_environment()
+        assert str(caught.value) == (
+            f"{name}={value[:40]} cannot be used: expected a whole number from {least} to {most}."
+        )
+    for value in (str(least), str(most), ""):
+        monkeypatch.setenv(name, value)
+        Settings.from_environment()
+
+
+def test_a_setting_that_cannot_be_used_is_one_clear_line(small: Path) -> None:
+    assert refused(small, SERVE_WORKERS="many").startswith("error: SERVE_WORKERS=many cannot be used: ")
+
+
+def test_a_state_folder_that_cannot_be_written_is_one_clear_line(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "state", Path("/proc/state")):
+        line = refused(small, SERVE_STATE=str(folder))
+        assert line.startswith(f"error: SERVE_STATE={folder} cannot be used: ")
+        assert line.endswith("Name a folder that can be written.")
+
+
+def test_every_setting_is_checked_here() -> None:
+    names = set(variables().values())
+    assert names == {"ARTIFACTS", "HOST", "PORT", "SERVE_STATE", *NUMBERS}
+
+
+def test_the_readmes_table_has_every_setting() -> None:
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `")]
+    first_cells = "".join(row.split("|")[1] for row in rows)
+    assert [name for name in variables().values() if f"`{name}`" not in first_cells] == []
 
 
 @pytest.mark.parametrize("content", ["nothing", "an empty folder", "a file", "half-written artifacts"])
@@ -419,9 +389,9 @@ def test_a_signal_ends_it_with_status_0_and_all_its_processes(
 def test_a_killed_worker_is_replaced_and_leaves_no_process(small: Path, tmp_path: Path, test_split: Split) -> None:
     with started(small, tmp_path / "output") as running:
         first = running.descendants()
-        (worker,) = (process for process, name in first.items() if "node" not in name.lower())
+        (worker,) = running.workers()
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: running.printed.count("curl -s --data-binary") == 2)
+        wait_until(lambda: bool(running.workers() - {worker}))
         status, _, body = running.ask("POST", "/v2/models/keras_cnn-tfjs/infer", infer_body(test_split, 0, 1))
         assert status == 200, body
         wait_until(lambda: not first.keys() & running.descendants().keys(), 15)

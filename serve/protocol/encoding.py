@@ -45,9 +45,15 @@ def compress(body: bytes, accepted: str) -> tuple[bytes, str | None]:
     """The body as the caller's Accept-Encoding likes it, and the encoding's name; None where it stays as it is."""
     if not accepted or len(body) < WORTH_IT:
         return body, None
-    names = {part.partition(";")[0].strip().lower() for part in accepted.split(",") if ";q=0" not in part}
+    names = _accepted(accepted)
     if "gzip" in names:
         return gzip.compress(body, 1, mtime=0), "gzip"
     if "deflate" in names:
         return zlib.compress(body, 1), "deflate"
     return body, None
+
+
+def _accepted(header: str) -> set[str]:
+    """The names in an Accept-Encoding header, without those that it refuses by `q=0`."""
+    parts = (part.replace(" ", "").lower().partition(";") for part in header.split(","))
+    return {name for name, _, quality in parts if quality not in ("q=0", "q=0.0", "q=0.00", "q=0.000")}

@@ -3,8 +3,10 @@
 JSON has no NaN and no infinity: in requests they are refused, in answers they are null. Raw tensors keep them.
 """
 
+import functools
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -15,13 +17,20 @@ from contract.errors import InputError
 from contract.manifest import Manifest, TensorSpec
 from serve.protocol import VERSION, InferRequest, Reply, tensors
 from serve.protocol.tensors import DATATYPES, show
-from serve.runtimes import Tensors
+from serve.runtimes import Tensors, numpy_dtype
 from serve.stats import Duration, ModelStats
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 UNSUPPORTED = ("classification", "shared_memory_region")
 """Parameters of extensions that the server's metadata does not list."""
 
+USUAL = frozenset({"inputs", "id", "model_name", "name", "datatype", "shape", "data"})
+"""The fields of a request that is read the fast way."""
+
+LAYOUTS, LAYOUT_BYTES = 256, 4096
+"""How many headers of binary requests are remembered, and how long one may be."""
+
+_layouts: dict[tuple[bytes, int, tuple[TensorSpec, ...], tuple[TensorSpec, ...]], "Layout"] = {}
 _parsers = threading.local()
 
 
@@ -32,14 +41,15 @@ def parse_infer(body: bytes, header_length: str | None, manifest: Manifest) -> I
     """
     if header_length is None:
         return _parse_fast(body, manifest) or _parse(body, memoryview(b""), manifest)
-    if not (header_length.isascii() and header_length.isdigit() and int(header_length) <= len(body)):
+    digits = header_length.isascii() and header_length.isdigit() and len(header_length) <= 20
+    if not digits or int(header_length) > len(body):
         raise InputError(
             f"{HEADER_LENGTH} is {show(header_length)}, expected a number from 0 to {len(body)}, the body's bytes."
         )
     length = int(header_length)
     if length == 0:
         return _parse_raw(memoryview(body), manifest)
-    return _parse(body[:length], memoryview(body)[length:], manifest)
+    return _parse_known(body[:length], memoryview(body)[length:], manifest)
 
 
 def _parse_fast(body: bytes, manifest: Manifest) -> InferRequest | None:
@@ -55,9 +65,11 @@ def _parse_fast(body: bytes, manifest: Manifest) -> InferRequest | None:
     try:
         document: Any = _parser().parse(body)
         tensor = document["inputs"][0]
-        fields = set(document) - {"inputs", "id", "model_name"} | set(tensor) - {"name", "datatype", "shape", "data"}
+        fields = [*document, *tensor]
         shape = tensor["shape"].as_list()
-        if fields or tensor["name"] != spec.name or tensor["datatype"] != "FP32" or len(document["inputs"]) != 1:
+        if not USUAL.issuperset(fields) or len(set(fields)) < len(fields):  # of two equal keys, the last counts
+            return None
+        if tensor["name"] != spec.name or tensor["datatype"] != "FP32" or len(document["inputs"]) != 1:
             return None
         identity = document.get("id")
         if not isinstance(identity, str | None):
@@ -69,6 +81,48 @@ def _parse_fast(body: bytes, manifest: Manifest) -> InferRequest | None:
     tensors.check_count(values.size, shape, spec)
     array = tensors.cast(values, np.dtype(np.float32), spec).reshape(shape)
     return InferRequest({spec.name: array}, _all_outputs(manifest, False), identity)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a header says that describes raw tensors and nothing else."""
+
+    tensors: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]
+    """Name, dtype, shape, and where the tensor begins in the bytes behind the header."""
+    outputs: tuple[tuple[str, bool], ...]
+    timeout: float | None
+
+
+def _parse_known(header: bytes, payload: memoryview, manifest: Manifest) -> InferRequest:
+    """What `_parse` does, with a memory: a client sends the same header with each request, and other bytes behind it.
+
+    Such a header was found right when it came first, and says nothing of the values: 4 us instead of 25.
+    """
+    known = header, len(payload), manifest.inputs, manifest.outputs
+    if layout := _layouts.get(known):
+        inputs = {name: np.ndarray(shape, dtype, payload, start) for name, dtype, shape, start in layout.tensors}
+        return InferRequest(inputs, layout.outputs, None, layout.timeout)
+    request = _parse(header, payload, manifest)
+    if len(header) <= LAYOUT_BYTES and request.id is None and _is_raw(request.inputs, payload):
+        if len(_layouts) >= LAYOUTS:
+            _layouts.clear()
+        _layouts[known] = _layout(request)
+    return request
+
+
+def _is_raw(inputs: Tensors, payload: memoryview) -> bool:
+    """Whether all inputs lie in the payload as they are, and every value is a good one."""
+    return sum(array.nbytes for array in inputs.values()) == len(payload) and all(
+        array.dtype.kind not in "bO" for array in inputs.values()
+    )
+
+
+def _layout(request: InferRequest) -> Layout:
+    described, start = [], 0
+    for name, array in request.inputs.items():
+        described.append((name, array.dtype, array.shape, start))
+        start += array.nbytes
+    return Layout(tuple(described), request.outputs, request.timeout)
 
 
 def _parser() -> simdjson.Parser:
@@ -97,7 +151,7 @@ def _parse_json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except ValueError as error:
-        text = body[:200].decode("utf-8", "replace")
+        text = body[:60].decode("utf-8", "replace")
         hint = " JSON has no NaN or Infinity: send them as raw tensor data." if _names_non_finite(body) else ""
         raise InputError(f"The request is not JSON ({error}).{hint} It begins with {show(text)}.") from None
 
@@ -158,7 +212,7 @@ def _parse_raw(payload: memoryview, manifest: Manifest) -> InferRequest:
     sizes = spec.shape[1:]
     if len(manifest.inputs) != 1 or None in sizes or spec.dtype == "bytes":
         raise InputError(f"{manifest.name} cannot be sent as bytes alone: that takes one input of a fixed shape.")
-    row = tensors.numpy_dtype(spec.dtype).itemsize * int(np.prod([size or 1 for size in sizes], dtype=np.int64))
+    row = numpy_dtype(spec.dtype).itemsize * int(np.prod([size or 1 for size in sizes], dtype=np.int64))
     if not len(payload) or len(payload) % row:
         raise InputError(f"The body has {len(payload)} bytes, expected a multiple of {row}: one row of {spec.name!r}.")
     shape = tensors.check_shape((len(payload) // row, *sizes), spec)
@@ -208,6 +262,8 @@ def _timeout(parameters: Mapping[str, Any]) -> float | None:
 
 def infer_reply(model: str, request: InferRequest, outputs: Tensors) -> Reply:
     """The answer: JSON, and behind it the raw bytes of the outputs that were asked for that way."""
+    if len(request.outputs) == 1 and request.id is None:
+        return _reply_of_one(model, *request.outputs[0], outputs)
     answers, payloads = [], []
     for name, binary in request.outputs:
         array = outputs[name]
@@ -227,6 +283,33 @@ def infer_reply(model: str, request: InferRequest, outputs: Tensors) -> Reply:
         return Reply(header)
     headers = {HEADER_LENGTH: str(len(header))}
     return Reply(b"".join((header, *payloads)), content_type="application/octet-stream", headers=headers)
+
+
+def _reply_of_one(model: str, name: str, binary: bool, outputs: Tensors) -> Reply:
+    """The same for the usual request: all but the numbers is known from the last answer of this shape (8 us less)."""
+    array = outputs[name]
+    datatype = tensors.datatype_of(array)
+    if not binary:
+        values = orjson.dumps(_json_values(array), option=orjson.OPT_SERIALIZE_NUMPY)
+        return Reply(b"".join((_head(model, name, datatype, array.shape), values, b"}]}")))
+    payload = tensors.to_bytes(array)
+    header = _binary_header(model, name, datatype, array.shape, len(payload))
+    headers = {HEADER_LENGTH: str(len(header))}
+    return Reply(header + payload, content_type="application/octet-stream", headers=headers)
+
+
+@functools.lru_cache(1024)
+def _head(model: str, name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    """A JSON answer of one output, up to its numbers."""
+    answer = {"name": name, "datatype": datatype, "shape": shape, "data": []}
+    return orjson.dumps({"model_name": model, "model_version": VERSION, "outputs": [answer]}).removesuffix(b"[]}]}")
+
+
+@functools.lru_cache(1024)
+def _binary_header(model: str, name: str, datatype: str, shape: tuple[int, ...], size: int) -> bytes:
+    """The JSON before the raw bytes of one output."""
+    answer = {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
+    return orjson.dumps({"model_name": model, "model_version": VERSION, "outputs": [answer]})
 
 
 def _json_values(array: tensors.Array) -> Any:

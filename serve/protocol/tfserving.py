@@ -77,7 +77,10 @@ def _columns(columns: Any, manifest: Manifest) -> Mapping[str, Any]:
 def _tensor(values: Any, spec: TensorSpec) -> tensors.Array:
     """Nested values -> the input. Their nesting is the shape: there is no other word of it."""
     if spec.dtype == "bytes":
-        values = _decode(values, spec)
+        try:
+            values = _decode(values, spec)
+        except RecursionError:
+            raise InputError(f"The data of {spec.name!r} is nested too deeply to be read.") from None
     shape: list[int] = []
     level = values
     while isinstance(level, list):

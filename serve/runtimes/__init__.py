@@ -4,11 +4,13 @@ A process pays for the formats that it loads and no others. Runtimes check nothi
 inputs' names, dtypes and shapes before. They may be called from several threads.
 """
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -86,8 +88,20 @@ def _warm_up(runtime: Runtime, manifest: Manifest) -> None:
 
 
 def warm_up_inputs(manifest: Manifest, batch: int = 1) -> dict[str, NDArray[Any]]:
-    """Zeros in the shape of the manifest's inputs; every free size is `batch`."""
+    """Zeros, or empty byte strings, in the shape of the manifest's inputs; every free size is `batch`."""
     return {
-        spec.name: np.zeros([batch if size is None else size for size in spec.shape], spec.dtype)
+        spec.name: np.full(
+            [batch if size is None else size for size in spec.shape],
+            b"" if spec.dtype == "bytes" else 0,
+            numpy_dtype(spec.dtype),
+        )
         for spec in manifest.inputs
     }
+
+
+@functools.cache  # NumPy's own look-up takes 1 us
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The NumPy dtype of a manifest's dtype; byte strings are kept as `bytes` objects."""
+    if name == "bytes":
+        return np.dtype(object)
+    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)

@@ -1,9 +1,13 @@
 """ONNX Runtime on the CPU."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime
 
+from contract.errors import InputError
 from contract.manifest import Manifest
 from serve.runtimes import Tensors
 
@@ -24,7 +28,23 @@ class OnnxRuntime:
         self._outputs = [spec.name for spec in manifest.outputs]
 
     def predict(self, inputs: Tensors) -> Tensors:
-        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+        outputs = self._session.run(self._outputs, dict(_with_texts(inputs, _as_text)))
+        return _with_texts(dict(zip(self._outputs, outputs, strict=True)), str.encode)
 
     def close(self) -> None:
         """Nothing is held outside this process's memory."""
+
+
+def _with_texts(tensors: Tensors, convert: Callable[[Any], Any]) -> Tensors:
+    """Byte strings converted one by one: ONNX Runtime wants and gives `str` where the wire has bytes."""
+    if all(array.dtype != object for array in tensors.values()):
+        return tensors
+    each = np.frompyfunc(convert, 1, 1)
+    return {name: each(array) if array.dtype == object else array for name, array in tensors.items()}
+
+
+def _as_text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise InputError(f"ONNX Runtime takes byte strings that are UTF-8 text, got {data[:40]!r}.") from None

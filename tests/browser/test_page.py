@@ -20,7 +20,7 @@ from contract import dataset
 from contract.dataset import Split
 from contract.image import image_to_batch
 from contract.manifest import ImageSpec
-from serve.app import HEADERS
+from serve.replies import HEADERS
 from tests.browser.conftest import ROOT, OpenPage, Row, Service, finished_rows, serving, wait_until
 
 GOLDEN = ROOT / "contract" / "golden"

@@ -1,0 +1,41 @@
+"""What is measured against is installed here: each opponent in a virtual environment of its own, and wrk by apt.
+
+The environments lie in `build/serving/`, or where SERVING_CACHE says, and are made once for each list of versions.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+OPPONENTS = Path(__file__).with_name("opponents")
+CACHE = Path(os.environ.get("SERVING_CACHE") or "build/serving").resolve()
+
+
+def python_of(name: str) -> Path:
+    """The interpreter of the opponent's environment, which is made where it is missing or its list has changed."""
+    wanted = (OPPONENTS / f"{name}.txt").read_text(encoding="utf-8")
+    folder = CACHE / name
+    python, installed = folder / "bin" / "python", folder / "installed.txt"
+    if not installed.exists() or installed.read_text(encoding="utf-8") != wanted:
+        print(f"Installing {name} in {folder}", flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        venv.create(folder, with_pip=True)
+        packages = [line for line in wanted.splitlines() if line and not line.startswith("#")]
+        pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+        subprocess.run([*pip, *packages], check=True, stdout=sys.stderr)
+        installed.write_text(wanted, encoding="utf-8")
+    return python
+
+
+def wrk() -> str:
+    """The load generator's path. Exits with a line that says how to get it."""
+    if shutil.which("wrk") is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        print("Installing wrk", flush=True)
+        subprocess.run(["apt-get", "install", "--yes", "--quiet", "wrk"], check=False, stdout=sys.stderr)
+    path = shutil.which("wrk")
+    if path is None:
+        sys.exit("error: wrk, the load generator, is not installed. On Debian and Ubuntu: sudo apt-get install wrk")
+    return path

@@ -1,0 +1,120 @@
+"""`python -m serve` as the tests start it, and ask it."""
+
+import contextlib
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+import contract
+
+ROOT = Path(contract.__file__).resolve().parent.parent
+
+Answer = tuple[int, Message, bytes]
+"""Status, headers, body."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def settings(artifacts: Path, **more: str) -> Mapping[str, str]:
+    """The environment with these settings and no others."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SERVE_", "GUNICORN_"))}
+    return {**clean, "HOST": "127.0.0.1", "PORT": str(free_port()), "ARTIFACTS": str(artifacts), **more}
+
+
+@dataclass
+class Service:
+    """A running `python -m serve`."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    folder: Path
+    """Where its output goes."""
+
+    @property
+    def printed(self) -> str:
+        return (self.folder / "stdout").read_text()
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "stderr").read_text()
+
+    def descendants(self) -> dict[int, str]:
+        """The process id and name of every process that it started, and that these started."""
+        parents, names = {}, {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                before, _, after = stat.read_text().rpartition(")")
+                process = int(stat.parent.name)
+                names[process], parents[process] = before.partition("(")[2], int(after.split()[1])
+        found = {self.process.pid}
+        while more := {process for process, parent in parents.items() if parent in found} - found:
+            found |= more
+        return {process: names[process] for process in found - {self.process.pid}}
+
+    def workers(self) -> set[int]:
+        """The process ids of the workers."""
+        return {process for process, name in self.descendants().items() if "node" not in name.lower()}
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """One request on a connection of its own; a body that is an iterator is sent in chunks."""
+        with contextlib.closing(self.connect()) as connection:
+            return ask_on(connection, method, path, body, headers)
+
+
+def ask_on(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: Any = None,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """One request on a connection that may have had others: status, headers, body."""
+    connection.request(method, path, body, dict(headers or {}))
+    response = connection.getresponse()
+    return response.status, response.headers, response.read()
+
+
+@contextlib.contextmanager
+def started(artifacts: Path, folder: Path, **more: str) -> Iterator[Service]:
+    """Start the service, wait for its banner, and end it."""
+    environment = settings(artifacts, **more)
+    folder.mkdir()
+    with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serve"], cwd=ROOT, env=environment, stdout=stdout, stderr=stderr
+        )
+    service = Service(process, int(environment["PORT"]), folder)
+    try:
+        wait_until(lambda: "curl" in service.printed or process.poll() is not None)
+        assert process.poll() is None, service.log
+        yield service
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise

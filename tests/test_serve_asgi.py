@@ -1,0 +1,557 @@
+"""The real service under gunicorn's asgi worker: the Flask application's answers, come what may."""
+
+import contextlib
+import gzip
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from contract.dataset import Split
+from serve.app import create_app
+from serve.catalog import load_catalog
+from serve.protocol.oip import HEADER_LENGTH
+from serve.replies import HEADERS
+from serve.settings import Settings
+from serve.stats import WRITE_SECONDS
+from tests.serving import Answer, Service, ask_on, started, wait_until
+
+MAX_BYTES = 1_000_000
+FORMATS = ("onnx", "tflite", "tfjs")
+INFER = "/v2/models/keras_cnn-onnx/infer"
+
+
+@pytest.fixture(scope="module")
+def light(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artifacts that load in an instant: two in the worker itself, one in a Node process, and a damaged one."""
+    folder = tmp_path_factory.mktemp("light") / "artifacts"
+    for format in FORMATS:
+        shutil.copytree(artifacts / "keras_cnn" / format, folder / "keras_cnn" / format)
+    shutil.copytree(artifacts / "torch_cnn" / "onnx", folder / "torch_cnn" / "onnx")
+    (folder / "torch_cnn" / "onnx" / "model.onnx").write_bytes(b"damaged")
+    shutil.copytree(artifacts / "samples", folder / "samples")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(light: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Two workers, with an access log."""
+    more = {"SERVE_WORKERS": "2", "SERVE_ACCESS_LOG": "1", "SERVE_MAX_BYTES": str(MAX_BYTES)}
+    with started(light, tmp_path_factory.mktemp("output") / "service", **more) as running:
+        wait_until(lambda: len(running.workers()) == 2)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def flask_client(light: Path) -> Iterator[FlaskClient]:
+    catalog = load_catalog(light)
+    yield create_app(catalog, Settings(artifacts=light, max_bytes=MAX_BYTES)).test_client()
+    catalog.close()
+
+
+@pytest.fixture(scope="module")
+def pixels(test_split: Split) -> Any:
+    return test_split.images[:4].astype(np.float32)
+
+
+def infer_json(pixels: Any, **fields: Any) -> bytes:
+    tensor = {"name": "pixels", "datatype": "FP32", "shape": list(pixels.shape), "data": pixels.ravel().tolist()}
+    return json.dumps({"inputs": [tensor], **fields}).encode()
+
+
+def infer_binary(pixels: Any) -> tuple[bytes, str]:
+    size = {"binary_data_size": pixels.nbytes}
+    tensor = {"name": "pixels", "datatype": "FP32", "shape": list(pixels.shape), "parameters": size}
+    header = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    return header + pixels.tobytes(), str(len(header))
+
+
+# The same answers as the Flask application's
+
+Request = tuple[str, str, bytes, Mapping[str, str]]
+
+
+@pytest.fixture(scope="module")
+def table(light: Path, pixels: Any) -> list[Request]:
+    """Good and bad requests to every route."""
+    plain, picture = infer_json(pixels), (light / "samples" / "0000.png").read_bytes()
+    binary, length = infer_binary(pixels)
+    form = b'--a\r\nContent-Disposition: form-data; name="image"; filename="x.png"\r\n\r\n' + picture + b"\r\n--a--\r\n"
+    multipart = {"Content-Type": "multipart/form-data; boundary=a"}
+    large = b"x" * (MAX_BYTES + 1)
+    no_headers: Mapping[str, str] = {}
+    gets = [
+        *("/", "/v2", "/v2/", "/v2/health/live", "/v2/health/ready", "/v2/health/ready/", "/v2/health/live?x=%ff"),
+        *("/v2/models/keras_cnn-onnx", "/v2/models/keras_cnn-tfjs/ready", "/v2/models/torch_cnn-onnx/ready"),
+        *("/v2/models/torch_cnn-onnx", "/v2/models/none", "/v2/models/keras_cnn-onnx/versions/2", "/nothing"),
+        *("/v2/models/keras_cnn-onnx/config", "/v2/models/none/stats", "/v2/models/torch_cnn-onnx/versions/1/config"),
+        *("/v1/models/keras_cnn-onnx", "/v1/models/keras_cnn-onnx/metadata", "/v1/models/torch_cnn-onnx"),
+        *("/v1/models/none", "/v1/models/keras_cnn-onnx:predict", "/openapi.json", "/samples/0000.png", "/samples/x"),
+        *("/artifacts/keras_cnn/onnx/manifest.json", "/artifacts/keras_cnn/onnx/../tflite/model.tflite"),
+        *("/v2//health/live", "/v2/models/%6beras_cnn-onnx", "/v2/models/%ff%00%0a%22", "/v2/models/짧은"),
+        *(INFER, "/predict/keras_cnn-onnx", "/compare", "/v2/repository/index", f"/{'x' * 3000}", "/favicon.ico"),
+    ]
+    posts: list[tuple[str, bytes, Mapping[str, str]]] = [
+        *((f"/v2/models/keras_cnn-{format}/infer", plain, no_headers) for format in FORMATS),
+        *((f"/v2/models/keras_cnn-{format}/versions/1/infer", binary, {HEADER_LENGTH: length}) for format in FORMATS),
+        (INFER, pixels.tobytes(), {HEADER_LENGTH: "0"}),
+        (INFER, pixels.tobytes(), {HEADER_LENGTH: "-1"}),
+        (INFER, gzip.compress(plain), {"Content-Encoding": "gzip"}),
+        (INFER, zlib.compress(plain), {"Content-Encoding": "deflate", "Accept-Encoding": "gzip"}),
+        (INFER, infer_json(pixels.repeat(20, 0)), {"Accept-Encoding": "gzip, deflate"}),
+        (INFER, infer_json(pixels.repeat(20, 0)), {"Accept-Encoding": "deflate;q=0.5, gzip;q=0"}),
+        (INFER, gzip.compress(b" " * (MAX_BYTES + 1)), {"Content-Encoding": "gzip"}),
+        (INFER, plain, {"Content-Encoding": "gzip"}),
+        (INFER, plain, {"Content-Encoding": "br"}),
+        (INFER, plain, {"X-Request-ID": "a-1"}),
+        (INFER, plain, {"X-Request-ID": "x" * 300}),
+        (INFER, b"{", {"X-Request-ID": "of an error"}),
+        (INFER, infer_json(pixels, id="짧은"), no_headers),
+        (INFER, infer_json(pixels, outputs=[{"name": "x"}]), no_headers),
+        *((INFER, body, no_headers) for body in (b"", b"{}", b"[" * 100_000, b"\xff", large)),
+        (f"{INFER}/", plain, no_headers),
+        ("/v2/models/none/infer", plain, no_headers),
+        ("/v2/models/keras_cnn-onnx/versions/2/infer", plain, no_headers),
+        *(("/v2/models/torch_cnn-onnx/infer", body, no_headers) for body in (plain, b"{")),
+        ("/v1/models/keras_cnn-onnx:predict", json.dumps({"instances": pixels.tolist()}).encode(), no_headers),
+        ("/v1/models/keras_cnn-tfjs:predict", json.dumps({"inputs": pixels.tolist()}).encode(), no_headers),
+        *((f"/v1/models/{name}-onnx:predict", b"{}", no_headers) for name in ("keras_cnn", "torch_cnn", "none")),
+        ("/predict/keras_cnn-onnx", picture, no_headers),
+        ("/predict/keras_cnn-tfjs", form, multipart),
+        ("/predict/keras_cnn-onnx", gzip.compress(picture), {"Content-Encoding": "gzip"}),
+        *(("/predict/keras_cnn-onnx", body, no_headers) for body in (b"", b"x", picture[:200], large)),
+        ("/predict/keras_cnn-onnx", form[:-10] + large, multipart),
+        *((f"/predict/{name}-onnx", picture, no_headers) for name in ("torch_cnn", "none")),
+        *(("/compare", body, {"X-Request-ID": "b"}) for body in (picture, b"x", large)),
+        *(("/v2/repository/index", body, no_headers) for body in (b"", b"{}", b'{"ready": true}', b"[]", large)),
+        ("/v2/health/live", b"", no_headers),
+        ("/nothing", large, no_headers),
+    ]
+    others = [
+        *(
+            ("HEAD", path)
+            for path in ("/v2/health/live", "/v2/health/ready", "/v2", INFER, "/nothing", "/samples/0000.png")
+        ),
+        *(("OPTIONS", path) for path in ("/v2/health/live", INFER, "/compare", "/v1/models/keras_cnn-onnx:predict")),
+        *((method, INFER) for method in ("PUT", "DELETE", "PATCH", "BREW")),
+        *((method, "/v2/health/live") for method in ("DELETE", "BREW")),
+    ]
+    return [
+        *(("GET", path, b"", no_headers) for path in gets),
+        *(("POST", *post) for post in posts),
+        *((method, path, b"", no_headers) for method, path in others),
+    ]
+
+
+IMPORTANT = [
+    *HEADERS,
+    *("Content-Type", "Content-Encoding", "Vary", "Allow", "Retry-After", "Location", "ETag", "Cache-Control"),
+    *("X-Request-ID", HEADER_LENGTH),
+]
+
+
+def comparable(status: int, headers: Any, body: bytes) -> Any:
+    """What two answers to the same request must have in common: all but times and the body's compressed bytes."""
+    if body and (coding := headers.get("Content-Encoding")):
+        body = gzip.decompress(body) if coding == "gzip" else zlib.decompress(body)
+    if headers.get("Content-Type") == "application/json" and body:
+        return status, important(headers), without_times(json.loads(body))
+    return status, important(headers), body
+
+
+def important(headers: Any) -> dict[str, Any]:
+    found = {name: headers.get(name) for name in IMPORTANT}
+    if found["Allow"]:
+        found["Allow"] = sorted(found["Allow"].split(", "))
+    if found["Location"]:
+        found["Location"] = "/" + found["Location"].split("/", 3)[-1]
+    return found
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_times(item) for key, item in value.items() if key != "ms"}
+    if isinstance(value, float):
+        return round(value, 6)
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def test_every_request_is_answered_as_the_flask_application_answers_it(
+    service: Service, flask_client: FlaskClient, table: list[Request]
+) -> None:
+    different = []
+    with contextlib.closing(service.connect()) as connection:
+        for method, path, body, headers in table:
+            sent = {"Host": "localhost", **headers}
+            got = comparable(*ask_on(connection, method, quoted(path), body or None, sent))
+            response = flask_client.open(path, method=method, data=body, headers=sent)
+            expected = comparable(response.status_code, response.headers, response.data)
+            if got != expected:
+                different.append(f"{method} {path[:80]} {dict(headers)} {body[:40]!r}:\n  {got}\n  {expected}")
+    assert not different, "\n".join(different)
+    assert len(table) > 100
+
+
+def quoted(path: str) -> str:
+    return "".join(
+        letter if letter.isascii() else "".join(f"%{byte:02x}" for byte in letter.encode()) for letter in path
+    )
+
+
+def test_the_table_asks_for_every_route(flask_client: FlaskClient, table: list[Request]) -> None:
+    adapter = flask_client.application.url_map.bind("localhost")
+    asked = set()
+    for method, path, _, _ in table:
+        with contextlib.suppress(Exception):
+            asked.add(adapter.match(path.partition("?")[0], method)[0])
+    routes = {rule.endpoint for rule in flask_client.application.url_map.iter_rules()}
+    assert routes - asked == {"api.prometheus"}  # its answer is counts: see below
+
+
+# Several workers
+
+
+def requests_of(service: Service, model: str, code: str = "200") -> float:
+    """How many requests the metrics tell of."""
+    text = service.ask("GET", "/metrics")[2].decode()
+    (family,) = (family for family in text_string_to_metric_families(text) if family.name == "rosetta_requests")
+    counts = [s.value for s in family.samples if s.labels == {"model": model, "code": code}]
+    return sum(counts)
+
+
+def stats_of(service: Service, model: str) -> Any:
+    (stats,) = json.loads(service.ask("GET", f"/v2/models/{model}/stats")[2])["model_stats"]
+    return stats
+
+
+def test_the_counts_of_both_workers_add_up(service: Service, pixels: Any) -> None:
+    time.sleep(5 * WRITE_SECONDS)  # by then, each worker knows what the other did before
+    before, before_rows = requests_of(service, "keras_cnn-tflite"), stats_of(service, "keras_cnn-tflite")
+    path, body = "/v2/models/keras_cnn-tflite/infer", infer_json(pixels)
+
+    def ask(number: int) -> int:
+        return service.ask("POST", path, body if number % 4 else b"{")[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(ask, range(80)))
+    assert (statuses.count(200), statuses.count(400)) == (60, 20)
+    wait_until(lambda: requests_of(service, "keras_cnn-tflite") == before + 60)
+    for _ in range(10):  # whoever is asked
+        wait_until(
+            lambda: stats_of(service, "keras_cnn-tflite")["inference_count"] == before_rows["inference_count"] + 240
+        )
+    now = stats_of(service, "keras_cnn-tflite")
+    assert now["inference_stats"]["fail"]["count"] >= before_rows["inference_stats"]["fail"]["count"] + 20
+    assert 1 <= now["execution_count"] - before_rows["execution_count"] <= 60
+
+
+def test_a_killed_worker_is_replaced_and_no_count_falls(service: Service, pixels: Any) -> None:
+    for _ in range(20):
+        assert service.ask("POST", INFER, infer_json(pixels))[0] == 200
+    before = requests_of(service, "keras_cnn-onnx")
+    workers = service.workers()
+    victim = min(workers)
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(service.workers() - {victim}) == 2)
+    assert requests_of(service, "keras_cnn-onnx") >= before
+    for _ in range(20):
+        assert service.ask("POST", INFER, infer_json(pixels))[0] == 200
+    wait_until(lambda: requests_of(service, "keras_cnn-onnx") >= before + 20)
+
+
+# Connections
+
+
+def raw_request(service: Service, sent: bytes, seconds: float = 10) -> bytes:
+    """Send bytes on a connection, and read until it is closed or nothing comes any more."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=seconds) as connection:
+        connection.sendall(sent)
+        got = b""
+        with contextlib.suppress(TimeoutError):
+            while data := connection.recv(65536):
+                got += data
+        return got
+
+
+def post_bytes(path: str, body: bytes, *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: a", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def test_pipelined_requests_are_answered_in_order(service: Service, pixels: Any) -> None:
+    requests = [post_bytes(INFER, infer_json(pixels[:1], id=str(n))) for n in range(20)]
+    requests[7] = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+    requests[11] = post_bytes(INFER, b"{")
+    requests.append(b"GET /v2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    answers = raw_request(service, b"".join(requests))
+    assert answers.count(b"HTTP/1.1 200 OK") == 20
+    assert answers.count(b"HTTP/1.1 400 ") == 1
+    ids = [int(part.partition(b'"')[0]) for part in answers.split(b'"id":"')[1:]]
+    assert ids == [n for n in range(20) if n not in (7, 11)]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        (INFER, b"{", 400),
+        (INFER, b"x" * (MAX_BYTES + 1), 413),
+        ("/compare", b"x" * (2 * MAX_BYTES), 413),
+        ("/predict/none", b"x" * (2 * MAX_BYTES), 404),
+        ("/nothing", b"x" * (2 * MAX_BYTES), 404),
+        ("/v2", b"x" * 100_000, 405),
+    ],
+)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_connection_is_good_after_an_error(
+    service: Service, pixels: Any, path: str, body: bytes, code: int, chunked: bool
+) -> None:
+    with contextlib.closing(service.connect()) as connection:
+        connection.connect()
+        ours = connection.sock
+        for _ in range(3):
+            sent: Any = iter([body[:10], body[10:]]) if chunked else body
+            status, _, answer = ask_on(connection, "POST", path, sent)
+            assert (status, json.loads(answer).keys()) == (code, {"error"})
+            assert ask_on(connection, "POST", INFER, infer_json(pixels))[0] == 200
+        assert connection.sock is ours
+
+
+@pytest.mark.parametrize("path", [INFER, "/predict/keras_cnn-onnx"])
+def test_slow_senders_block_nobody(service: Service, light: Path, pixels: Any, path: str) -> None:
+    beginnings = [
+        *[post_bytes(path, b"x" * 1000)[:-990]] * 25,
+        *[f"POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab".encode()] * 10,
+        *[b"POST /v2/models/ke"] * 10,
+    ]
+    with contextlib.ExitStack() as stack:
+        for beginning in beginnings:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=10))
+            connection.sendall(beginning)
+        picture, start = (light / "samples" / "0000.png").read_bytes(), time.monotonic()
+        for _ in range(10):
+            assert service.ask("POST", INFER, infer_json(pixels))[0] == 200
+            assert service.ask("POST", "/predict/keras_cnn-onnx", picture)[0] == 200
+            assert service.ask("GET", "/v2")[0] == 200
+        assert time.monotonic() - start < 10
+
+
+def test_a_large_body_does_not_hold_up_the_others(single: Service, pixels: Any) -> None:
+    """A megabyte of nested numbers takes a while to read; health checks are answered meanwhile."""
+    nested = json.dumps({"instances": np.zeros((250, 28, 28, 1)).tolist()}).encode()
+    assert 250_000 < len(nested) < 32_000_000
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(single.ask, "POST", "/v1/models/keras_cnn-onnx:predict", nested) for _ in range(6)]
+        assert single.ask("GET", "/v2/health/live")[0] == 200
+        assert single.ask("POST", INFER, infer_json(pixels))[0] == 200
+        for done in asked:
+            status, _, body = done.result()
+            assert (status, len(json.loads(body)["predictions"])) == (200, 250)
+
+
+def test_a_caller_that_hangs_up_in_the_middle_does_no_harm(service: Service, pixels: Any) -> None:
+    whole = post_bytes(INFER, infer_json(pixels))
+    for length in (10, 100, 500, len(whole) - 1, len(whole)):
+        for path in (INFER, "/compare"):
+            with socket.create_connection(("127.0.0.1", service.port)) as connection:
+                connection.sendall(whole.replace(INFER.encode(), path.encode())[:length])
+    assert service.ask("POST", INFER, infer_json(pixels))[0] == 200
+    assert "Traceback" not in service.log
+
+
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2", INFER, "/compare"])
+@pytest.mark.parametrize("sent", ["a-1", "x" * 200, 'of Mr. O\'Brien "7"'])
+def test_a_request_id_comes_back(service: Service, path: str, sent: str) -> None:
+    method = "POST" if path in (INFER, "/compare") else "GET"
+    assert service.ask(method, path, headers={"X-Request-ID": sent})[1]["X-Request-ID"] == sent
+
+
+@pytest.mark.parametrize("sent", ["x" * 201, "", "a\tb", "caf\xe9"])
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2"])
+def test_a_request_id_that_is_no_short_plain_text_does_not(service: Service, path: str, sent: str) -> None:
+    status, headers, _ = service.ask("GET", path, headers={"X-Request-ID": sent})
+    assert (status, headers["X-Request-ID"]) == (200, None)
+
+
+# The access log
+
+
+def logged(service: Service) -> list[Any]:
+    return [json.loads(line) for line in service.printed.splitlines() if line.startswith("{")]
+
+
+TRICKS = [
+    '/%22,"status":200,"x":"',
+    "/%0a{%22forged%22:true}",
+    "/\\%22%5c",
+    "/%5c%22,%22forged%22:1,%22",
+    "/%00%1b[31m%7f",
+    "/%ff%fe",
+    "/%e2%80%a8%f0%9f%98%80",
+    "/%(s)s%25(h)s{}",
+]
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_the_access_log_is_json_whatever_is_asked(service: Service, trick: str) -> None:
+    name = str(time.monotonic_ns())
+    sent = f'GET {trick} HTTP/1.1\r\nHost: a\r\nX-Request-ID: {name}\r\nUser-Agent: "\\\r\nConnection: close\r\n\r\n'
+    answer = raw_request(service, sent.encode())
+    status = int(answer.split()[1])
+    assert status in (400, 404)
+    if status == 404:
+        wait_until(lambda: any(line["request_id"] == name for line in logged(service)))
+        (line,) = (line for line in logged(service) if line["request_id"] == name)
+        assert (line["method"], line["status"], line["client"]) == ("GET", 404, "127.0.0.1")
+        assert line["path"].startswith("/")
+    assert not any("forged" in line for line in logged(service))
+
+
+def test_each_request_has_a_line_with_its_numbers(service: Service, pixels: Any) -> None:
+    _, _, body = service.ask("POST", INFER, infer_json(pixels), {"X-Request-ID": "this one"})
+    wait_until(lambda: any(line["request_id"] == "this one" for line in logged(service)))
+    (line,) = (line for line in logged(service) if line["request_id"] == "this one")
+    assert line.keys() == {"time", "client", "method", "path", "status", "bytes", "seconds", "request_id"}
+    assert (line["path"], line["status"], line["bytes"]) == (INFER, 200, len(body))
+    assert 0 < line["seconds"] < 10
+    assert line["time"].endswith("+00:00")
+
+
+# How it starts, fails and ends
+
+
+def test_it_is_not_ready_before_a_model_is_and_ready_afterwards(service: Service, light: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(light / "torch_cnn", damaged / "torch_cnn")
+    with started(damaged, tmp_path / "output") as running:
+        assert running.ask("GET", "/v2/health/live")[::2] == (200, b'{"live":true}')
+        assert running.ask("GET", "/v2/health/ready")[::2] == (503, b'{"ready":false}')
+    assert service.ask("GET", "/v2/health/ready")[::2] == (200, b'{"ready":true}')
+
+
+@pytest.fixture
+def single(light: Path, tmp_path: Path) -> Iterator[Service]:
+    """One worker."""
+    with started(light, tmp_path / "output") as running:
+        yield running
+
+
+def under_load(service: Service, bodies: Mapping[str, bytes], act: Callable[[], None]) -> dict[str, list[int]]:
+    """Ask for each path on four connections, act after half a second, go on for one more; the statuses by path."""
+    stop = threading.Event()
+
+    def ask(path: str) -> list[int]:
+        statuses = []
+        with contextlib.closing(service.connect()) as connection:
+            while not stop.is_set():
+                try:
+                    statuses.append(ask_on(connection, "POST", path, bodies[path])[0])
+                except (OSError, http.client.HTTPException):
+                    statuses.append(0)
+                    connection.close()
+        return statuses
+
+    with ThreadPoolExecutor(4 * len(bodies)) as pool:
+        asked = {path: [pool.submit(ask, path) for _ in range(4)] for path in bodies}
+        time.sleep(0.5)
+        act()
+        time.sleep(1)
+        stop.set()
+        return {path: [status for done in all_of for status in done.result()] for path, all_of in asked.items()}
+
+
+def test_a_node_process_killed_under_load_fails_only_its_own_requests(single: Service, pixels: Any) -> None:
+    def kill() -> None:
+        (node,) = (process for process, name in single.descendants().items() if "node" in name.lower())
+        os.kill(node, signal.SIGKILL)
+
+    tfjs, body = "/v2/models/keras_cnn-tfjs/infer", infer_json(pixels)
+    statuses = under_load(single, {tfjs: body, INFER: body}, kill)
+    assert set(statuses[INFER]) == {200}
+    assert set(statuses[tfjs]) <= {200, 503}
+    assert statuses[tfjs].count(503) <= 4
+    assert statuses[tfjs].count(200) > 4
+    assert single.ask("POST", tfjs, body)[0] == 200
+    assert "Traceback" not in single.log
+
+
+def test_sigterm_finishes_what_was_accepted(single: Service, pixels: Any) -> None:
+    """Requests that hang in Node when the signal comes are answered, and so is one whose body is still on its way."""
+    (node,) = (process for process, name in single.descendants().items() if "node" in name.lower())
+    tfjs, body = "/v2/models/keras_cnn-tfjs/infer", infer_json(pixels)
+    os.kill(node, signal.SIGSTOP)
+    with ThreadPoolExecutor(6) as pool:
+        asked = [pool.submit(single.ask, "POST", tfjs, body) for _ in range(5)]
+        whole = post_bytes(INFER, body)
+        with socket.create_connection(("127.0.0.1", single.port), timeout=20) as slow:
+            slow.sendall(whole[:-10])
+            time.sleep(0.5)
+            single.process.terminate()
+            time.sleep(1.5)
+            os.kill(node, signal.SIGCONT)
+            slow.sendall(whole[-10:])
+            assert slow.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        assert [done.result()[0] for done in asked] == [200] * 5
+    start = time.monotonic()
+    assert single.process.wait(20) == 0
+    assert time.monotonic() - start < 10
+    assert "Traceback" not in single.log
+
+
+def test_an_idle_connection_does_not_hold_up_the_end(single: Service) -> None:
+    with contextlib.closing(single.connect()) as connection:
+        assert ask_on(connection, "GET", "/v2")[0] == 200
+        start = time.monotonic()
+        single.process.terminate()
+        assert single.process.wait(20) == 0
+        assert time.monotonic() - start < 8
+
+
+def test_more_than_the_queue_holds_is_refused_and_the_rest_is_answered(
+    light: Path, tmp_path: Path, pixels: Any
+) -> None:
+    with started(light, tmp_path / "output", SERVE_MAX_QUEUE="8", SERVE_MAX_BATCH="4") as running:
+        (node,) = (process for process, name in running.descendants().items() if "node" in name.lower())
+        os.kill(node, signal.SIGSTOP)
+        tfjs, body = "/v2/models/keras_cnn-tfjs/infer", infer_json(pixels)
+        with ThreadPoolExecutor(12) as pool:
+            asked = [pool.submit(running.ask, "POST", tfjs, body) for _ in range(12)]
+            wait_until(lambda: sum(done.done() for done in asked) >= 9)  # one runs, two wait
+            assert running.ask("POST", INFER, body)[0] == 200
+            os.kill(node, signal.SIGCONT)
+            answers: list[Answer] = [done.result() for done in asked]
+        statuses = [status for status, _, _ in answers]
+        assert 9 <= statuses.count(503) <= 10
+        assert statuses.count(200) + statuses.count(503) == 12
+        assert {headers["Retry-After"] for status, headers, _ in answers if status == 503} == {"1"}
+        assert {json.loads(got)["error"][:24] for status, _, got in answers if status == 503} == {
+            "keras_cnn-tfjs is busy: "
+        }
+
+
+def test_a_request_that_takes_too_long_is_504(light: Path, tmp_path: Path, pixels: Any) -> None:
+    with started(light, tmp_path / "output", SERVE_TIMEOUT="1") as running:
+        (node,) = (process for process, name in running.descendants().items() if "node" in name.lower())
+        os.kill(node, signal.SIGSTOP)
+        tfjs, start = "/v2/models/keras_cnn-tfjs/infer", time.monotonic()
+        status, _, answer = running.ask("POST", tfjs, infer_json(pixels))
+        assert (status, "within 1 s" in json.loads(answer)["error"]) == (504, True)
+        assert 0.9 < time.monotonic() - start < 5
+        limited = infer_json(pixels, parameters={"timeout": 50_000})
+        status, _, answer = running.ask("POST", tfjs, limited)
+        assert (status, "within 0.05 s" in json.loads(answer)["error"]) == (504, True)
+        os.kill(node, signal.SIGCONT)
+        wait_until(lambda: running.ask("POST", tfjs, infer_json(pixels))[0] == 200)

@@ -1,0 +1,180 @@
+"""Counts are right, add up over worker processes, never fall, and are told as Prometheus and Triton tell them."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import contract
+from contract.parity_result import Status
+from serve.catalog import Catalog, ServedModel
+from serve.metrics import exposition
+from serve.protocol import oip
+from serve.stats import BOUNDS, FILES, ModelStats, Stats
+
+ROOT = Path(contract.__file__).resolve().parent.parent
+NAMES = ["a-onnx", 'odd"\\\nname']
+
+
+def worked(stats: ModelStats) -> None:
+    """Three calls of the runtime, four answers, two failures."""
+    stats.count_call(1, 0.5)
+    stats.count_call(16, 1.0)
+    stats.count_call(1, 0.25)
+    for seconds in (0.0004, 0.0005, 0.3, 99):
+        stats.count_answer(4, 0.125, seconds)
+    stats.count_failure(400, 0.002)
+    stats.count_failure(503, 0.002)
+
+
+def test_counts_are_those_of_what_happened() -> None:
+    stats = ModelStats()
+    worked(stats)
+    assert (stats.success.count, stats.fail.count, stats.rows) == (4, 2, 16)
+    assert (stats.queue.count, stats.queue.seconds) == (4, 0.5)
+    assert {rows: (call.count, call.seconds) for rows, call in stats.calls.items()} == {1: (2, 0.75), 16: (1, 1.0)}
+    assert stats.codes == {200: 4, 400: 1, 503: 1}
+    assert sum(stats.buckets) == 6
+    assert (stats.buckets[0], stats.buckets[-1]) == (2, 1)
+    assert stats.buckets[BOUNDS.index(0.0025)] == 2
+    assert stats.buckets[BOUNDS.index(0.5)] == 1
+
+
+def test_threads_lose_no_count() -> None:
+    stats = Stats(["a-onnx"])
+
+    def count(_: int) -> None:
+        for number in range(2000):
+            stats["a-onnx"].count_answer(1, 0, 0)
+            stats["a-onnx"].count_call(1 + number % 50, 0)
+            if number % 100 == 0:
+                stats.total()  # reading at the same time does no harm
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(count, range(8)))
+    total = stats.total()["a-onnx"]
+    assert (total.rows, total.success.count, sum(call.count for call in total.calls.values())) == (16_000,) * 3
+
+
+def test_the_total_is_a_copy() -> None:
+    stats = Stats(["a-onnx"])
+    worked(stats.total()["a-onnx"])
+    assert stats.total()["a-onnx"].rows == 0
+
+
+@pytest.mark.parametrize("folder", [None, "shared"])
+def test_several_workers_add_up_whoever_is_asked(tmp_path: Path, folder: str | None) -> None:
+    workers = [Stats(NAMES, None if folder is None else tmp_path) for _ in range(3)]
+    for number, worker in enumerate(workers):
+        for _ in range(number + 1):
+            worked(worker["a-onnx"])
+        worker.write()
+    expected = [4, 8, 12] if folder is None else [24, 24, 24]
+    assert [worker.total()["a-onnx"].success.count for worker in workers] == expected
+    assert all(not worker.total()[NAMES[1]].codes for worker in workers)
+    assert len(list(tmp_path.glob(FILES))) == (0 if folder is None else 3)
+
+
+def test_what_one_worker_has_told_is_not_forgotten_when_it_dies(tmp_path: Path) -> None:
+    script = f"""
+import os, pathlib
+from serve.stats import Stats
+stats = Stats(["a-onnx"], pathlib.Path({str(tmp_path)!r}))
+for _ in range(5):
+    stats["a-onnx"].count_answer(1, 0.0, 0.0)
+print(stats.total()["a-onnx"].success.count, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-9, "5\n"), done.stderr
+    survivor = Stats(["a-onnx"], tmp_path)
+    survivor["a-onnx"].count_answer(1, 0.0, 0.0)
+    assert survivor.total()["a-onnx"].success.count == 6
+
+
+def test_counts_are_written_only_when_they_changed(tmp_path: Path) -> None:
+    stats = Stats(["a-onnx"], tmp_path)
+    stats.write()
+    (file,) = tmp_path.glob(FILES)
+    before = file.stat().st_mtime_ns, file.stat().st_ino
+    stats.write()
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == before
+    worked(stats["a-onnx"])
+    stats.write()
+    assert json.loads(file.read_text())["a-onnx"]["rows"] == 16
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_folder_that_is_gone_is_a_warning_and_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stats = Stats(["a-onnx"], tmp_path / "gone")
+    worked(stats["a-onnx"])
+    assert stats.total()["a-onnx"].rows == 16
+    assert "The counts cannot be shared in" in caplog.text
+    assert "SERVE_STATE" in caplog.text
+
+
+def catalog() -> Catalog:
+    return Catalog([ServedModel(name, Path(), None, Status("failed", ""), None) for name in NAMES])
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """(name, sorted label values...) -> value."""
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_the_metrics_are_what_prometheus_reads() -> None:
+    stats = Stats(NAMES)
+    for name in NAMES:
+        worked(stats[name])
+    got = samples(exposition(catalog(), stats.total()).decode())
+    for name in NAMES:
+        assert got["rosetta_model_ready", name] == 0
+        assert got["rosetta_requests_total", "200", name] == 4
+        assert got["rosetta_requests_total", "503", name] == 1
+        assert got["rosetta_rows_total", name] == 16
+        assert got["rosetta_queue_seconds_total", name] == 0.5
+        assert got["rosetta_compute_seconds_total", name] == 1.75
+        assert got["rosetta_request_seconds_count", name] == 6
+        assert got["rosetta_request_seconds_sum", name] == pytest.approx(99.3049)
+        assert got["rosetta_batch_rows_count", name] == 3
+        assert got["rosetta_batch_rows_sum", name] == 18
+
+
+def test_the_buckets_of_a_histogram_only_rise_and_end_at_its_count() -> None:
+    stats = Stats(["a-onnx"])
+    worked(stats["a-onnx"])
+    families = {
+        family.name: family for family in text_string_to_metric_families(exposition(catalog(), stats.total()).decode())
+    }
+    for name, count in (("rosetta_request_seconds", 6), ("rosetta_batch_rows", 3)):
+        buckets = [sample for sample in families[name].samples if sample.name.endswith("_bucket")]
+        bounds = [float(sample.labels["le"]) for sample in buckets]
+        values = [sample.value for sample in buckets]
+        assert bounds == sorted(bounds)
+        assert values == sorted(values)
+        assert (bounds[-1], values[-1]) == (float("inf"), count)
+
+
+def test_the_statistics_extension_tells_the_same() -> None:
+    stats = ModelStats()
+    worked(stats)
+    answer = oip.model_stats("a-onnx", stats)
+    assert (answer["name"], answer["version"]) == ("a-onnx", "1")
+    assert (answer["inference_count"], answer["execution_count"]) == (16, 3)
+    assert answer["inference_stats"]["success"]["count"] == 4
+    assert answer["inference_stats"]["fail"] == {"count": 2, "ns": 4_000_000}
+    assert answer["inference_stats"]["queue"] == {"count": 4, "ns": 500_000_000}
+    assert answer["inference_stats"]["compute_infer"] == {"count": 3, "ns": 1_750_000_000}
+    assert [(batch["batch_size"], batch["compute_infer"]["count"]) for batch in answer["batch_stats"]] == [
+        (1, 2),
+        (16, 1),
+    ]
+    assert answer["last_inference"] > 1.7e12
