@@ -281,6 +281,7 @@ def test_a_picture_is_copied_and_pasted_by_keyboard(open_page: OpenPage, service
 
 
 def test_a_drawing_is_answered_when_the_pen_is_lifted(page: Page) -> None:
+    finished_rows(page, FIRST)  # its picture is shown: nothing moves the paper any more
     choose_tab(page, "Draw")
     paper = page.get_by_test_id("drawing").bounding_box()
     assert paper
