@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: run artifacts verify web serve test conformance lint bench readme help clean lock
+.PHONY: run artifacts verify web serve test conformance lint bench readme screenshots help clean lock
 
 run: ## Do it all: environment, data, training, exports, parity; then serve the page (PORT=8000, HOST=127.0.0.1, DATASET=fashion_mnist)
 	@./bootstrap port
@@ -122,13 +122,17 @@ bench: verify ## Print the seconds of each stage, training speed, parity, sizes 
 readme: verify ## Fill the README's tables with the figures that `make bench` prints
 	$(PY) -m compare.report $(A) --write README.md
 
+screenshots: verify web $(A)/samples/index.json ## Take pictures of the page: the README's, and more in artifacts/screenshots
+	@./bootstrap browser
+	$(PY) -m tests.browser.screenshots $(A)/screenshots --readme web/screenshot.png
+
 lock: pyproject.toml .venv/ready ## Resolve pyproject.toml anew into requirements.lock
 	$(PY) -m pip install --quiet --upgrade --target .venv/uv uv
 	.venv/uv/bin/uv pip compile pyproject.toml --extra test --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
 	  --generate-hashes --no-annotate --no-header --no-emit-package torch --no-emit-package rosetta-serve --quiet -o requirements.lock
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 clean: ## Remove artifacts and builds; the environment and the data stay (`git clean -fdX` takes these too)
 	rm -rf artifacts artifacts-* web/dist .mypy_cache .ruff_cache .pytest_cache

@@ -104,7 +104,12 @@ def answer(runtime: Runtime, manifest: Manifest, images: NDArray[Any], batch: in
     rows = [
         runtime.predict({name: images[start : start + batch]})[output]
         for start in tqdm(
-            range(0, len(images), batch), desc=f"{manifest.name}, batch {batch}", unit="call", leave=False, delay=1
+            range(0, len(images), batch),
+            desc=f"{manifest.name}, batch {batch}",
+            unit="call",
+            leave=False,
+            delay=1,
+            disable=None,
         )
     ]
     return np.concatenate(rows) if rows else np.empty((0, 0))

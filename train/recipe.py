@@ -65,7 +65,9 @@ class Progress:
 
     def epochs(self) -> Iterator[tuple[int, Callable[[], object]]]:
         """Yield each epoch's number and a function to call after each of its batches."""
-        with tqdm(total=self.recipe.steps(self.count), desc=self.title, unit="batch", dynamic_ncols=True) as bar:
+        with tqdm(
+            total=self.recipe.steps(self.count), desc=self.title, unit="batch", dynamic_ncols=True, disable=None
+        ) as bar:
             for epoch in range(self.recipe.epochs):
                 bar.set_postfix_str(f"epoch {epoch + 1}/{self.recipe.epochs}")
                 start = time.perf_counter()

@@ -49,6 +49,8 @@ class Shipped(nn.Module):
 def train(recipe: Recipe, learn: Split, test: Split, folder: Path) -> Trained:
     """Train, and write the net's `state_dict.pt` and the shipped program `model.pt2` into `folder`."""
     torch.manual_seed(recipe.seed)
+    # For batches this small a second thread gains little, and costs tenfold where another process wants its core.
+    torch.set_num_threads(1)
     net = ClassicCNN(learn.images.shape[1:], recipe.classes)
     count = len(learn.images)
     optimizer = torch.optim.Adam(net.parameters(), recipe.learning_rate, eps=1e-7)  # Keras's epsilon

@@ -1,4 +1,4 @@
-"""The real service in a process of its own, and its page in a real Chromium that nothing outside can be reached from."""
+"""The real service in a process of its own, and its page in a real Chromium that can reach nothing else."""
 
 import contextlib
 import http.client
@@ -205,7 +205,7 @@ def open_page(browser: Browser, problems: list[str]) -> Iterator[OpenPage]:
 
         def open_one(service: Service, prepare: Callable[[Page], object] = id, **options: Any) -> Page:
             context = contexts.enter_context(browser.new_context(**options))
-            context.expose_binding("reportProblem", lambda _, text: problems.append(text))
+            context.expose_binding("reportProblem", lambda _, text: problems.extend(filter(None, [text])))
             context.add_init_script(REPORT)
             page = context.new_page()
             watch(page, service, problems)
@@ -216,7 +216,7 @@ def open_page(browser: Browser, problems: list[str]) -> Iterator[OpenPage]:
 
         yield open_one
         for page in opened:
-            page.evaluate("0")  # what it reported before this has arrived now
+            hear_out(page)
     assert not problems, "\n".join(problems)
 
 
@@ -230,6 +230,11 @@ def watch(page: Page, service: Service, problems: list[str]) -> None:
     page.on("pageerror", lambda error: problems.append(f"uncaught: {error}"))
     page.on("crash", lambda _: problems.append("the page crashed"))
     page.on("request", on_request)
+
+
+def hear_out(page: Page) -> None:
+    """Return when all that the page has reported has arrived: reports keep their order, and this is an empty one."""
+    page.evaluate("new Promise((done) => setTimeout(() => reportProblem('').then(done)))")
 
 
 @pytest.fixture

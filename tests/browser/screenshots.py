@@ -1,0 +1,83 @@
+"""Pictures of the page, once every row has answered.
+
+python -m tests.browser.screenshots FOLDER                       of a service that is started, and stopped, here
+python -m tests.browser.screenshots http://127.0.0.1:8000 FOLDER     of one that runs
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import PIL.Image
+from playwright.sync_api import Browser, Page, ViewportSize
+
+from tests.browser.conftest import chromium, finished_rows, serving
+
+Theme = Literal["light", "dark"]
+
+SIZES = ((390, 844), (1280, 900), (1920, 1080))
+THEMES: tuple[Theme, ...] = ("light", "dark")
+README_SIZE = (1280, 900)
+README_BYTES = 200_000
+
+
+def main() -> None:
+    """The command line: where the page is, if it is anywhere, and the folder for the pictures."""
+    parser = argparse.ArgumentParser(prog="python -m tests.browser.screenshots")
+    parser.add_argument("url", nargs="?", help="a running service; without one, ARTIFACTS are served for the while")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="write the README's picture, too")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        url = options.url
+        if url is None:
+            log = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "log"
+            url = stack.enter_context(serving(Path(os.environ.get("ARTIFACTS") or "artifacts").resolve(), log)).url
+        browser = stack.enter_context(chromium())
+        for size in SIZES:
+            for theme in THEMES:
+                take(browser, url, size, theme, options.folder / f"{size[0]}-{theme}.png", whole_page=True)
+        if options.readme:
+            take(browser, url, README_SIZE, "light", options.readme, whole_page=False)
+            shrink(options.readme)
+
+
+def take(browser: Browser, url: str, size: tuple[int, int], theme: Theme, file: Path, whole_page: bool) -> None:
+    """Take one picture of the page at this width and height."""
+    viewport = ViewportSize(width=size[0], height=size[1])
+    with browser.new_context(viewport=viewport, color_scheme=theme, device_scale_factor=1) as context:
+        page = context.new_page()
+        page.goto(url)
+        show_every_answer(page)
+        page.screenshot(path=file, full_page=whole_page)
+    print(file)
+
+
+def shrink(file: Path) -> None:
+    """A palette of 256 colours is enough for the page, and a third of the bytes."""
+    with PIL.Image.open(file) as picture:
+        few = picture.convert("RGB").quantize(256, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
+    few.save(file, optimize=True)
+    if (size := file.stat().st_size) > README_BYTES:
+        sys.exit(f"error: {file} has {size} bytes, expected at most {README_BYTES}.")
+
+
+def show_every_answer(page: Page) -> None:
+    """Wait for all rows, for several pictures: the first one's times are cold. Raises RuntimeError if a row failed."""
+    rows = finished_rows(page, "test image 0")
+    for index in (1, 2, 7):
+        page.locator(f'[data-sample="{index:04}.png"]').click()
+        rows = finished_rows(page, f"test image {index}")
+    page.mouse.move(0, 0)
+    failed = {row.id: row.error for row in rows.values() if row.state != "done"}
+    if failed:
+        raise RuntimeError(f"These rows failed: {failed}")
+
+
+if __name__ == "__main__":
+    main()
