@@ -385,7 +385,7 @@ def test_a_full_disk_is_said_clearly_whoever_notices_it(artifacts_copy: Path, fa
     model = artifacts_copy / "keras_cnn"
     with (
         keeps_the_old_artifact(model / "onnx"),
-        pytest.raises(ArtifactError, match=r"^No disk space is left for .*/onnx \(.*\)\. Free some"),
+        pytest.raises(ArtifactError, match=r"^No disk space is left for .*/onnx\. Free some"),
     ):
         export_artifact(model / "keras", "onnx")
 
@@ -430,9 +430,7 @@ def test_a_full_disk_is_said_clearly_and_keeps_the_old_artifact(
     with keeps_the_old_artifact(folder):
         done = export(artifacts / model / parent, format, folder)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(
-        f"error: No disk space is left for {folder} (No space left on device)"
-    )
+    assert done.stderr.splitlines()[-1].startswith(f"error: No disk space is left for {folder}. Free some")
 
 
 def test_a_killed_export_keeps_the_old_artifact_and_the_next_one_succeeds(artifacts_copy: Path) -> None:
