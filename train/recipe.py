@@ -69,7 +69,10 @@ class Progress:
             total=self.recipe.steps(self.count), desc=self.title, unit="batch", dynamic_ncols=True, disable=None
         ) as bar:
             for epoch in range(self.recipe.epochs):
-                bar.set_postfix_str(f"epoch {epoch + 1}/{self.recipe.epochs}")
+                said = f"epoch {epoch + 1}/{self.recipe.epochs}"
+                bar.set_postfix_str(said)
+                if bar.disable:  # in a log a line an epoch is enough
+                    print(f"{self.title}: {said}", file=sys.stderr, flush=True)
                 start = time.perf_counter()
                 yield epoch, bar.update
                 self.seconds.append(round(time.perf_counter() - start, 2))
