@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: run artifacts verify web serve test conformance lint bench readme screenshots help clean lock
+.PHONY: run artifacts verify web serve test conformance lint bench bench-serve readme screenshots help clean lock
 
 run: ## Do it all: environment, data, training, exports, parity; then serve the page (PORT=8000, HOST=127.0.0.1, DATASET=fashion_mnist)
 	@./bootstrap port
@@ -116,6 +116,9 @@ lint: .venv/ready web/node_modules/.package-lock.json ## Check style and types: 
 	$(PY) -m mypy
 	npm --prefix web run check
 
+bench-serve: verify ## Measure the service against what one would use instead (SERVING="--only json --seconds 5 --rounds 3")
+	$(PY) -m compare.serving --artifacts $(A) $(SERVING)
+
 bench: verify ## Print the seconds of each stage, training speed, parity, sizes and latency
 	$(PY) -m compare.report $(A)
 
@@ -132,7 +135,7 @@ lock: pyproject.toml .venv/ready ## Resolve pyproject.toml anew into requirement
 	  --generate-hashes --no-annotate --no-header --no-emit-package torch --no-emit-package rosetta-serve --quiet -o requirements.lock
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 clean: ## Remove artifacts and builds; the environment and the data stay (`git clean -fdX` takes these too)
 	rm -rf artifacts artifacts-* web/dist .mypy_cache .ruff_cache .pytest_cache

@@ -21,8 +21,11 @@ from serve.catalog import ServedModel
 from serve.runtimes import Tensors
 from serve.stats import ModelStats
 
-INLINE_SECONDS = 0.001
-"""A call that is expected to take longer does not run in the event loop: health checks and other models wait there."""
+INLINE_SECONDS = 0.002
+"""A call that is expected to take longer does not run in the event loop: health checks and other models wait there.
+
+A thread costs a call 0.16 ms: of one of 1 ms that would be a sixth, of one of 2 ms it is a twelfth.
+"""
 
 
 @dataclass(frozen=True, slots=True)
