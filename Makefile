@@ -116,7 +116,7 @@ lint: .venv/ready web/node_modules/.package-lock.json ## Check style and types: 
 	$(PY) -m mypy
 	npm --prefix web run check
 
-bench-serve: verify ## Measure the service against what one would use instead (SERVING="--only json --seconds 5 --rounds 3")
+bench-serve: verify ## Measure the service against what one would use instead (SERVING="--only json --seconds 5 --rounds 5")
 	$(PY) -m compare.serving --artifacts $(A) $(SERVING)
 
 bench: verify ## Print the seconds of each stage, training speed, parity, sizes and latency

@@ -1,9 +1,11 @@
 """What the service costs on top of the models, against what one would use instead: requests/s, latency, memory, starts.
 
-    python -m compare.serving [--only json,binary] [--seconds 5] [--rounds 3]
+    python -m compare.serving [--only json,binary] [--seconds 5] [--rounds 5]
 
     environments.py     a virtual environment for each opponent, and wrk
     servers.py          start a server, wait until it answers, read its memory and CPU time, stop it
+    setting.py          what every measure is given
+    slow_model.py       a network of about 10 ms a picture, with random weights
     calls.py            the requests, and the check that a server's answers are the model's
     load.py             wrk: requests/s, p50, p99, errors
     result.py           rows, the table, the JSON file

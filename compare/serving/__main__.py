@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", type=_names, default=list(MEASURES), help=f"of {','.join(MEASURES)}")
     parser.add_argument("--seconds", type=float, default=5, help="of load, each time (5)")
-    parser.add_argument("--rounds", type=int, default=3, help="times that servers take turns (3)")
+    parser.add_argument("--rounds", type=int, default=5, help="times that servers take turns (5)")
     parser.add_argument("--artifacts", type=Path, default=Path(os.environ.get("ARTIFACTS") or "artifacts"))
     arguments = parser.parse_args()
     try:

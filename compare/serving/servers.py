@@ -42,7 +42,7 @@ class Server:
         return found
 
     def workers(self) -> list[int]:
-        """The processes that the first one started and that hold most memory: those that load models."""
+        """The processes that the first one started; itself, where it started none."""
         children = [process for process, parent in _parents().items() if parent == self.process.pid]
         return children or [self.process.pid]
 

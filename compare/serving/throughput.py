@@ -1,7 +1,8 @@
 """One picture a request over 8 connections: this service against what one would use instead.
 
 Both servers of a comparison run all the while and are loaded in turns, so that whatever else the machine does hits
-both. The ratio is the median over the rounds of one round's ratio.
+both. The ratio is the median over the rounds of one round's ratio. Each round connects anew: how 8 connections fall to
+two workers is chance (4 and 4, or 8 and 0), for every server alike, and moves a round's figures by half.
 """
 
 import contextlib

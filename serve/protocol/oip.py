@@ -96,7 +96,7 @@ class Layout:
 def _parse_known(header: bytes, payload: memoryview, manifest: Manifest) -> InferRequest:
     """What `_parse` does, with a memory: a client sends the same header with each request, and other bytes behind it.
 
-    Such a header was found right when it came first, and says nothing of the values: 4 us instead of 25.
+    Such a header was found right when it came first, and says nothing of the values.
     """
     known = header, len(payload), manifest.inputs, manifest.outputs
     if layout := _layouts.get(known):
@@ -286,7 +286,7 @@ def infer_reply(model: str, request: InferRequest, outputs: Tensors) -> Reply:
 
 
 def _reply_of_one(model: str, name: str, binary: bool, outputs: Tensors) -> Reply:
-    """The same for the usual request: all but the numbers is known from the last answer of this shape (8 us less)."""
+    """The same for the usual request: all but the numbers is known from the last answer of this shape."""
     array = outputs[name]
     datatype = tensors.datatype_of(array)
     if not binary:
