@@ -1,26 +1,44 @@
 """One line of JSON for each request. A caller's words are in it, so a JSON writer writes it, and no format string."""
 
 import json
+import logging
+import sys
+import urllib.parse
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from gunicorn.glogging import Logger
+_log = logging.getLogger("serve.access")
 
 
-class AccessLog(Logger):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's logger, with an access log of our own."""
+def open_access_log() -> None:
+    """Let the lines go to standard output."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    _log.propagate = False
 
-    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
-        if not self.access_log_enabled:
-            return
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "client": environ.get("REMOTE_ADDR"),
-            "method": environ.get("REQUEST_METHOD"),
-            "path": environ.get("PATH_INFO"),
-            "status": resp.status,
-            "bytes": resp.sent,
-            "seconds": request_time.seconds + request_time.microseconds / 1e6,
-            "request_id": dict(resp.headers).get("x-request-id"),
-        }
-        self.access_log.info("%s", json.dumps(line))
+
+def log_access(
+    scope: Mapping[str, Any],
+    method: str,
+    url: bytes,
+    status: int,
+    size: int,
+    seconds: float,
+    request_id: str | None,
+) -> None:
+    """Write a request's line: who sent it, what it asked for, and its answer's status, bytes and time."""
+    client = scope.get("client")
+    line = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "client": client and client[0],
+        "method": method,
+        "path": urllib.parse.unquote(url.partition(b"?")[0].decode("latin-1")),
+        "status": status,
+        "bytes": size,
+        "seconds": round(seconds, 6),
+        "request_id": request_id,
+    }
+    _log.info("%s", json.dumps(line))

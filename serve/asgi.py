@@ -1,4 +1,4 @@
-"""The fast front, under gunicorn's `asgi` worker: tensors never enter Flask, everything else does.
+"""The fast front, an ASGI application: tensors never enter Flask, everything else does.
 
 Reading a request, checking it and writing the answer cost more than a small model. So the calls that carry tensors,
 and the health checks, are answered here, on the event loop; the Flask application behind does the rest, in threads.
@@ -8,12 +8,14 @@ Both use the same protocol and the same data plane, and give the same answers.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, cast
 
 from a2wsgi import WSGIMiddleware
 
 from contract.errors import BodyIncomplete, RosettaError
+from serve.access_log import log_access
 from serve.app import app_over
 from serve.catalog import ServedModel
 from serve.dataplane import DataPlane
@@ -41,9 +43,13 @@ LARGE = 250_000
 """Bytes; a larger body is read in a thread: nested JSON may take seconds. A smaller one costs less than the thread."""
 
 NEEDED = {
-    name.encode(): name for name in ("accept-encoding", "content-encoding", oip.HEADER_LENGTH.lower(), "x-request-id")
+    name.encode(): name
+    for name in ("accept-encoding", "content-encoding", "content-length", oip.HEADER_LENGTH.lower(), "x-request-id")
 }
 """The request headers that are read here; text is made of no others."""
+
+Target = tuple[ServedModel, TensorCall]
+"""What a path that takes tensors stands for."""
 
 COMMON_HEADERS = [(name.lower().encode(), value.encode()) for name, value in DATA_HEADERS.items()]
 
@@ -58,11 +64,12 @@ class Front:
         # a2wsgi's types are narrower than what ASGI servers and Flask promise
         self._flask: Any = WSGIMiddleware(cast(Any, app_over(plane)), workers=FLASK_THREADS)
         self._limit = plane.settings.max_bytes
-        self._calls: dict[str, tuple[ServedModel, TensorCall]] = {}
+        self.logs_access = plane.settings.access_log
+        self.targets: dict[bytes, Target] = {}
         for name, model in plane.catalog.items():
             for version in ("", "/versions/1"):
-                self._calls[f"/v2/models/{name}{version}/infer"] = model, infer_call
-                self._calls[f"/v1/models/{name}{version}:predict"] = model, predict_call
+                self.targets[f"/v2/models/{name}{version}/infer".encode()] = model, infer_call
+                self.targets[f"/v1/models/{name}{version}:predict".encode()] = model, predict_call
         self._writer: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,10 +77,11 @@ class Front:
             if scope["type"] == "lifespan":
                 await self._lifespan(receive, send)
             return
-        path, method = scope["path"], scope["method"]
-        headers = {NEEDED[name]: value.decode("latin-1") for name, value in scope["headers"] if name in NEEDED}
-        if method == "POST" and (call := self._calls.get(path)) is not None:
-            reply = await self._answer(headers, receive, *call)
+        if self.logs_access:
+            send = _logged(scope, send)
+        path, method, headers = scope["path"], scope["method"], needed(scope["headers"])
+        if method == "POST" and (target := self.targets.get(path.encode())) is not None:
+            reply = await self._answer(headers, receive, *target)
         elif method == "GET" and path == "/v2/health/live":
             reply = json_reply({"live": True})
         elif method == "GET" and path == "/v2/health/ready":
@@ -96,10 +104,15 @@ class Front:
             else:
                 request, answer = await asyncio.to_thread(call, body, headers, model.described)
             return answer(await self.plane.infer(model, request, start))
-        except RosettaError as error:
+        except Exception as error:
+            return self.failed(model, error, start)
+
+    def failed(self, model: ServedModel, error: Exception, start: float) -> Reply:
+        """Count a request that came at `start` and failed; the answer to it."""
+        if isinstance(error, RosettaError):
             reply = error_reply(error)
-        except Exception:
-            log.exception("POST to %s failed", model.name)
+        else:
+            log.error("POST to %s failed", model.name, exc_info=error)
             reply = fault_reply()
         self.plane.count_failure(model, reply.code, start)
         return reply
@@ -162,20 +175,47 @@ class Front:
             self.plane.stats.write()
 
 
-async def _send(send: Send, reply: Reply, asked: Mapping[str, str]) -> None:
+def needed(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Of a request's headers, in lower case, those that are read here."""
+    return {NEEDED[name]: value.decode("latin-1") for name, value in headers if name in NEEDED}
+
+
+def wire(reply: Reply, asked: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
+    """The body as the caller likes it, and its headers: all but its length, and those that every answer has."""
     body, compression = encoding.compress(reply.body, asked.get("accept-encoding", ""))
-    headers = [
-        (b"content-type", reply.content_type.encode()),
-        (b"content-length", b"%d" % len(body)),
-        *COMMON_HEADERS,
-        *((name.lower().encode(), value.encode()) for name, value in reply.headers.items()),
-    ]
+    headers = {"content-type": reply.content_type, **reply.headers}
     if compression:
-        headers += [(b"content-encoding", compression.encode()), (b"vary", b"Accept-Encoding")]
+        headers |= {"content-encoding": compression, "vary": "Accept-Encoding"}
     if request_id := echoed(asked.get("x-request-id", "")):
-        headers.append((b"x-request-id", request_id.encode()))
+        headers["x-request-id"] = request_id
+    return body, headers
+
+
+async def _send(send: Send, reply: Reply, asked: Mapping[str, str]) -> None:
+    body, described = wire(reply, asked)
+    headers = [(name.lower().encode(), value.encode()) for name, value in described.items()]
+    headers += [(b"content-length", b"%d" % len(body)), *COMMON_HEADERS]
     await send({"type": "http.response.start", "status": reply.code, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _logged(scope: Scope, send: Send) -> Send:
+    """`send`, which also writes the line of the access log once the answer is sent."""
+    start, size = time.perf_counter(), 0
+    head: MutableMapping[str, Any] = {}
+
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        nonlocal head, size
+        if message["type"] == "http.response.start":
+            head = message
+        size += len(message.get("body", b""))
+        await send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            request_id = dict(head["headers"]).get(b"x-request-id", b"").decode("latin-1") or None
+            seconds = time.perf_counter() - start
+            log_access(scope, scope["method"], scope["raw_path"], head["status"], size, seconds, request_id)
+
+    return sending
 
 
 def create_front() -> Front:

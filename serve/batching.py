@@ -28,6 +28,10 @@ A thread costs a call 0.16 ms: of one of 1 ms that would be a sixth, of one of 2
 """
 
 
+Answered = tuple[Tensors, float, float]
+"""A request's outputs, its seconds in the queue, and those of the call that it was part of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a model's queue may hold, and how it is emptied."""
@@ -51,7 +55,7 @@ class Waiting:
         self,
         inputs: Tensors,
         deadline: float,
-        future: "asyncio.Future[tuple[Tensors, float, float]]",
+        future: asyncio.Future[Answered],
         has_free_sizes: bool = True,
     ) -> None:
         self.inputs = inputs
@@ -87,8 +91,8 @@ class Batcher:
         self._together = limits.enabled and all(spec.shape[:1] == (None,) for spec in specs)
         self._has_free_sizes = any(None in spec.shape[1:] for spec in model.described.inputs)
 
-    def submit(self, inputs: Tensors, deadline: float) -> "asyncio.Future[tuple[Tensors, float, float]]":
-        """Queue checked inputs; the future gives the outputs, the seconds in the queue and those of the call.
+    def submit(self, inputs: Tensors, deadline: float) -> asyncio.Future[Answered]:
+        """Queue checked inputs.
 
         Raises Overloaded when the queue is full.
         """

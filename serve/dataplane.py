@@ -1,7 +1,6 @@
 """What every front calls: tensors or a picture in, answers and times out."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
@@ -23,7 +22,7 @@ from contract.errors import (
 )
 from contract.image import image_to_batch
 from contract.manifest import ImageSpec
-from serve.batching import Batcher, Limits, failure
+from serve.batching import Answered, Batcher, Limits, failure
 from serve.catalog import Catalog, ServedModel, load_catalog
 from serve.protocol import InferRequest
 from serve.runtimes import Tensors, warm_up_inputs
@@ -115,16 +114,29 @@ class DataPlane:
 
         Raises ModelUnavailable, Overloaded, DeadlineExceeded, or RuntimeFailure when the runtime fails inside.
         """
+        return self.answered(model, request, start, await self.begin(model, request, start))
+
+    def begin(self, model: ServedModel, request: InferRequest, start: float) -> asyncio.Future[Answered]:
+        """Queue a checked request; the future gives what `answered` takes. Both fail as `infer` does."""
         batcher = self._batchers.get(model.name) or self._batcher(model)
         seconds = self._seconds(request)
         future = batcher.submit(request.inputs, start + seconds)
-        if batcher.is_free():
-            outputs, queued, _ = await future
-        else:
-            with self._deadline(model, seconds):
-                outputs, queued, _ = await asyncio.wait_for(future, start + seconds - self.clock())
+        if not batcher.is_free():
+            timer = asyncio.get_running_loop().call_later(
+                start + seconds - self.clock(), self._expire, future, model, seconds
+            )
+            future.add_done_callback(lambda _: timer.cancel())
+        return future
+
+    def answered(self, model: ServedModel, request: InferRequest, start: float, answered: Answered) -> Tensors:
+        """Count a request's answer; its outputs."""
+        outputs, queued, _ = answered
         self.stats[model.name].count_answer(request.rows, queued, self.clock() - start)
         return outputs
+
+    def _expire(self, future: asyncio.Future[Answered], model: ServedModel, seconds: float) -> None:
+        if not future.done():
+            future.set_exception(_too_slow(model, seconds))
 
     def infer_now(self, model: ServedModel, request: InferRequest, start: float) -> tuple[Tensors, Times]:
         """The same without an event loop: the call waits for a place in the pool. For threads, such as Flask's."""
@@ -137,16 +149,15 @@ class DataPlane:
             return runtime.predict(request.inputs), called - began, self.clock() - called
 
         future = self._own_pools.get(model.name, self._pool).submit(call)
-        with self._deadline(model, seconds):
-            try:
-                outputs, queued, computed = future.result(seconds)
-            except PoolTimeout:
-                future.cancel()  # nobody waits for it any more
-                raise
-            except RosettaError:
-                raise
-            except Exception as error:
-                raise failure(model.name, error) from error
+        try:
+            outputs, queued, computed = future.result(seconds)
+        except PoolTimeout as error:
+            future.cancel()  # nobody waits for it any more
+            raise _too_slow(model, seconds) from error
+        except RosettaError:
+            raise
+        except Exception as error:
+            raise failure(model.name, error) from error
         stats = self.stats[model.name]
         stats.count_call(request.rows, computed)
         stats.count_answer(request.rows, queued, self.clock() - start)
@@ -166,16 +177,6 @@ class DataPlane:
 
     def _seconds(self, request: InferRequest) -> float:
         return min(request.timeout or self.settings.timeout, self.settings.timeout)
-
-    @contextlib.contextmanager
-    def _deadline(self, model: ServedModel, seconds: float) -> Iterator[None]:
-        try:
-            yield
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"{model.name} did not answer within {seconds:g} s, the request's time limit. "
-                "Send fewer rows at once, or allow more with SERVE_TIMEOUT."
-            ) from error
 
     # --- Pictures
 
@@ -215,6 +216,13 @@ class DataPlane:
         request = InferRequest({spec.name: batch.astype(spec.dtype, copy=False)}, ((output, False),))
         outputs, times = self.infer_now(model, request, self.clock())
         return Prediction(model, outputs[output][0], replace(times, preprocess=preprocess))
+
+
+def _too_slow(model: ServedModel, seconds: float) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"{model.name} did not answer within {seconds:g} s, the request's time limit. "
+        "Send fewer rows at once, or allow more with SERVE_TIMEOUT."
+    )
 
 
 def measure(model: ServedModel, stats: ModelStats) -> None:

@@ -23,7 +23,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from contract.dataset import Split
 from serve.app import create_app
+from serve.asgi import LARGE
 from serve.catalog import load_catalog
+from serve.connection import MAX_CONNECTIONS
 from serve.protocol.oip import HEADER_LENGTH
 from serve.replies import HEADERS
 from serve.settings import Settings
@@ -147,8 +149,8 @@ def table(light: Path, pixels: Any) -> list[Request]:
             for path in ("/v2/health/live", "/v2/health/ready", "/v2", INFER, "/nothing", "/samples/0000.png")
         ),
         *(("OPTIONS", path) for path in ("/v2/health/live", INFER, "/compare", "/v1/models/keras_cnn-onnx:predict")),
-        *((method, INFER) for method in ("PUT", "DELETE", "PATCH", "BREW")),
-        *((method, "/v2/health/live") for method in ("DELETE", "BREW")),
+        *((method, INFER) for method in ("PUT", "DELETE", "PATCH", "MOVE")),
+        *((method, "/v2/health/live") for method in ("DELETE", "PURGE")),
     ]
     return [
         *(("GET", path, b"", no_headers) for path in gets),
@@ -328,6 +330,106 @@ def test_a_connection_is_good_after_an_error(
             assert (status, json.loads(answer).keys()) == (code, {"error"})
             assert ask_on(connection, "POST", INFER, infer_json(pixels))[0] == 200
         assert connection.sock is ours
+
+
+NOT_HTTP = [
+    (b"BREW /v2 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"hello\r\n\r\n", 400),
+    (b"\x16\x03\x01\x02\x00\x01", 400),
+    (b"GET /v2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    (b"POST /v2 HTTP/1.1\r\nHost: a\r\nContent-Length: -3\r\n\r\n", 400),
+    (b"POST /v2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400),
+    (b"POST /v2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    (b"GET /v2 HTTP/1.1\r\nHost: a\r\nA b: c\r\n\r\n", 400),
+    (b"GET /v2 HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n", 431),
+    (b"GET /v2 HTTP/1.1\r\na: " + b"b" * 1_000_000, 431),
+    (b"GET /" + b"b" * 1_000_000, 431),
+]
+
+
+@pytest.mark.parametrize(("sent", "code"), NOT_HTTP)
+@pytest.mark.parametrize("before", [b"", b"GET /v2 HTTP/1.1\r\nHost: a\r\n\r\n", b"of tensors"])
+def test_what_is_no_http_is_refused_and_ends_the_connection(
+    service: Service, pixels: Any, sent: bytes, code: int, before: bytes
+) -> None:
+    before = post_bytes(INFER, infer_json(pixels)) if before == b"of tensors" else before
+    answers = raw_request(service, before + sent + b"GET /v2 HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answers.count(b"HTTP/1.1 200 OK") == (1 if before else 0)
+    head, _, body = answers[answers.rindex(b"HTTP/1.1 ") :].partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % code)
+    assert b"connection: close" in head
+    assert json.loads(body).keys() == {"error"}
+    assert service.ask("POST", INFER, infer_json(pixels))[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/v2", INFER])
+def test_another_protocol_is_not_spoken_but_the_request_is_answered(service: Service, pixels: Any, path: str) -> None:
+    upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AA")
+    sent = post_bytes(path, infer_json(pixels), *upgrade)
+    answer = raw_request(service, sent + b"GET /v2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 " if path == INFER else b"HTTP/1.1 405 ")
+    assert answer.count(b"HTTP/1.1 200 OK") == (2 if path == INFER else 1)
+
+
+def test_the_end_of_the_body_may_be_asked_for(service: Service, pixels: Any) -> None:
+    body = infer_json(pixels)
+    head, _, _ = post_bytes(INFER, body, "Expect: 100-continue", "Connection: close").partition(b"\r\n\r\n")
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(head + b"\r\n\r\n")
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_that_comes_in_many_pieces_is_one(service: Service, pixels: Any) -> None:
+    body, length = infer_binary(pixels.repeat(19, 0))
+    assert 200_000 < len(body) < LARGE
+    whole = post_bytes(INFER, body, f"{HEADER_LENGTH}: {length}", "Connection: close")
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        for start in range(0, len(whole), 7000):
+            connection.sendall(whole[start : start + 7000])
+            time.sleep(0.002)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.fixture(scope="module")
+def impatient(light: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that gives a request one second."""
+    with started(light, tmp_path_factory.mktemp("impatient") / "service", SERVE_TIMEOUT="1") as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /v2 HT", post_bytes(INFER, b"x" * 1000)[:-990], post_bytes("/compare", b"x" * 1000)[:-990]]
+)
+def test_a_request_that_is_not_whole_in_time_is_408(impatient: Service, sent: bytes) -> None:
+    start = time.monotonic()
+    head, _, body = raw_request(impatient, sent, seconds=20).partition(b"\r\n\r\n")
+    assert 1 <= time.monotonic() - start < 10
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert "was not whole within 1 s" in json.loads(body)["error"]
+
+
+def test_one_who_does_not_read_is_let_go(impatient: Service, pixels: Any) -> None:
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as connection:
+        connection.sendall(b"GET /artifacts/keras_cnn/onnx/model.onnx HTTP/1.1\r\nHost: a\r\n\r\n" * 2000)
+        deadline = time.monotonic() + 30
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            while time.monotonic() < deadline:
+                connection.sendall(b"G")
+                time.sleep(0.1)
+    assert impatient.ask("POST", INFER, infer_json(pixels))[0] == 200
+    assert "Traceback" not in impatient.log
+
+
+def test_a_connection_too_many_is_told_to_come_again(single: Service, pixels: Any) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", single.port), timeout=20))
+        answer = raw_request(single, post_bytes(INFER, infer_json(pixels)))
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in answer.lower()
+    wait_until(lambda: single.ask("POST", INFER, infer_json(pixels))[0] == 200)
 
 
 @pytest.mark.parametrize("path", [INFER, "/predict/keras_cnn-onnx"])
