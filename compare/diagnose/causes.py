@@ -33,7 +33,7 @@ the rounding cannot be told from it.
 """
 FEW = 16
 """Arrays with fewer values than this say nothing of an artifact's precision."""
-LEFT = 1e-4
+LEFT = 1e-3
 """An experiment explains a difference when no larger share of a layer's largest value, and no tenth of it, is left."""
 NEXT = 3
 """How many layers from the place on are looked at for that."""
@@ -92,7 +92,7 @@ class Case:
             return Check(cause, False, f"{change}, the source is off by {left:.1e} at {label}", left)
         seen = f"{change}, the source is off by {left:.1e} instead of {before:.1e} at {label}"
         answers = pairs[-1].difference
-        if answers <= max(self.tolerance, FLOAT32.max_abs_diff):
+        if answers <= limit:
             return Check(cause, True, f"{seen}, and by {answers:.1e} in its answers", left, advice, answers)
         then = first_difference(pairs, self.artifact_trace, limit).source.label
         said = f"{seen}, but by {answers:.1e} in its answers: another fault follows at {then}"

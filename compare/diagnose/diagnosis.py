@@ -126,13 +126,15 @@ def _case(folder: Path, artifact: Manifest, source: Manifest, tracer: Tracer, im
     place = first_difference(pairs, there, TOLERANCES[kept])
     if not place.differs(TOLERANCES[kept]):
         place = first_difference(pairs, there, TOLERANCES["float32"])
+    start = pairs.index(place)
     return Case(
         source=tracer,
         images=images,
         pieces=pieces,
         source_trace=here,
         artifact_trace=there,
-        pairs=pairs,
+        # What differs before the place is no layer of both: it only looked like one.
+        pairs=(*(pair for pair in pairs[:start] if not pair.differs(TOLERANCES[kept])), *pairs[start:]),
         place=place,
         precision=kept,
     )
