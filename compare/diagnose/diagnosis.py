@@ -48,6 +48,8 @@ class Diagnosis:
     """Why parity fails; empty when it passes, and nothing is wrong."""
     batch: int
     """The batch size that was looked into: where parity fails, one at which it does."""
+    traced: int
+    """How many of the pictures the layers were compared on."""
     tolerance: float
     """Of a layer, as a share of its largest value."""
     pairs: tuple[Pair, ...]
@@ -81,6 +83,7 @@ def diagnose(folder: Path, artifact: Manifest, source: Manifest, split: dataset.
         images=len(images),
         reasons=tuple(reasons),
         batch=batch,
+        traced=len(case.images),
         tolerance=case.tolerance,
         pairs=case.pairs,
         place=case.place if reasons and checks[-1].cause != RUNTIME else None,

@@ -17,9 +17,9 @@ SCHEMA = 1
 
 def text(diagnosis: Diagnosis) -> str:
     """For the terminal."""
-    names = f"{diagnosis.artifact.name} beside {diagnosis.source.name}"
     lines = [
-        f"{names}: {diagnosis.images} pictures, layers compared at batch {diagnosis.batch}",
+        f"{diagnosis.artifact.name} beside its source {diagnosis.source.name}: answers on {diagnosis.images} pictures, "
+        f"layers on {diagnosis.traced} of them{', one at a time' if diagnosis.batch == 1 else ''}",
         "",
         *_table(diagnosis),
     ]
@@ -97,6 +97,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "reasons": list(diagnosis.reasons),
         "images": diagnosis.images,
         "batch": diagnosis.batch,
+        "traced": diagnosis.traced,
         "tolerance": diagnosis.tolerance,
         "place": _pair(diagnosis.place) if diagnosis.place else None,
         "cause": conclusion.cause if conclusion else None,
