@@ -10,6 +10,7 @@ TRAIN     ?=
 VERIFY    ?=
 URL       ?= http://$(HOST):$(PORT)
 MODEL     ?=
+FORMAT    ?=
 PYTHON    ?= python3
 
 PY     := .venv/bin/python
@@ -21,7 +22,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: run artifacts verify web serve test conformance lint bench bench-serve readme screenshots help clean lock
+.PHONY: run artifacts verify web serve test conformance diagnose lint bench bench-serve readme screenshots help clean lock
 
 run: ## Do it all: environment, data, training, exports, parity; then serve the page (PORT=8000, HOST=127.0.0.1, DATASET=fashion_mnist)
 	@./bootstrap port
@@ -109,6 +110,9 @@ test: .venv/ready web/node_modules/.package-lock.json web/dist/index.html lint #
 
 conformance: .venv/ready ## Test any server of the Open Inference Protocol v2 (URL=http://127.0.0.1:8000; MODEL= names one)
 	$(PY) -m pytest tests/conformance --confcutdir=tests/conformance --url=$(URL) $(if $(MODEL),--model=$(MODEL)) -rs $(PYTEST)
+
+diagnose: | .venv/ready ## Find where an artifact parts from its source, layer by layer, and why (MODEL=keras_cnn FORMAT=tflite)
+	@$(PY) -m compare.diagnose "$(MODEL)" "$(FORMAT)" --artifacts $(A) --dataset $(DATASET) $(DIAGNOSE)
 
 lint: .venv/ready web/node_modules/.package-lock.json ## Check style and types: ruff, strict mypy, tsc --strict
 	$(PY) -m ruff check .

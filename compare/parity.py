@@ -205,7 +205,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     failed = [result.artifact for result in results if not result.passed]
     if failed:
-        sys.exit(f"error: parity failed for {', '.join(failed)}: these are served as unverified.")
+        model, _, format = failed[0].partition("-")
+        sys.exit(
+            f"error: parity failed for {', '.join(failed)}: these are served as unverified. "
+            f"Where it goes wrong, and why: make diagnose DATASET={options.dataset} MODEL={model} FORMAT={format}"
+        )
 
 
 if __name__ == "__main__":

@@ -252,7 +252,8 @@ def test_two_softmaxes_fail_although_no_class_changes(plant: Plant, test_split: 
 
 
 def test_a_failed_parity_ends_the_command_with_exit_status_1(plant: Plant, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match=r"^error: parity failed for torch_cnn-keras: .*unverified\.$"):
+    hint = r"make diagnose DATASET=fashion_mnist MODEL=torch_cnn FORMAT=keras$"
+    with pytest.raises(SystemExit, match=rf"^error: parity failed for torch_cnn-keras: .*unverified\. .*{hint}"):
         parity.main([str(plant(without_scaling)), "--limit", "64"])
     assert "FAILED: the largest difference at batch 1 is" in capsys.readouterr().out
 

@@ -51,14 +51,24 @@ function readInputs(specs, payload) {
 
 function answer(model, header, payload) {
   const inputs = readInputs(header.inputs, payload);
-  const outputs = tf.tidy(() => model.predict(inputs));
-  const named = outputs instanceof tf.Tensor ? { [Object.keys(model.signature.outputs)[0]]: outputs } : outputs;
+  const named = tf.tidy(() => (header.nodes ? fetch(model, inputs, header.nodes) : predict(model, inputs)));
   const payloads = Object.values(named).map((tensor) => {
     const values = tensor.dataSync();
     return Buffer.from(values.buffer, values.byteOffset, values.byteLength);
   });
-  send({ outputs: Object.entries(named).map(([name, tensor]) => ({ name, shape: tensor.shape })) }, payloads);
-  tf.dispose([inputs, outputs]);
+  const specs = Object.entries(named).map(([name, { shape, dtype }]) => ({ name, shape, dtype }));
+  send({ outputs: specs }, payloads);
+  tf.dispose([inputs, named]);
+}
+
+function predict(model, inputs) {
+  const outputs = model.predict(inputs);
+  return outputs instanceof tf.Tensor ? { [Object.keys(model.signature.outputs)[0]]: outputs } : outputs;
+}
+
+function fetch(model, inputs, nodes) {
+  const values = [model.execute(inputs, nodes)].flat(); // a single one comes without its array
+  return Object.fromEntries(nodes.map((node, index) => [node, values[index]]));
 }
 
 function serve(model) {

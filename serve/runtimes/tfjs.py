@@ -13,6 +13,7 @@ import struct
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,12 +48,19 @@ class TFJSRuntime:
 
     def predict(self, inputs: Tensors) -> Tensors:
         """Raises RuntimeFailure when the child dies or hangs; the next call finds a new one."""
+        return self._ask(inputs, None)
+
+    def fetch(self, inputs: Tensors, nodes: Sequence[str]) -> Tensors:
+        """What these nodes of the graph give. Raises as `predict` does."""
+        return self._ask(inputs, nodes)
+
+    def _ask(self, inputs: Tensors, nodes: Sequence[str] | None) -> Tensors:
         with self._lock:
             if self._child.poll() is not None:
                 self._restart()
             try:
                 deadline = time.monotonic() + CALL_SECONDS
-                self._send(inputs, deadline)
+                self._send(inputs, nodes, deadline)
                 header, payload = self._receive(deadline)
             except (OSError, EOFError, TimeoutError) as error:
                 self._stop()
@@ -113,9 +121,9 @@ class TFJSRuntime:
             with contextlib.suppress(OSError):
                 _open(stream).close()
 
-    def _send(self, inputs: Tensors, deadline: float) -> None:
+    def _send(self, inputs: Tensors, nodes: Sequence[str] | None, deadline: float) -> None:
         tensors = [{"name": name, "dtype": value.dtype.name, "shape": value.shape} for name, value in inputs.items()]
-        header = json.dumps({"inputs": tensors}).encode()
+        header = json.dumps({"inputs": tensors, "nodes": nodes}).encode()
         self._write(memoryview(struct.pack("<I", len(header)) + header), deadline)
         for value in inputs.values():
             self._write(np.ascontiguousarray(value).data.cast("B"), deadline)
@@ -150,7 +158,7 @@ class TFJSRuntime:
         outputs: dict[str, NDArray[Any]] = {}
         start = 0
         for spec in specs:
-            shape, dtype = spec["shape"], np.dtype(self._dtypes[spec["name"]])
+            shape, dtype = spec["shape"], np.dtype(self._dtypes.get(spec["name"], spec["dtype"]))
             count = int(np.prod(shape, dtype=np.int64))
             outputs[spec["name"]] = np.frombuffer(payload, dtype, count, start).reshape(shape)
             start += count * dtype.itemsize
