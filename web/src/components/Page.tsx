@@ -23,6 +23,7 @@ export function Page({ comparison }: { comparison: Comparison }) {
   useEffect(() => {
     const ready = addArtifacts(comparison).catch((error: unknown) => setProblem(messageOf(error)));
     const chooseFirst = (first: Picture) => comparison.picture ?? choose(first);
+    if (new URLSearchParams(location.search).has('idle')) return;
     showFirst(ready, setSamples, chooseFirst).catch(() => {}); // there are still uploads, drawings and the camera
   }, [comparison]);
 
