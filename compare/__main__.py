@@ -13,6 +13,7 @@ page.py, plots.py, tables.py: the report for people
 """
 
 import argparse
+import contextlib
 import dataclasses
 import random
 import shutil
@@ -43,14 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check(options.target, constraints)
         old = read_report(options.baseline) if options.baseline else None
         report = _measured(options)
-        targets = [options.target] if options.target else list(TARGETS)
-        report = advised(report, targets, constraints)
+        report = advised(report, options.target, constraints)
     except RosettaError as error:
         sys.exit(f"error: {error}")
     folder = options.artifacts / "report"
     write_report(folder, report)
     write_page(report, folder)
-    print(_words(report))
+    print(_words(report.recommendations[:1] if options.target else report.recommendations))
     print(f"\nAll figures: {folder / PAGE}, {folder / REPORT}")
     if old:
         _say_what_changed(old, report, options.margin)
@@ -86,27 +86,23 @@ def _measured(options: argparse.Namespace) -> Report:
     return assemble(bench, bench.run())
 
 
-def advised(report: Report, targets: Sequence[str], constraints: Constraints) -> Report:
-    """The report with a recommendation for each target for which anything was measured.
+def advised(report: Report, target: str | None, constraints: Constraints) -> Report:
+    """The report with a recommendation for each target: first for the one asked for, under its constraints.
 
-    Raises ReportError when that is none of them.
+    Raises ReportError when nothing was measured for that one; others are left out then.
     """
-    given: list[Recommendation] = []
-    problems = []
-    for target in targets:
-        try:
-            given.append(recommend(report, target, constraints, len(given)))
-        except ReportError as error:
-            problems.append(error)
-    if problems and len(targets) == 1:
-        raise problems[0]
+    given = [recommend(report, target, constraints)] if target else []
+    for other in TARGETS:
+        if other != target:
+            with contextlib.suppress(ReportError):
+                given.append(recommend(report, other, Constraints(), len(given)))
     return dataclasses.replace(report, recommendations=tuple(given))
 
 
-def _words(report: Report) -> str:
+def _words(recommendations: Sequence[Recommendation]) -> str:
     """What is recommended, for a terminal."""
     parts = []
-    for advice in report.recommendations:
+    for advice in recommendations:
         lines = [sentence.text for sentence in advice.reasons]
         lines += [f"  not {name.removesuffix('@server')}: {sentence.text}" for name, sentence in advice.lost.items()]
         parts.append("\n".join(lines))

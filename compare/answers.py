@@ -73,16 +73,21 @@ def parity_figures(batches: tuple[BatchParity, ...], pictures: int) -> dict[str,
     """The five measures at each batch size, and the smallest agreement of them."""
     figures: dict[str, Measured] = {"agreement": min((_agreement(batch, pictures) for batch in batches), key=_value)}
     for batch in batches:
-        for name, unit in (("max_abs_diff", ""), ("mean_abs_diff", ""), ("min_cosine", ""), ("max_kl", "nat")):
-            figures[f"{name}@{batch.batch}"] = _finite(getattr(batch, name), unit, pictures)
+        measures = {
+            "max_abs_diff": batch.max_abs_diff,
+            "mean_abs_diff": batch.mean_abs_diff,
+            "cosine_distance": max(0.0, 1 - batch.min_cosine),  # below zero by rounding alone
+            "max_kl": batch.max_kl,
+        }
+        figures |= {f"{name}@{batch.batch}": _finite(value, pictures) for name, value in measures.items()}
         figures[f"agreement@{batch.batch}"] = _agreement(batch, pictures)
     return figures
 
 
-def _finite(value: float | None, unit: str, pictures: int) -> Measured:
+def _finite(value: float | None, pictures: int) -> Measured:
     if value is None:
         return Missing("The answers are no probabilities.")
-    return exact(value, unit, pictures) if np.isfinite(value) else Missing("It is infinite: see the verdict.")
+    return exact(value, "", pictures) if np.isfinite(value) else Missing("It is infinite: see the verdict.")
 
 
 def _agreement(batch: BatchParity, pictures: int) -> Figure:

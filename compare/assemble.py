@@ -19,10 +19,15 @@ from contract.errors import ParityError
 from contract.manifest import MANIFEST, sha256_of
 from contract.parity_result import read_status
 
-IMAGES = {"onnx": "serve-onnx", "tflite": "serve-tflite"}
+IMAGES = {
+    "keras": "serve-keras",
+    "savedmodel": "serve-keras",
+    "torch": "serve-torch",
+    "onnx": "serve-onnx",
+    "tflite": "serve-tflite",
+    "tfjs": "serve-tfjs",
+}
 """Family of formats -> the image that serves it."""
-
-FLIPS_SHOWN = 24
 
 
 def assemble(bench: Bench, done: Measurements) -> Report:
@@ -115,7 +120,7 @@ def _answered(found: Found, source: Found | None, bench: Bench, done: Measuremen
     flips = said.flips(theirs, mine, parity, split, labels)
     figures["accuracy_change"] = said.accuracy_change(theirs, mine, split)
     figures |= said.parity_figures(parity, len(split.images))
-    return parts | {"verdict": said.verdict(parity), "flips": tuple(flips[:FLIPS_SHOWN]), "flip_count": len(flips)}
+    return parts | {"verdict": said.verdict(parity), "flips": tuple(flips[: said.GALLERY]), "flip_count": len(flips)}
 
 
 # --- Rows
@@ -176,7 +181,7 @@ def _server_row(found: Found, artifact: Artifact, bench: Bench, done: Measuremen
     figures["service_memory"] = http.figure("B", lambda record: record["memory"])
     figures["installed"] = installed(family)
     figures["ship"] = _sum(artifact.figures["disk"], figures["installed"])
-    figures["image"] = image(IMAGES[family]) if family in IMAGES else Missing(f"No image is made for {family}.")
+    figures["image"] = image(f"rosetta-serve/{IMAGES[family]}")
     threads = bench.settings.threads
     backend = f"CPU, threads: {threads}" if family != "tfjs" else "wasm, SIMD, threads: 1"
     return Row(f"{found.name}@server", found.name, "server", alone.said("runtime"), backend, figures)

@@ -89,9 +89,10 @@ def shown(value: float, unit: str) -> str:
     if unit == "1/s":
         return f"{float(f'{value:.3g}'):,.0f} /s" if value >= 10 else f"{value:.3g} /s"
     if unit in SCALES:
+        value = float(f"{value:.3g}")  # first: 999.9 µs are 1.00 ms
         size, name = next((scale for scale in SCALES[unit] if abs(value) >= scale[0]), SCALES[unit][-1])
-        return f"{_digits(value / size)} {name}"
-    return f"{value:,.0f}" if value == int(value) else f"{value:.2g}"
+        return f"{value:.0f} B" if name == "B" else f"{_digits(value / size)} {name}"
+    return f"{value:,.0f}" if value == int(value) else f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.2g}"
 
 
 def _digits(value: float) -> str:

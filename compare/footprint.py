@@ -1,5 +1,6 @@
 """What an artifact costs besides time: bytes of its files, of its runtime's packages, of its image."""
 
+import functools
 import gzip
 import importlib.metadata
 import json
@@ -40,6 +41,7 @@ def file_figures(folder: Path, manifest: Manifest) -> dict[str, Measured]:
     return {name: exact(size, "B", len(contents)) for name, size in sizes.items()}
 
 
+@functools.cache  # TensorFlow has 20,000 files
 def installed(family: str) -> Measured:
     """Bytes of the runtime's packages with all that they require, as they lie here."""
     if family == "tfjs":
@@ -97,6 +99,7 @@ def _installed_node() -> Measured:
     return exact(sum(file.stat().st_size for file in files), "B", len(found) + 1)
 
 
+@functools.cache
 def image(name: str) -> Measured:
     """Bytes of a container image, as the engine counts them."""
     docker = shutil.which("docker")
@@ -109,7 +112,7 @@ def image(name: str) -> Measured:
         return Missing("The container engine did not answer within 20 s.")
     if done.returncode:
         return Missing(
-            f"There is no image {name} here: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+            f"The engine has no image {name}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
         )
     return exact(int(done.stdout), "B")
 

@@ -25,7 +25,7 @@ METRICS = {
     "agreement": Metric("same class as the source", HIGHER),
     "max_abs_diff": Metric("largest difference", NEITHER),
     "mean_abs_diff": Metric("mean difference", NEITHER),
-    "min_cosine": Metric("smallest cosine", NEITHER),
+    "cosine_distance": Metric("largest 1 - cosine", NEITHER),
     "max_kl": Metric("largest KL divergence", NEITHER),
     "disk": Metric("on disk"),
     "gzip": Metric("gzip"),

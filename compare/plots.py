@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from compare.figures import Figure, shown
 from compare.latency import BATCHES
@@ -148,6 +148,9 @@ def _units(unit: str) -> FuncFormatter:
 def _logarithmic(axes: Axes, unit: str, which: str = "x") -> None:
     getattr(axes, f"set_{which}scale")("log")
     axis = getattr(axes, f"{which}axis")
+    low, high = getattr(axes, f"get_{which}lim")()
+    # A scale of one power of ten would have a single label: such scales get more of them.
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,)))
     axis.set_major_formatter(_units(unit))
     axis.set_minor_formatter(NullFormatter())
 
@@ -269,10 +272,10 @@ def _front(report: Report, theme: Theme) -> Drawing:
                 axes.annotate(
                     artifact, (time.value, size.value), (0, 11), textcoords="offset points", ha="center", fontsize=8
                 )
+        axes.margins(0.22)
         _logarithmic(axes, "s")
         _logarithmic(axes, "B", "y")
-        axes.tick_params(axis="x", labelrotation=30)
-        axes.margins(0.22)
+        axes.tick_params(axis="x", labelrotation=45)
         axes.set_title(target.title)
         axes.set_xlabel("time of one picture")
     panels[0][0].set_ylabel("size")

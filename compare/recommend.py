@@ -257,22 +257,17 @@ class _Advice:
         return " and ".join(given) or "nothing of time, size or accuracy"
 
     def _nothing_fits(self, relax: Sequence[Relaxation]) -> list[Sentence]:
-        asked = {name: self._limit(name) for name in self._limits()}
-        listed = ", ".join(f"{{{name}}}" for name in asked)
-        sentences = [say(f"Nothing fits {listed}.", **asked)]
+        limits = {name: self._limit(name) for name in self._limits()}
+        listed = ", ".join(f"{{{name}}}" for name in limits)
+        sentences = [say(f"Nothing fits {listed}.", **limits)]
         alone = len({one.row for one in relax}) == len(relax)
         for number, one in enumerate(relax):
             needed = _Part(f"{one.needed:g}", f"/recommendations/{self.place}/relax/{number}/needed")
             verb = "Lower" if one.constraint == "min_agreement" else "Raise"
             ending = ", and {row} fits." if alone else ", for {row}: no single constraint is enough."
-            sentences.append(
-                say(
-                    f"{verb} {{limit}} to {{needed}}{ending}",
-                    limit=self._limit(one.constraint),
-                    needed=needed,
-                    row=one.row,
-                )
-            )
+            asked = _Part(f"{one.asked:g}", f"/recommendations/{self.place}/relax/{number}/asked")
+            text = f"{verb} {one.constraint.upper()} from {{asked}} to {{needed}}{ending}"
+            sentences.append(say(text, asked=asked, needed=needed, row=one.row))
         return sentences
 
     def _why_not(
