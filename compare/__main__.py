@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compare.assemble import assemble
-from compare.baseline import MARGIN, changes
+from compare.baseline import MARGIN, changes, reversals
 from compare.latency import BATCHES, THREADS
 from compare.measure import Bench
 from compare.page import PAGE, write_page
@@ -113,6 +113,11 @@ def _say_what_changed(old: Report, new: Report, margin: float) -> None:
     found = changes(old, new, margin)
     print(f"\nSince the baseline of {old.made}:")
     print("\n".join(map(str, found)) or "nothing changed beyond the noise.")
+    pairs, turned = reversals(old, new)
+    print(
+        f"Order: {pairs} pairs of rows differ beyond the noise in both reports, {len(turned)} of them changed places."
+    )
+    print("".join(f"  {pair}\n" for pair in turned), end="")
     worse = sum(change.fails for change in found)
     if worse:
         sys.exit(f"error: {worse} changes for the worse: other answers, or more than {margin:.0%} beyond the noise.")

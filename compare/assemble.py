@@ -169,7 +169,7 @@ def _of_batch(record: Record, batch: int) -> Mapping[str, Any]:
 def _server_row(found: Found, artifact: Artifact, bench: Bench, done: Measurements) -> Row:
     alone = Rounds("time", found.name, bench, done, found.problem)
     http = Rounds("http", found.name, bench, done, found.problem)
-    family, bare = found.folder.name.split("-")[0], bench.bare_memory
+    family = found.folder.name.split("-")[0]
     figures: dict[str, Measured] = {
         name: alone.figure("s", lambda record, name=name: record[name])  # type: ignore[misc]
         for name in ("import", "load", "first_call")
@@ -177,7 +177,7 @@ def _server_row(found: Found, artifact: Artifact, bench: Bench, done: Measuremen
     figures |= alone.latencies("") | http.latencies("http_")
     figures["http_overhead"] = _overhead(alone, http)
     figures["cold_start"] = http.figure("s", lambda record: record["cold_start"])
-    figures["memory"] = alone.figure("B", lambda record: record["memory"] - bare)
+    figures["memory"] = alone.figure("B", lambda record: record["memory"] - record["bare"])
     figures["service_memory"] = http.figure("B", lambda record: record["memory"])
     figures["installed"] = installed(family)
     figures["ship"] = _sum(artifact.figures["disk"], figures["installed"])

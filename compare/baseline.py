@@ -4,6 +4,7 @@ Answers changed when a picture changes its class, the accuracy moved, or a verdi
 no longer meets the old one; it fails the comparison when it also got worse by more than the margin.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,6 +35,30 @@ def changes(old: Report, new: Report, margin: float = MARGIN) -> list[Change]:
     """Everything that changed beyond the noise, what fails first."""
     found = [*_settings(old, new), *_artifacts(old, new), *_figures(old, new, margin)]
     return sorted(found, key=lambda change: not change.fails)
+
+
+RANKED = ("p50@1", "http_p50@1", "throughput@64", "cold_start", "memory", "first_answer", "download")
+"""What rows are put in order by."""
+
+
+def reversals(old: Report, new: Report) -> tuple[int, list[str]]:
+    """How many pairs of rows differ beyond the noise in both reports, and which of them changed places."""
+    pairs, turned = 0, []
+    for name in RANKED:
+        known = sorted(_row_figures(old, new, name), key=lambda found: found[0])
+        for (one, a, c), (other, b, d) in itertools.combinations(known, 2):
+            if a.differs_from(b) and c.differs_from(d):
+                pairs += 1
+                if (a.value < b.value) != (c.value < d.value):
+                    turned.append(f"{one} and {other}: {title(name)}")
+    return pairs, turned
+
+
+def _row_figures(old: Report, new: Report, name: str) -> Iterator[tuple[str, Figure, Figure]]:
+    for row in old.rows.keys() & new.rows.keys():
+        before, after = old.rows[row].figures.get(name), new.rows[row].figures.get(name)
+        if isinstance(before, Figure) and isinstance(after, Figure):
+            yield row, before, after
 
 
 def _settings(old: Report, new: Report) -> Iterator[Change]:

@@ -102,7 +102,6 @@ class Bench:
         self.data, self.limit = data, limit
         self.split = dataset.load(data, "test", limit)
         self.split_labels = dataset.get(data).labels
-        self.bare_memory = bare_interpreter()
         self.settings = settings
         self.machine: Machine = this_machine()
         self.store = Store(artifacts / "report" / "measured")
@@ -205,8 +204,7 @@ class Bench:
             output = run_child(
                 "compare.latency", str(found.folder), "--seconds", str(seconds), "--threads", str(threads)
             )
-            record: Record = json.loads(output.splitlines()[-1])
-            return record
+            return {**json.loads(output.splitlines()[-1]), "bare": bare_interpreter()}
 
         return self._task("time", found, f"{found.name}-{round}", measure, seconds=seconds, threads=threads)
 

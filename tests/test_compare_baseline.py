@@ -10,7 +10,7 @@ import pytest
 
 from compare.__main__ import main
 from compare.answers import pack_classes, unpack_classes
-from compare.baseline import Change, changes
+from compare.baseline import Change, changes, reversals
 from compare.figures import Measured, Missing, exact, share
 from compare.report import REPORT, Report, ReportError, read_report, write_report
 from tests.reports import MACHINE, report_of, row, timed
@@ -137,6 +137,24 @@ def test_what_fails_comes_first() -> None:
     found = changes(report(), replace(report(ms=2), machine=replace(MACHINE, versions={})))
     assert [change.fails for change in found] == sorted((change.fails for change in found), reverse=True)
     assert str(Change("a", "b", True)).startswith("WORSE")
+
+
+# The order of rows
+
+
+def test_rows_that_change_places_beyond_the_noise_are_named() -> None:
+    old = report_of(row("m-onnx", ms=1, mb=1), row("m-tflite", ms=2, mb=2))
+    new = report_of(row("m-onnx", ms=2, mb=1), row("m-tflite", ms=1, mb=2))
+    pairs, turned = reversals(old, new)
+    assert pairs == 3, "the time alone, the time over HTTP, and the download, which did not change"
+    assert turned == [f"m-onnx@server and m-tflite@server: median{words} of 1 picture" for words in ("", " over HTTP")]
+
+
+def test_rows_that_change_places_within_the_noise_are_not() -> None:
+    old = report_of(row("m-onnx", ms=1, mb=1), row("m-tflite", ms=2, mb=1))
+    new = report_of(row("m-onnx", ms=2, mb=1, spread=0.6), row("m-tflite", ms=1, mb=1, spread=0.6))
+    assert reversals(old, new) == (0, [])
+    assert reversals(old, old) == (2, [])
 
 
 # Reports on disk
