@@ -33,9 +33,9 @@ CHILD_SECONDS = 300
 
 RUNTIME_CODE = [*(ROOT / "serve" / "runtimes").glob("*.*py"), *(ROOT / "serve" / "runtimes").glob("*.mjs")]
 CODE = {
-    "answers": [*RUNTIME_CODE, ROOT / "compare" / "parity.py", ROOT / "compare" / "answers.py"],
+    "answers": [*RUNTIME_CODE, *(ROOT / "compare" / name for name in ("parity.py", "answers.py"))],
     "time": [*RUNTIME_CODE, ROOT / "compare" / "latency.py"],
-    "http": [*(ROOT / "serve").rglob("*.py"), ROOT / "compare" / "latency.py", ROOT / "compare" / "http_calls.py"],
+    "http": [*(ROOT / "serve").rglob("*.py"), *(ROOT / "compare" / name for name in ("latency.py", "http_calls.py"))],
     "browser": [ROOT / "web" / "dist" / "index.html", ROOT / "compare" / "browser.py"],
     "fault": [*(ROOT / "train").glob("*.py"), ROOT / "compare" / "training.py"],
 }
@@ -105,7 +105,7 @@ class Bench:
         self.settings = settings
         self.machine: Machine = this_machine()
         self.store = Store(artifacts / "report" / "measured")
-        self._code = {kind: digest(files) for kind, files in CODE.items()}
+        self._code = {kind: digest([*files, Path(__file__).resolve()]) for kind, files in CODE.items()}
         self._sessions = contextlib.ExitStack()
         self._session: Session | str | None = None
 

@@ -1,12 +1,12 @@
 """The report as one page: `report.html` needs no network, no script and no other file."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from compare.figures import Figure, Measured, Missing, shown
+from compare.figures import Measured, Missing, shown
 from compare.latency import BATCHES
 from compare.metrics import title
 from compare.plots import draw_all
@@ -70,18 +70,10 @@ def place(figure: Measured) -> str:
 def gaps(report: Report) -> Iterator[tuple[str, str]]:
     """What was not measured, with its reason: figures of the same reason together."""
     reasons: dict[str, dict[str, None]] = {}
-    for name, figure, measured in _figures(report):
+    for name, figure, measured in report.measured():
         if isinstance(measured, Missing):
-            reasons.setdefault(measured.missing, {})[f"{name}: {title(figure)}" if name else figure] = None
+            reasons.setdefault(measured.missing, {})[f"{name}: {title(figure)}"] = None
     for reason, named in reasons.items():
         listed = list(named)
         more = f", and {len(listed) - GAPS_SHOWN} more" if len(listed) > GAPS_SHOWN else ""
         yield ", ".join(listed[:GAPS_SHOWN]) + more, reason
-
-
-def _figures(report: Report) -> Iterator[tuple[str, str, Figure | Missing]]:
-    groups: tuple[Mapping[str, object], ...] = (report.artifacts, report.rows)
-    for group in groups:
-        for name, one in group.items():
-            for figure, measured in one.figures.items():  # type: ignore[attr-defined]
-                yield name, figure, measured

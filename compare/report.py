@@ -2,7 +2,7 @@
 
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -201,7 +201,12 @@ class Report:
     def figure(self, row: str, name: str) -> Measured:
         """A row's figure, or its artifact's."""
         of_row, of_artifact = self.rows[row].figures, self.artifacts[self.rows[row].artifact].figures
-        return of_row.get(name) or of_artifact.get(name) or Missing("it is not measured for such a row")
+        return of_row.get(name) or of_artifact.get(name) or Missing("It is not measured for such a row.")
+
+    def measured(self) -> Iterator[tuple[str, str, Measured]]:
+        """Every figure of every artifact and row, with both names."""
+        both: tuple[Artifact | Row, ...] = (*self.artifacts.values(), *self.rows.values())
+        yield from ((one.name, name, found) for one in both for name, found in one.figures.items())
 
     def pointer(self, row: str, name: str) -> str:
         """Where `figure` finds it, as a JSON pointer."""

@@ -14,7 +14,7 @@ import pytest
 from compare import browser, measure, page
 from compare.__main__ import main
 from compare.answers import png, read_answers
-from compare.figures import Figure, Measured, Missing
+from compare.figures import Figure, Missing
 from compare.latency import BATCHES, latency
 from compare.page import PAGE
 from compare.parity import FLOAT32
@@ -47,7 +47,7 @@ def small(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
     """WebGPU without a graphics processor takes seconds a call."""
     for family, runtimes in WASM.items():
-        monkeypatch.setitem(browser.RUNTIMES, family, runtimes)  # type: ignore[arg-type]
+        monkeypatch.setitem(browser.RUNTIMES, family, runtimes)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def measured(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = shutil.copytree(small, tmp_path_factory.mktemp("measured") / "artifacts")
     with pytest.MonkeyPatch.context() as patch:
         for family, runtimes in WASM.items():
-            patch.setitem(browser.RUNTIMES, family, runtimes)  # type: ignore[arg-type]
+            patch.setitem(browser.RUNTIMES, family, runtimes)
         main([str(folder), *QUICK])
     yield folder
 
@@ -70,12 +70,6 @@ def again(measured: Path, tmp_path: Path, few_runtimes: None, monkeypatch: pytes
 
 def report_of(folder: Path) -> Report:
     return read_report(folder / "report" / REPORT)
-
-
-def figures_of(report: Report) -> Iterator[tuple[str, str, Measured]]:
-    """Every figure of every artifact and row, with both names."""
-    for one in (*report.artifacts.values(), *report.rows.values()):
-        yield from ((one.name, figure, found) for figure, found in one.figures.items())
 
 
 def stamps(folder: Path) -> Mapping[str, int]:
@@ -93,7 +87,7 @@ def test_every_artifact_and_row_has_all_its_figures(measured: Path) -> None:
     assert set(report.rows) == expected
     missing = {
         (name, figure): found.missing
-        for name, figure, found in figures_of(report)
+        for name, figure, found in report.measured()
         if isinstance(found, Missing) and figure not in ("image", "made", "verified")
     }
     assert missing == {}
@@ -101,7 +95,7 @@ def test_every_artifact_and_row_has_all_its_figures(measured: Path) -> None:
 
 def test_figures_are_plausible_and_carry_their_spread(measured: Path) -> None:
     report = report_of(measured)
-    for name, figure, found in figures_of(report):
+    for name, figure, found in report.measured():
         if isinstance(found, Figure):
             assert found.low <= found.value <= found.high, (name, figure)
             assert found.samples >= 1
