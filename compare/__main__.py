@@ -45,11 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         old = read_report(options.baseline) if options.baseline else None
         report = _measured(options)
         report = advised(report, options.target, constraints)
-    except RosettaError as error:
+        folder = options.artifacts / "report"
+        write_report(folder, report)
+        write_page(report, folder)
+    except (RosettaError, OSError) as error:
         sys.exit(f"error: {error}")
-    folder = options.artifacts / "report"
-    write_report(folder, report)
-    write_page(report, folder)
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted. Run the same command again: it goes on where it was.")
     print(_words(report.recommendations[:1] if options.target else report.recommendations))
     print(f"\nAll figures: {folder / PAGE}, {folder / REPORT}")
     if old:

@@ -183,6 +183,27 @@ def test_what_an_interrupted_run_left_out_is_all_that_is_measured(again: Path) -
     assert changed == {*lost, "answers-keras_cnn-onnx.npz"}
 
 
+def test_an_interruption_says_that_the_run_goes_on(again: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the second of three missing measurements is made."""
+    folder, calls, child = again / "report" / "measured", [], measure.run_child
+    lost = [f"time-keras_cnn-{format}-0.json" for format in FORMATS]
+    for name in lost:
+        (folder / name).unlink()
+
+    def interrupted(*arguments: str) -> str:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return child(*arguments)
+
+    monkeypatch.setattr(measure, "run_child", interrupted)
+    with pytest.raises(SystemExit, match="Run the same command again: it goes on where it was"):
+        main([str(again), *QUICK])
+    assert sum((folder / name).exists() for name in lost) == 1
+    main([str(again), *QUICK])
+    assert len(calls) == 4, "one before the interruption, the interrupted one, and the two that were missing"
+
+
 def test_answers_that_were_damaged_are_asked_again(again: Path) -> None:
     file = again / "report" / "measured" / "answers-keras_cnn-tflite.npz"
     file.write_bytes(file.read_bytes()[:1000])
