@@ -45,15 +45,18 @@ WEBGPU = "--enable-unsafe-webgpu"
 """Chromium on Linux offers WebGPU only when asked; without a graphics processor SwiftShader computes it."""
 
 READY_SECONDS = 60
+PATIENCE = 120
+"""Seconds until a row that loads and answers nothing is given up: a runtime may wait for its threads for ever."""
 PICTURES = 16
 """How many pictures take turns in the timed calls."""
 
 TIME = """
-async ([row, base64, count, seconds]) => {
+async ([row, base64, count, seconds, patience]) => {
   const pixels = new Float32Array(Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer);
   const size = pixels.length / count;
   const pictures = Array.from({ length: count }, (_, i) => Array.from(pixels.subarray(i * size, (i + 1) * size)));
-  return window.rosetta.time(row, pictures, seconds);
+  const late = new Promise((_, reject) => setTimeout(() => reject(new Error(`no answer within ${patience} s`)), patience * 1000));
+  return Promise.race([window.rosetta.time(row, pictures, seconds), late]);
 }
 """
 
@@ -127,7 +130,7 @@ class Session:
             raise RuntimeFailure(f"This browser cannot run {row}: it offers {', '.join(rows) or 'nothing'}.")
         fetched.clear()  # what came so far is the page's own
         pixels = base64.b64encode(pictures.astype(np.float32).tobytes()).decode()
-        timing: dict[str, Any] = page.evaluate(TIME, [row, pixels, len(pictures), seconds])
+        timing: dict[str, Any] = page.evaluate(TIME, [row, pixels, len(pictures), seconds, PATIENCE])
         return timing
 
 
