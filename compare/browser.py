@@ -55,7 +55,9 @@ async ([row, base64, count, seconds, patience]) => {
   const pixels = new Float32Array(Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer);
   const size = pixels.length / count;
   const pictures = Array.from({ length: count }, (_, i) => Array.from(pixels.subarray(i * size, (i + 1) * size)));
-  const late = new Promise((_, reject) => setTimeout(() => reject(new Error(`no answer within ${patience} s`)), patience * 1000));
+  const late = new Promise((_, reject) => {
+    setTimeout(() => reject(new Error(`no answer within ${patience} s`)), patience * 1000);
+  });
   return Promise.race([window.rosetta.time(row, pictures, seconds), late]);
 }
 """
