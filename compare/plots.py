@@ -149,8 +149,9 @@ def _logarithmic(axes: Axes, unit: str, which: str = "x") -> None:
     getattr(axes, f"set_{which}scale")("log")
     axis = getattr(axes, f"{which}axis")
     low, high = getattr(axes, f"get_{which}lim")()
-    # A scale of one power of ten would have a single label: such scales get more of them.
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,)))
+    # A scale of few powers of ten would have hardly a label: such scales get more of them.
+    narrow = MaxNLocator(4) if high < 10 * low else LogLocator(subs=(1.0, 2.0, 5.0))
+    axis.set_major_locator(narrow if high < 300 * low else LogLocator())
     axis.set_major_formatter(_units(unit))
     axis.set_minor_formatter(NullFormatter())
 
@@ -269,14 +270,12 @@ def _front(report: Report, theme: Theme) -> Drawing:
             )
             if row == advice.choice:
                 axes.plot([time.value], [size.value], "o", markersize=15, color=theme.ink, markerfacecolor="none")
-                axes.annotate(
-                    artifact, (time.value, size.value), (0, 11), textcoords="offset points", ha="center", fontsize=8
-                )
         axes.margins(0.22)
         _logarithmic(axes, "s")
         _logarithmic(axes, "B", "y")
         axes.tick_params(axis="x", labelrotation=45)
-        axes.set_title(target.title)
+        chosen = advice.choice or "nothing fits"
+        axes.set_title(f"{target.title}\n{chosen.removesuffix('@server')}", fontsize=8)
         axes.set_xlabel("time of one picture")
     panels[0][0].set_ylabel("size")
     drawing.legend(handles=list(_legend(report, theme)), loc="outside lower center", ncols=5, fontsize=8)
