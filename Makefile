@@ -22,7 +22,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: run artifacts verify web serve test conformance diagnose lint bench bench-serve readme screenshots help clean lock
+.PHONY: run artifacts verify web compare serve test conformance diagnose lint bench bench-serve readme screenshots help clean lock
 
 run: ## Do it all: environment, data, training, exports, parity; then serve the page (PORT=8000, HOST=127.0.0.1, DATASET=fashion_mnist)
 	@./bootstrap port
@@ -120,14 +120,24 @@ lint: .venv/ready web/node_modules/.package-lock.json ## Check style and types: 
 	$(PY) -m mypy
 	npm --prefix web run check
 
+# A damaged artifact or a failed parity is part of the answer here, so nothing of `verify` is asked for first.
+compare: artifacts web ## Measure every artifact and say which format to ship (TARGET=server|browser|mobile MAX_MB= MAX_MS= MIN_AGREEMENT=; BASELINE=report.json)
+	-@./bootstrap browser
+	$(PY) -m compare $(A) --dataset $(DATASET) $(foreach name,target max-mb max-ms min-agreement baseline,$(call option,$(name))) $(COMPARE)
+
+upper  = $(shell echo $(subst -,_,$(1)) | tr a-z A-Z)
+option = $(if $($(call upper,$(1))),--$(1) "$($(call upper,$(1)))")
+
 bench-serve: verify ## Measure the service against what one would use instead (SERVING="--only json --seconds 5 --rounds 5")
 	$(PY) -m compare.serving --artifacts $(A) $(SERVING)
 
-bench: verify ## Print the seconds of each stage, training speed, parity, sizes and latency
-	$(PY) -m compare.report $(A)
+bench: verify ## Measure what was not measured yet, and print it as tables: answers, time, sizes, training, stages
+	@$(MAKE) --no-print-directory compare
+	$(PY) -m compare.tables $(A)
 
 readme: verify ## Fill the README's tables with the figures that `make bench` prints
-	$(PY) -m compare.report $(A) --write README.md
+	@$(MAKE) --no-print-directory compare
+	$(PY) -m compare.tables $(A) --write README.md
 
 screenshots: verify web $(A)/samples/index.json ## Take pictures of the page: the README's, and more in artifacts/screenshots
 	@./bootstrap browser

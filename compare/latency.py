@@ -1,90 +1,123 @@
-"""How long one call takes, on the runtime alone: each artifact in a process of its own, warm.
+"""How long calls take: percentiles and pictures a second, on the runtime alone, each artifact in a fresh process.
 
-python -m compare.latency artifacts/keras_cnn/onnx      prints its figures as JSON
+python -m compare.latency artifacts/keras_cnn/onnx      prints one round's figures as JSON
+
+What is measured apart: the import of the framework, the load of the artifact, its first call, and its warm calls. The
+calls of `compare/http_calls.py` are measured by the same functions.
 """
 
+import argparse
 import json
-import subprocess
+import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any
 
 import numpy as np
 
+from compare.serving.servers import rss
+from contract.errors import RosettaError
 from contract.manifest import read_manifest, verify_files
-from serve.runtimes import Runtime, load_runtime, warm_up_inputs
+from serve.runtimes import Runtime, import_runtime, open_runtime, warm_up_inputs
 
-BATCHES = (1, 64)
-SECONDS = 1.0
-"""How long each batch size is measured, after as many warm-up calls as fit into a fifth of it."""
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 THREADS = 1
+SECONDS = 1.0
+"""How long calls with one row are measured; larger batches take a fifth of it each."""
+WARM_UP = 0.2
+"""The part of a measurement's time that is spent before it, unmeasured."""
+CALLS = 3
+"""The fewest calls of one measurement."""
+
+Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Microseconds a call at one batch size."""
+    """Warm calls with one batch size, in seconds."""
 
     batch: int
     p50: float
     p95: float
+    p99: float
+    rows_per_second: float
     calls: int
 
 
-@dataclass(frozen=True)
-class Timing:
-    """What one artifact costs in time."""
-
-    runtime: str
-    load_seconds: float
-    """Import of the framework, load of the artifact, and its first answer."""
-    latencies: tuple[Latency, ...]
-
-    @classmethod
-    def measured(cls, folder: Path) -> Self:
-        """Measure in a fresh process, so that no other framework shares caches, threads or memory with this one."""
-        command = [sys.executable, "-m", "compare.latency", str(folder)]
-        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        data = json.loads(answer.stdout.splitlines()[-1])
-        return cls(data["runtime"], data["load_seconds"], tuple(Latency(**latency) for latency in data["latencies"]))
+def latencies(call_with: Callable[[int], Call], batches: Sequence[int], seconds: float) -> list[dict[str, Any]]:
+    """Measure the call that `call_with(batch)` makes, for each batch size."""
+    return [asdict(latency(call_with(batch), batch, seconds * (1.0 if batch == 1 else 0.2))) for batch in batches]
 
 
-def measure(folder: Path) -> Timing:
-    """Measure the artifact in `folder` in this process, computing with `THREADS` threads."""
-    manifest = read_manifest(folder)
-    verify_files(folder, manifest)
-    start = time.perf_counter()
-    runtime = load_runtime(folder, manifest, THREADS)
-    loaded = time.perf_counter() - start
-    latencies = tuple(_latency(runtime, _inputs(folder, batch), batch) for batch in BATCHES)
-    runtime.close()
-    return Timing(runtime.title, round(loaded, 2), latencies)
+def latency(call: Call, batch: int, seconds: float) -> Latency:
+    """Measure one call for about this long, after a warm-up."""
+    _nanoseconds(call, seconds * WARM_UP)
+    times = np.array(_nanoseconds(call, seconds)) / 1e9
+    p50, p95, p99 = (float(value) for value in np.percentile(times, [50, 95, 99]))
+    return Latency(batch, p50, p95, p99, batch * len(times) / float(times.sum()), len(times))
 
 
-def _inputs(folder: Path, batch: int) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(0)
-    zeros = warm_up_inputs(read_manifest(folder), batch)
-    return {name: random.integers(0, 256, value.shape).astype(value.dtype) for name, value in zeros.items()}
-
-
-def _latency(runtime: Runtime, inputs: dict[str, np.ndarray], batch: int) -> Latency:
-    _times(runtime, inputs, SECONDS / 5)
-    times = np.array(_times(runtime, inputs, SECONDS)) / 1000
-    p50, p95 = np.percentile(times, [50, 95])
-    return Latency(batch, round(float(p50), 1), round(float(p95), 1), len(times))
-
-
-def _times(runtime: Runtime, inputs: dict[str, np.ndarray], seconds: float) -> list[int]:
-    """Nanoseconds of each call, for at least this long."""
-    times = []
+def _nanoseconds(call: Call, seconds: float) -> list[int]:
+    times: list[int] = []
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    while time.perf_counter() < end or len(times) < CALLS:
         start = time.perf_counter_ns()
-        runtime.predict(inputs)
+        call()
         times.append(time.perf_counter_ns() - start)
     return times
 
 
+def measure(folder: Path, seconds: float = SECONDS, threads: int = THREADS) -> dict[str, Any]:
+    """One round of the artifact in `folder`, in this process, which must be fresh. Times in seconds, memory in bytes.
+
+    Raises ArtifactCorrupt, ModelUnavailable or RuntimeFailure.
+    """
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    moments = [time.perf_counter()]
+    import_runtime(manifest)
+    moments.append(time.perf_counter())
+    runtime = open_runtime(folder, manifest, threads)
+    moments.append(time.perf_counter())
+    runtime.predict(warm_up_inputs(manifest))
+    moments.append(time.perf_counter())
+    memory = resident_bytes(runtime)
+    random = np.random.default_rng(0)
+
+    def call_with(batch: int) -> Call:
+        zeros = warm_up_inputs(manifest, batch)
+        inputs = {name: random.integers(0, 256, zero.shape).astype(zero.dtype) for name, zero in zeros.items()}
+        return lambda: runtime.predict(inputs)
+
+    try:
+        warm = latencies(call_with, BATCHES, seconds)
+    finally:
+        runtime.close()
+    steps = dict(zip(("import", "load", "first_call"), np.diff(moments).tolist(), strict=True))
+    return {"runtime": runtime.title, "memory": memory, "latencies": warm, **steps}
+
+
+def resident_bytes(runtime: Runtime | None = None) -> int:
+    """Memory of this process, and of the process that the runtime has beside it."""
+    processes = [os.getpid(), *filter(None, [getattr(runtime, "process_id", None)])]
+    return round(sum(map(rss, processes)) * 2**20)
+
+
+def main() -> None:
+    """The command line: the artifact's folder."""
+    parser = argparse.ArgumentParser(prog="python -m compare.latency")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--threads", type=int, default=THREADS)
+    options = parser.parse_args()
+    try:
+        print(json.dumps(measure(options.folder, options.seconds, options.threads)))
+    except RosettaError as error:
+        sys.exit(f"error: {error}")
+
+
 if __name__ == "__main__":
-    print(json.dumps(asdict(measure(Path(sys.argv[1])))))
+    main()

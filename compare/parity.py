@@ -59,6 +59,7 @@ def compare(reference: Answers, candidate: Answers, batch: int, tolerance: Toler
         max_abs_diff=float(difference.max()),
         mean_abs_diff=float(difference.mean()),
         min_cosine=float(_cosine(reference, candidate).min()),
+        max_kl=_divergence(reference, candidate),
         agreement=float((reference.argmax(axis=1) == candidate.argmax(axis=1)).mean()),
         flips=tuple(_flips(reference, candidate, difference, tolerance)),
     )
@@ -70,6 +71,16 @@ def _cosine(reference: Answers, candidate: Answers) -> Answers:
         cosine = (reference * candidate).sum(axis=1) / lengths
     result: Answers = np.nan_to_num(cosine, nan=-1.0)
     return result
+
+
+def _divergence(reference: Answers, candidate: Answers) -> float | None:
+    """The largest KL divergence of a row. A class that only the source holds possible makes it infinite."""
+    for answers in (reference, candidate):
+        if not ((answers >= 0).all() and np.allclose(answers.sum(axis=1), 1, atol=1e-3)):
+            return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(reference > 0, reference * np.log(reference / candidate), 0.0)
+    return float(max(0.0, terms.sum(axis=1).max()))  # below zero by rounding alone
 
 
 def _flips(reference: Answers, candidate: Answers, difference: Answers, tolerance: Tolerance) -> Iterator[Flip]:
@@ -126,7 +137,7 @@ def verify_model(folder: Path, split: dataset.Split) -> dict[str, ParityResult]:
     if len(sources) != 1:
         raise ArtifactMissing(f"{folder} has {len(sources)} source artifacts, expected one. Run `make artifacts`.")
     (source,) = sources
-    references = _answers(source, manifests[source], split)
+    references = ask(source, manifests[source], split)
     results, errors = {}, []
     for path, manifest in manifests.items():
         if path == source:
@@ -144,7 +155,8 @@ def verify_model(folder: Path, split: dataset.Split) -> dict[str, ParityResult]:
     return results
 
 
-def _answers(path: Path, manifest: Manifest, split: dataset.Split) -> dict[int, Answers]:
+def ask(path: Path, manifest: Manifest, split: dataset.Split) -> dict[int, Answers]:
+    """The artifact's answers by batch size. Raises ArtifactCorrupt, ModelUnavailable or RuntimeFailure."""
     verify_files(path, manifest)
     images = split.images.astype(manifest.inputs[0].dtype)
     runtime = load_runtime(path, manifest)
@@ -162,7 +174,7 @@ def _result(
     split: dataset.Split,
     start: float,
 ) -> ParityResult:
-    answers = _answers(path, manifest, split)
+    answers = ask(path, manifest, split)
     batches = tuple(compare(references[batch], answers[batch], batch) for batch in BATCHES)
     reasons = judge(batches)
     return ParityResult(

@@ -1,172 +1,268 @@
-"""The measured tables: where the time of the walk goes, training in both frameworks, and every artifact.
+"""What `make compare` found, as `report.json` keeps it: typed, versioned, each figure with its unit and its spread."""
 
-python -m compare.report artifacts                      prints them
-python -m compare.report artifacts --write README.md    fills them in between the README's markers
-"""
-
-import argparse
-import gzip
-import os
-import platform
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from tqdm import tqdm
+from compare.figures import Figure, Measured, Missing
+from contract.errors import RosettaError
+from contract.manifest import write_json
 
-from compare.latency import THREADS, Timing
-from contract.errors import ArtifactMissing, RosettaError
-from contract.manifest import MANIFEST, Manifest, read_manifest
-from contract.parity_result import Status, read_status
+SCHEMA = 1
+REPORT = "report.json"
 
-START, END = "<!-- figures: {} -->", "<!-- /figures -->"
+T = TypeVar("T")
+
+
+class ReportError(RosettaError):
+    """A report cannot be read, or not be compared with another."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the figures were measured on, and with."""
+
+    processor: str
+    cores: int
+    memory: int
+    """Bytes."""
+    system: str
+    python: str
+    versions: Mapping[str, str]
+    """Name of a package -> its version."""
+
+    def is_like(self, other: "Machine") -> bool:
+        """Whether times of the two may be compared."""
+        return (self.processor, self.cores) == (other.processor, other.cores)
+
+    def __str__(self) -> str:
+        return f"{self.processor}, {self.cores} cores, {self.memory / 2**30:.0f} GiB, {self.system}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it was measured."""
+
+    rounds: int
+    seconds: float
+    """How long calls with one picture are repeated in each round."""
+    threads: int
+    """Of one runtime."""
+    batches: tuple[int, ...]
+    parity_batches: tuple[int, ...]
+    seed: int
+    """Of the order in which artifacts took their turns."""
+
+
+@dataclass(frozen=True)
+class FlippedPicture:
+    """A test picture that an artifact puts into another class than its source."""
+
+    image: int
+    """Its index in the test split."""
+    batch: int
+    png: str
+    """The picture, in base64."""
+    label: str
+    source: str
+    artifact: str
+    """The right class, the source's, and the artifact's."""
+    source_margin: float
+    artifact_margin: float
+    """The largest probability minus the second largest."""
+    near_tie: bool
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One model in one format: what it answers, and what its files cost."""
+
+    name: str
+    model: str
+    format: str
+    source: str | None
+    """The artifact that it was compared with; None for the source itself."""
+    sha256: str
+    """Of its manifest."""
+    verdict: str
+    """"source", "passed", or why it did not pass."""
+    figures: Mapping[str, Measured]
+    per_class: Mapping[str, Measured] = field(default_factory=dict)
+    """Label -> the share of its test pictures that are answered right."""
+    flips: tuple[FlippedPicture, ...] = ()
+    flip_count: int = 0
+    """How many there are; `flips` holds the first of them."""
+    classes: str = ""
+    """The class of every test picture: base64 of zlib of uint16. Empty where none was asked."""
+
+    @property
+    def keeps_the_answers(self) -> bool:
+        return self.verdict in ("source", "passed")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One artifact with everything that is known of it."""
+    """One artifact on one runtime: its times, and what the runtime costs."""
 
-    manifest: Manifest
-    status: Status
-    timing: Timing
-    bytes: int
-    gzip_bytes: int
-
-    @property
-    def accuracy(self) -> float:
-        parity = self.status.parity
-        return float(self.manifest.made_with["test_accuracy"]) if parity is None else float(parity.accuracy or 0)
-
-
-def collect(artifacts: Path) -> list[Row]:
-    """Measure every artifact. Raises ArtifactMissing when there is none, or one was never compared."""
-    folders = sorted(path.parent for path in artifacts.glob(f"*/*/{MANIFEST}"))
-    if not folders:
-        raise ArtifactMissing(f"There is no artifact in {artifacts}. Make them with `make artifacts`.")
-    return [_row(folder) for folder in tqdm(folders, desc="measuring", unit="artifact", disable=None)]
+    name: str
+    """`<artifact>@<runtime>`, as the page names it."""
+    artifact: str
+    where: str
+    """"server" or "browser"."""
+    runtime: str
+    backend: str
+    """What it ran on: threads, instruction set, graphics adapter."""
+    figures: Mapping[str, Measured]
 
 
-def _row(folder: Path) -> Row:
-    manifest, status = read_manifest(folder), read_status(folder)
-    if not manifest.is_source and status.parity is None:
-        raise ArtifactMissing(f"{manifest.name} has no parity result: {status.reason}.")
-    contents = [(folder / name).read_bytes() for name in manifest.files]
-    sizes = sum(map(len, contents)), sum(len(gzip.compress(content)) for content in contents)
-    return Row(manifest, status, Timing.measured(folder), *sizes)
+@dataclass(frozen=True)
+class Training:
+    """One framework's training script, and how it went."""
+
+    model: str
+    framework: str
+    script: str
+    figures: Mapping[str, Measured]
+    fault: str
+    """A deliberate error in the shapes, as source code."""
+    message: str
+    """What the framework says of it, or why it was not tried."""
+    where: str
+    """The last line of the project's own in the traceback."""
 
 
-def artifact_table(rows: Iterable[Row]) -> list[str]:
-    """Answers, size and time, one line an artifact."""
-    header = (
-        "artifact|runtime|accuracy|largest difference|same class|kB|kB gzipped|load, s|"
-        "1 picture, µs|64 pictures, µs a picture"
-    )
-    return _table(header, (_artifact_cells(row) for row in rows))
+@dataclass(frozen=True)
+class Constraints:
+    """What must hold: megabytes, milliseconds for one picture, the share of pictures that keep the source's class."""
+
+    max_mb: float | None = None
+    max_ms: float | None = None
+    min_agreement: float | None = None
 
 
-def _artifact_cells(row: Row) -> list[str]:
-    parity = row.status.parity
-    one, many = row.timing.latencies
-    return [
-        f"`{row.manifest.name}`",
-        row.timing.runtime,
-        f"{row.accuracy:.4f}",
-        f"{parity.max_abs_diff:.1e}" if parity else "source",
-        f"{parity.agreement:.2%}" if parity else "",
-        f"{row.bytes / 1000:.0f}",
-        f"{row.gzip_bytes / 1000:.0f}",
-        f"{row.timing.load_seconds:.2f}",
-        f"{one.p50:.0f}",
-        f"{many.p50 / many.batch:.1f}",
-    ]
+@dataclass(frozen=True)
+class Sentence:
+    """Words, and every number in them with its place in the report: a JSON pointer -> the number as shown."""
+
+    text: str
+    numbers: Mapping[str, str] = field(default_factory=dict)
 
 
-def training_table(rows: Iterable[Row]) -> list[str]:
-    """The two frameworks side by side, on the same network, data and settings."""
-    sources = [row for row in rows if row.manifest.is_source]
-    return _table(
-        "model|trained with|parameters|epochs|s an epoch|pictures a second|test accuracy", map(_training, sources)
-    )
+@dataclass(frozen=True)
+class Relaxation:
+    """A constraint that would have to give way, from what was asked to what is there."""
+
+    constraint: str
+    asked: float
+    needed: float
+    row: str
 
 
-def _training(row: Row) -> list[str]:
-    made = row.manifest.made_with
-    epochs = sorted(made["epoch_seconds"])
-    median = epochs[len(epochs) // 2]
-    return [
-        f"`{row.manifest.model}`",
-        made["framework"],
-        f"{made['parameters']:,}",
-        str(made["epochs"]),
-        f"{median:.1f}",
-        f"{made['train_images'] / median:,.0f}",
-        f"{made['test_accuracy']:.4f}",
-    ]
+@dataclass(frozen=True)
+class Recommendation:
+    """Which row to ship, and why. The front is sorted from the fastest to the slowest."""
+
+    target: str
+    constraints: Constraints
+    choice: str | None
+    ties: tuple[str, ...]
+    """Rows that cannot be told apart from the choice within the noise."""
+    front: tuple[str, ...]
+    """The Pareto front of accuracy, time and size among the rows that fit, or among all where none does."""
+    reasons: tuple[Sentence, ...]
+    lost: Mapping[str, Sentence]
+    """Every other row -> why it was not chosen."""
+    relax: tuple[Relaxation, ...] = ()
 
 
-def stage_table(rows: Iterable[Row]) -> list[str]:
-    """The seconds that each stage of the walk took when its result was made, without the start of its process."""
-    stages: list[list[str]] = []
-    for row in rows:
-        name, made = row.manifest.name, row.manifest.made_with
-        edge = f"train `{name}`" if row.manifest.is_source else f"export `{row.manifest.parent}` -> `{name}`"
-        stages.append([edge, f"{made['seconds']:.1f}"])
-        if row.status.parity:
-            parity = row.status.parity
-            stages.append([f"verify `{name}` on {parity.images:,} pictures, twice", f"{parity.seconds:.1f}"])
-    stages.sort(key=lambda stage: ("train", "expor", "verif").index(stage[0][:5]))
-    return _table("stage|seconds", stages)
+@dataclass(frozen=True)
+class Report:
+    """Everything that was measured."""
+
+    schema: int
+    made: str
+    """The day."""
+    seconds: float
+    """That the measurements took, those that an earlier run had stored included."""
+    dataset: str
+    title: str
+    labels: tuple[str, ...]
+    pictures: int
+    machine: Machine
+    settings: Settings
+    artifacts: Mapping[str, Artifact]
+    rows: Mapping[str, Row]
+    training: Mapping[str, Training]
+    recommendations: tuple[Recommendation, ...] = ()
+
+    def figure(self, row: str, name: str) -> Measured:
+        """A row's figure, or its artifact's."""
+        of_row, of_artifact = self.rows[row].figures, self.artifacts[self.rows[row].artifact].figures
+        return of_row.get(name) or of_artifact.get(name) or Missing("It is not measured for such a row.")
+
+    def measured(self) -> Iterator[tuple[str, str, Measured]]:
+        """Every figure of every artifact and row, with both names."""
+        both: tuple[Artifact | Row, ...] = (*self.artifacts.values(), *self.rows.values())
+        yield from ((one.name, name, found) for one in both for name, found in one.figures.items())
+
+    def pointer(self, row: str, name: str) -> str:
+        """Where `figure` finds it, as a JSON pointer."""
+        if name in self.rows[row].figures:
+            return f"/rows/{row}/figures/{name}"
+        return f"/artifacts/{self.rows[row].artifact}/figures/{name}"
 
 
-def _table(header: str, rows: Iterable[Sequence[str]]) -> list[str]:
-    names = header.split("|")
-    return [f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows)]
+def write_report(folder: Path, report: Report) -> None:
+    write_json(folder / REPORT, asdict(report))
 
 
-def machine() -> str:
-    """What the figures were measured on."""
-    processor = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            processor = line.partition(":")[2].strip()
-            break
-    return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}, {THREADS} thread a runtime"
-
-
-def write_tables(page: Path, tables: dict[str, list[str]]) -> None:
-    """Put each table between its markers. Raises ArtifactMissing when the page has no place for one."""
-    text = page.read_text(encoding="utf-8")
-    for name, lines in tables.items():
-        start = START.format(name)
-        before, found, rest = text.partition(start)
-        _, closed, after = rest.partition(END)
-        if not (found and closed):
-            raise ArtifactMissing(f"{page} has no place for the table {name!r}: {start} ... {END} is expected.")
-        text = f"{before}{start}\n" + "\n".join(lines) + f"\n{END}{after}"
-    page.write_text(text, encoding="utf-8")
-
-
-def main() -> None:
-    """Print the tables, or write them into a page."""
-    parser = argparse.ArgumentParser(prog="python -m compare.report")
-    parser.add_argument("artifacts", type=Path)
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="fill the tables of this Markdown page instead")
-    options = parser.parse_args()
+def read_report(path: Path) -> Report:
+    """Raises ReportError where there is none, where it is of another schema, or where it cannot be read."""
     try:
-        rows = collect(options.artifacts)
-        tables = {
-            "artifacts": [*artifact_table(rows), "", f"Measured on {machine()}."],
-            "training": training_table(rows),
-            "stages": stage_table(rows),
-        }
-        if options.write:
-            write_tables(options.write, tables)
-        else:
-            print("\n\n".join("\n".join(lines) for lines in tables.values()))
-    except RosettaError as error:
-        sys.exit(f"error: {error}")
+        data = json.loads(path.read_bytes())
+        if data["schema"] != SCHEMA:
+            raise ReportError(
+                f"{path} is a report of schema {data['schema']}, expected {SCHEMA}: it cannot be compared with one of "
+                "today. Check out the version that wrote it and compare there, or take a new baseline with this one."
+            )
+        return decode(Report, data)
+    except OSError as error:
+        raise ReportError(f"There is no report {path} ({error.strerror}). Make one with `make compare`.") from None
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ReportError(f"{path} cannot be read as a report ({type(error).__name__}: {error}).") from error
 
 
-if __name__ == "__main__":
-    main()
+def decode(kind: type[T], data: Any) -> T:
+    """JSON -> the type, which is made of dataclasses, mappings, tuples, unions of these, and plain values.
+
+    Raises TypeError or KeyError for anything else.
+    """
+    result: T = _decode(kind, data)
+    return result
+
+
+def _decode(kind: Any, data: Any) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _decode_one_of(arguments, data)
+    if origin is tuple:
+        return tuple(_decode(arguments[0], item) for item in data)
+    if origin is not None:
+        return {str(key): _decode(arguments[1], item) for key, item in data.items()}
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{part.name: _decode(hints[part.name], data[part.name]) for part in fields(kind)})
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if not isinstance(data, kind):
+        raise TypeError(f"{data!r} is not of type {kind.__name__}")
+    return data
+
+
+def _decode_one_of(kinds: tuple[Any, ...], data: Any) -> Any:
+    if Missing in kinds:
+        return _decode(Missing if "missing" in data else Figure, data)
+    return None if data is None else _decode(kinds[0], data)

@@ -40,6 +40,9 @@ class BatchParity:
     max_abs_diff: float
     mean_abs_diff: float
     min_cosine: float
+    max_kl: float | None
+    """The largest Kullback-Leibler divergence of a picture's answer from the source's, in nats; None where answers are
+    no probabilities."""
     agreement: float
     """The share of pictures that both put into the same class."""
     flips: tuple[Flip, ...]

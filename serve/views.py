@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flask import Blueprint, Response, current_app, request
-from werkzeug.exceptions import RequestEntityTooLarge, ServiceUnavailable
+from werkzeug.exceptions import NotFound, RequestEntityTooLarge, ServiceUnavailable
 
 from contract.errors import InputError, RosettaError
 from serve import files, metrics
@@ -259,6 +259,15 @@ def page_asset(**_: str) -> Response:
 @api.get("/samples/<name>")
 def sample(name: str) -> Response:
     return files.page_file(plane().settings.artifacts / "samples", name)
+
+
+@api.get("/report/")
+@api.get("/report/<name>")
+def report(name: str = "report.html") -> Response:
+    """What `make compare` wrote: the page, its plots, and the figures."""
+    if not name.endswith((".html", ".json", ".png")):
+        raise NotFound
+    return files.page_file(plane().settings.artifacts / "report", name)
 
 
 @api.get("/artifacts/<model>/<format>/<path:name>")

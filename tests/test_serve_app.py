@@ -661,6 +661,24 @@ def test_every_sample_of_the_index_is_a_picture_that_is_answered(client: Opened)
         assert post(client, "/predict/keras_cnn-onnx", data=response.data)["label"] in index["labels"]
 
 
+def test_the_report_is_served_where_there_is_one(tmp_path: Path) -> None:
+    client, report = client_of(Catalog([]), tmp_path), tmp_path / "report"
+    assert client.get("/report/").status_code == 404
+    (report / "measured").mkdir(parents=True)
+    for name in ("report.html", "report.json", "front-dark.png", ".report.html.partial", "measured/time-a.json"):
+        (report / name).write_text(name)
+    for path, kind in (
+        ("/report/", "text/html; charset=utf-8"),
+        ("/report/report.json", "application/json"),
+        ("/report/front-dark.png", "image/png"),
+    ):
+        response = client.get(path)
+        assert (response.status_code, response.content_type) == (200, kind)
+        assert client.open(path, method="HEAD").status_code == 200
+    for name in ("measured/time-a.json", ".report.html.partial", "measured", "..%2fa.json", "none.png"):
+        assert client.get(f"/report/{name}").status_code == 404
+
+
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A built page."""

@@ -4,9 +4,10 @@ A process pays for the formats that it loads and no others. Runtimes check nothi
 inputs' names, dtypes and shapes before. They may be called from several threads.
 """
 
+import contextlib
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,34 +58,50 @@ def load_runtime(folder: Path, manifest: Manifest, threads: int = 1) -> Runtime:
 
     Raises ModelUnavailable when the format has no runtime, the runtime is not installed, or it refuses the artifact.
     """
+    runtime = open_runtime(folder, manifest, threads)
+    try:
+        with _explained(folder, manifest):
+            runtime.predict(warm_up_inputs(manifest))
+    except Exception:
+        runtime.close()
+        raise
+    return runtime
+
+
+def open_runtime(folder: Path, manifest: Manifest, threads: int = 1) -> Runtime:
+    """Load an artifact, and leave it cold: its first call is its caller's. Raises what `load_runtime` raises."""
+    load = import_runtime(manifest)
+    with _explained(folder, manifest):
+        return load(folder, manifest, threads)
+
+
+def import_runtime(manifest: Manifest) -> LoadRuntime:
+    """Import what runs artifacts of this format. Raises ModelUnavailable."""
     family = manifest.format.split("-")[0]
     if family not in RUNTIMES:
         raise ModelUnavailable(f"No runtime runs {manifest.name}: {family!r} is none of {', '.join(RUNTIMES)}.")
     module, _, name = RUNTIMES[family].partition(":")
     try:
         load: LoadRuntime = getattr(importlib.import_module(module), name)
-        runtime = load(folder, manifest, threads)
-        _warm_up(runtime, manifest)
-    except ModelUnavailable:
-        raise
     except ImportError as error:
         raise ModelUnavailable(
             f"{manifest.name} cannot be run here: {error}. Install the runtime of {family}, or leave the artifact out."
         ) from error
-    except Exception as error:  # a runtime may raise anything on a file that it does not like
+    return load
+
+
+@contextlib.contextmanager
+def _explained(folder: Path, manifest: Manifest) -> Iterator[None]:
+    """A runtime may raise anything on a file that it does not like."""
+    try:
+        yield
+    except ModelUnavailable:
+        raise
+    except Exception as error:
         raise ModelUnavailable(
             f"{manifest.name} could not be loaded: {type(error).__name__}: {error}. "
             f"Remove {folder} and export it again."
         ) from error
-    return runtime
-
-
-def _warm_up(runtime: Runtime, manifest: Manifest) -> None:
-    try:
-        runtime.predict(warm_up_inputs(manifest))
-    except Exception:
-        runtime.close()
-        raise
 
 
 def warm_up_inputs(manifest: Manifest, batch: int = 1) -> dict[str, NDArray[Any]]:

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,23 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request
 
 import contract
+from compare.browser import chromium as launched
 
 ROOT = Path(contract.__file__).resolve().parent.parent
 PAGE = ROOT / "web" / "dist" / "index.html"
-
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--use-fake-device-for-media-stream",
-    # Any other host than the service's is unknown: what would be fetched from there fails, with internet or without.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-)
 
 START_SECONDS = 180
 STOP_SECONDS = 30
@@ -121,18 +110,9 @@ def serving(artifacts: Path, log: Path) -> Iterator[Service]:
         service.stop()
 
 
-@contextlib.contextmanager
-def chromium() -> Iterator[Browser]:
-    """A headless Chromium: the one that CHROMIUM names, or the system's. Raises RuntimeError where there is none."""
-    candidates = (os.environ.get("CHROMIUM", ""), *CHROMIUM)
-    executable = next(filter(None, map(shutil.which, filter(None, candidates))), None)
-    if executable is None:
-        raise RuntimeError("Chromium is missing: run `./bootstrap browser`, or name one with CHROMIUM=/path/to/it.")
-    flags = [*FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=flags)
-        with browser:
-            yield browser
+def chromium() -> contextlib.AbstractContextManager[Browser]:
+    """A headless Chromium with a camera that shows a test picture."""
+    return launched("--use-fake-device-for-media-stream")
 
 
 def wait_until(page: Page, expression: str, seconds: float = 30) -> Any:

@@ -16,12 +16,16 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Page, Response, Route, expect
 
+from compare.__main__ import advised
+from compare.page import write_page
 from compare.parity import compare, judge
+from compare.report import Constraints
 from contract import dataset
 from contract.dataset import Split
 from contract.image import image_to_batch
 from contract.manifest import ImageSpec
 from serve.replies import HEADERS
+from tests import reports
 from tests.browser.conftest import ROOT, OpenPage, Row, Service, finished_rows, hear_out, serving, wait_until
 
 GOLDEN = ROOT / "contract" / "golden"
@@ -506,6 +510,53 @@ def tab_to(page: Page, selector: str, key: str = "Tab") -> None:
             return
         page.keyboard.press(key)
     raise AssertionError(f"{selector} cannot be reached with {key}.")
+
+
+def test_the_report_is_linked_where_there_is_one(open_page: OpenPage, service: Service) -> None:
+    def with_report(page: Page) -> None:
+        page.route("**/report/", lambda route: route.fulfill(content_type="text/html"))
+
+    link = open_page(service, with_report).get_by_role("link", name="Which format to ship")
+    expect(link).to_have_attribute("href", "/report/")
+    without = open_page(service)
+    wait_until(without, "document.documentElement.dataset.ready")
+    expect(without.get_by_role("link", name="Which format to ship")).to_have_count(0)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_report_is_shown_under_the_service_s_policy(
+    open_page: OpenPage, service: Service, tmp_path: Path, theme: str, width: int
+) -> None:
+    """Every plot in it, without a script, and without sideways scrolling of the page."""
+    report = reports.report_of(reports.row("m-keras", ms=9), reports.row("m-onnx"))
+    write_page(advised(report, None, Constraints()), tmp_path)
+    body = (tmp_path / "report.html").read_bytes()
+    headers = {**HEADERS, "Content-Type": "text/html; charset=utf-8"}
+    page = open_page(service, color_scheme=theme, viewport={"width": width, "height": 800})
+    page.route("**/report/", lambda route: route.fulfill(body=body, headers=headers))
+    page.goto(f"{service.url}/report/")
+    expect(page.get_by_role("heading", name="Which format to ship")).to_be_visible()
+    expect(page.get_by_text("For a server, ship m-onnx, on Runtime 1.2.")).to_be_visible()
+    plots = page.evaluate("Array.from(document.images, ({ naturalWidth, currentSrc }) => [naturalWidth, currentSrc])")
+    assert len(plots) == 6
+    assert all(size > 500 for size, _ in plots)
+    suffix = base64.b64encode((tmp_path / f"latency-{theme}.png").read_bytes()).decode()
+    assert any(source.endswith(suffix) for _, source in plots), "each theme has its own"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_an_idle_page_runs_what_it_is_told_and_nothing_else(open_page: OpenPage, service: Service) -> None:
+    page = open_page(service)
+    page.goto(f"{service.url}/?idle")
+    wait_until(page, "document.documentElement.dataset.ready")
+    timing = page.evaluate("window.rosetta.time('keras_cnn-tflite@litert-wasm', [Array(784).fill(9)], 0.05)")
+    assert len(timing["samples"]) >= 3
+    assert timing["backend"].startswith("wasm, threads: ")
+    assert timing["unsteady"] <= TOLERANCE
+    assert sum(timing["answers"][0]) == pytest.approx(1, abs=1e-4)
+    states = page.evaluate("Array.from(document.querySelectorAll('[data-row]'), (row) => row.dataset.state)")
+    assert set(states) == {"idle"}
 
 
 def test_a_narrow_screen_needs_no_sideways_scrolling(open_page: OpenPage, service: Service) -> None:

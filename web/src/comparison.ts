@@ -9,6 +9,7 @@ import { messageOf } from './errors';
 import { imageToTensor, type ImageSpec } from './image';
 import { runtimesFor, type LoadedModel, type Runtime } from './runtimes';
 import { predictPicture, type Artifact } from './server';
+import { timed, type Timing } from './timing';
 
 export type State = 'idle' | 'loading' | 'running' | 'done' | 'failed';
 
@@ -97,6 +98,12 @@ export class Comparison {
     const { name, image } = this.rowNamed(id).artifact;
     if (!image) throw new Error(`${name} does not take pictures.`);
     return imageToTensor(picture, image);
+  }
+
+  /** How long a row takes to load and to answer, with nothing else running. */
+  async time(id: string, pictures: Float32Array[], seconds: number): Promise<Timing> {
+    const { runtime, artifact } = this.rowNamed(id);
+    return this.oneAtATime(() => timed(() => runtime.load(artifact), pictures, seconds));
   }
 
   /** The same picture's answer from the artifact that all others of this model are compared with. */

@@ -3,6 +3,7 @@ import { render } from 'preact';
 import { Comparison } from './comparison';
 import { Page } from './components/Page';
 import './style.css';
+import type { Timing } from './timing';
 
 const comparison = new Comparison();
 
@@ -12,12 +13,14 @@ const comparison = new Comparison();
  * `rows()` names them, `<artifact>@<runtime>`, once `document.documentElement.dataset.ready` is set.
  * `infer(row, pixels)` takes height * width * channels numbers, 0..255, and gives the probabilities in the order of the
  * labels. Calls wait for each other. `tensor(row, picture)` takes a picture file's bytes and gives the numbers that the
- * row's model would see.
+ * row's model would see. `time(row, pictures, seconds)` loads the row anew and calls it again and again for that long;
+ * with `?idle` in its address the page runs nothing by itself meanwhile.
  */
 export interface Rosetta {
   rows(): string[];
   infer(row: string, pixels: number[]): Promise<number[]>;
   tensor(row: string, picture: number[]): Promise<number[]>;
+  time(row: string, pictures: number[][], seconds: number): Promise<Timing>;
 }
 
 declare global {
@@ -29,6 +32,7 @@ declare global {
 window.rosetta = {
   rows: () => comparison.rows.map(({ id }) => id),
   infer: async (row, pixels) => Array.from(await comparison.infer(row, Float32Array.from(pixels))),
+  time: (row, pictures, seconds) => comparison.time(row, pictures.map((pixels) => Float32Array.from(pixels)), seconds),
   tensor: async (row, picture) => Array.from(await comparison.tensor(row, Uint8Array.from(picture))),
 };
 

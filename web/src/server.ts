@@ -91,6 +91,11 @@ export function listSamples(): Promise<Samples> {
   return json<Samples>('/samples/index.json');
 }
 
+/** Whether `make compare` has written its report. */
+export async function hasReport(): Promise<boolean> {
+  return (await fetch('/report/', { method: 'HEAD' }).catch(() => null))?.ok ?? false;
+}
+
 export async function bytesAt(path: string): Promise<Uint8Array> {
   return new Uint8Array(await (await request(path)).arrayBuffer());
 }

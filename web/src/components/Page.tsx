@@ -2,7 +2,7 @@ import { useEffect, useReducer, useState } from 'preact/hooks';
 
 import type { Comparison } from '../comparison';
 import { messageOf } from '../errors';
-import { listArtifacts, listSamples, type Samples } from '../server';
+import { hasReport, listArtifacts, listSamples, type Samples } from '../server';
 import { PicturePanel, pictureOf, type Picture } from './PicturePanel';
 import { ResultTable } from './ResultTable';
 
@@ -23,6 +23,7 @@ export function Page({ comparison }: { comparison: Comparison }) {
   useEffect(() => {
     const ready = addArtifacts(comparison).catch((error: unknown) => setProblem(messageOf(error)));
     const chooseFirst = (first: Picture) => comparison.picture ?? choose(first);
+    if (new URLSearchParams(location.search).has('idle')) return;
     showFirst(ready, setSamples, chooseFirst).catch(() => {}); // there are still uploads, drawings and the camera
   }, [comparison]);
 
@@ -70,8 +71,12 @@ async function thumbnailsLoaded(): Promise<void> {
 }
 
 function Footnotes() {
+  const [report, setReport] = useState(false);
+  useEffect(() => void hasReport().then(setReport), []);
+
   return (
     <footer>
+      {report && <p><a href="/report/">Which format to ship</a>: everything that was measured, and what it recommends.</p>}
       <p>
         <b>Difference</b> is the largest absolute difference between a row's probabilities and its source artifact's,
         for the same picture. <b>Verified</b> artifacts passed the parity check on real test images with exactly these bytes.

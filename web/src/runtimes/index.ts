@@ -8,6 +8,8 @@ import { code, type Artifact } from '../server';
 
 /** One artifact, loaded and warmed up: one picture's pixels (NHWC, 0..255) -> its probabilities. */
 export interface LoadedModel {
+  /** What it really runs on: backend, threads, adapter. */
+  readonly backend: string;
   predict(pixels: Float32Array): Promise<Float32Array>;
   dispose(): void;
 }

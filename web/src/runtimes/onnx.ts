@@ -1,9 +1,10 @@
 /** ONNX Runtime Web, on WebAssembly or WebGPU: two builds, of which the first is much the smaller download. */
 
-import type { InferenceSession } from 'onnxruntime-web';
+import type { Env, InferenceSession } from 'onnxruntime-web';
 
 import { messageOf } from '../errors';
 import { code, type Artifact } from '../server';
+import { adapterName } from './adapter';
 import { fetchFile, fileEndingIn, inputShape } from './files';
 import type { LoadedModel } from './index';
 
@@ -21,7 +22,11 @@ export async function load(artifact: Artifact, backend: Backend): Promise<Loaded
   const predict = (pixels: Float32Array) =>
     run(session, artifact.output, { [artifact.input]: new ort.Tensor('float32', pixels, shape) });
   await predict(new Float32Array(shape[1] * shape[2] * shape[3]));
-  return { predict, dispose: () => void session.release() };
+  return { predict, backend: await describe(ort.env, backend), dispose: () => void session.release() };
+}
+
+async function describe(env: Env, backend: Backend): Promise<string> {
+  return backend === 'webgpu' ? `webgpu: ${await adapterName()}` : `wasm, threads: ${env.wasm.numThreads ?? 1}`;
 }
 
 async function run(session: InferenceSession, name: string, feeds: InferenceSession.FeedsType): Promise<Float32Array> {

@@ -11,6 +11,7 @@ interface Inference {
 export async function load(artifact: Artifact): Promise<LoadedModel> {
   const input = { name: artifact.input, shape: inputShape(artifact), datatype: 'FP32' };
   return {
+    backend: 'server',
     async predict(pixels) {
       const body = JSON.stringify({ inputs: [{ ...input, data: Array.from(pixels) }] });
       const { outputs } = await json<Inference>(`/v2/models/${artifact.name}/infer`, post(body, 'application/json'));

@@ -9,6 +9,7 @@ import { loadGraphModel, type GraphModel } from '@tensorflow/tfjs-converter';
 import * as tf from '@tensorflow/tfjs-core';
 
 import { code, type Artifact } from '../server';
+import { adapterName, rendererName } from './adapter';
 import { fetchFile, inputShape } from './files';
 import type { LoadedModel } from './index';
 
@@ -32,7 +33,7 @@ export async function load(artifact: Artifact, backend: Backend): Promise<Loaded
     return run(model, artifact, tf.tensor4d(pixels, shape));
   };
   await predict(new Float32Array(shape[1] * shape[2] * shape[3])); // compiles shaders, fills caches
-  return { predict, dispose: () => model.dispose() };
+  return { predict, backend: await describe(backend), dispose: () => model.dispose() };
 }
 
 async function register(backend: Backend): Promise<void> {
@@ -51,6 +52,15 @@ async function use(backend: Backend): Promise<void> {
     `TensorFlow.js did not start on ${backend}: its files did not come, or this browser cannot run it. ` +
       'Check the server, then load the page again, or look at the other rows.',
   );
+}
+
+async function describe(backend: Backend): Promise<string> {
+  if (backend === 'webgl') return `webgl: ${rendererName()}`;
+  if (backend === 'webgpu') return `webgpu: ${await adapterName()}`;
+  const { getThreadsCount } = await code(import('@tensorflow/tfjs-backend-wasm'));
+  const has = async (what: string) => Boolean(await tf.env().getAsync(what));
+  const threads = (await has('WASM_HAS_MULTITHREAD_SUPPORT')) ? getThreadsCount() : 1;
+  return `wasm${(await has('WASM_HAS_SIMD_SUPPORT')) ? ', SIMD' : ''}, threads: ${threads}`;
 }
 
 async function run(model: GraphModel, artifact: Artifact, pixels: tf.Tensor): Promise<Float32Array> {

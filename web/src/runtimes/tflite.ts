@@ -22,7 +22,8 @@ export async function load(artifact: Artifact): Promise<LoadedModel> {
   const shape = inputShape(artifact);
   const predict = (pixels: Float32Array) => run(model, artifact, new Tensor(pixels, shape));
   await predict(new Float32Array(shape[1] * shape[2] * shape[3]));
-  return { predict, dispose: () => model.delete() };
+  const threads = crossOriginIsolated ? navigator.hardwareConcurrency : 1;
+  return { predict, backend: `wasm, threads: ${threads}`, dispose: () => model.delete() };
 }
 
 function start(): Promise<unknown> {

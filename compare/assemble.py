@@ -1,0 +1,236 @@
+"""From the measurements of all rounds to one report: every figure with its spread, or the reason why there is none."""
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from compare import answers as said
+from compare.browser import PACKAGES, RUNTIMES
+from compare.figures import Figure, Measured, Missing, exact, once, over_rounds
+from compare.footprint import file_figures, image, installed
+from compare.latency import BATCHES
+from compare.measure import Bench, Found, Measurements
+from compare.report import SCHEMA, Artifact, Report, Row, Training
+from compare.store import Record
+from compare.training import SCRIPTS, compare_training
+from contract import dataset
+from contract.errors import ParityError
+from contract.manifest import MANIFEST, sha256_of
+from contract.parity_result import read_status
+
+IMAGES = {
+    "keras": "serve-keras",
+    "savedmodel": "serve-keras",
+    "torch": "serve-torch",
+    "onnx": "serve-onnx",
+    "tflite": "serve-tflite",
+    "tfjs": "serve-tfjs",
+}
+"""Family of formats -> the image that serves it."""
+
+
+def assemble(bench: Bench, done: Measurements) -> Report:
+    """The report, without recommendations."""
+    known = dataset.get(bench.data)
+    artifacts = {found.name: _artifact(found, bench, done) for found in bench.found}
+    rows = [
+        row
+        for found in bench.found
+        for row in (_server_row(found, artifacts[found.name], bench, done), *_browser_rows(found, bench, done))
+    ]
+    return Report(
+        schema=SCHEMA,
+        made=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        seconds=round(sum(float(record.get("seconds", 0)) for record in done.results.values()), 1),
+        dataset=bench.data,
+        title=known.title,
+        labels=known.labels,
+        pictures=len(bench.split.images),
+        machine=bench.machine,
+        settings=bench.settings,
+        artifacts=artifacts,
+        rows={row.name: row for row in rows},
+        training={training.model: training for training in _training(bench, artifacts, done)},
+    )
+
+
+# --- Artifacts
+
+
+def _artifact(found: Found, bench: Bench, done: Measurements) -> Artifact:
+    model, format = found.folder.parent.name, found.folder.name
+    if found.manifest is None:
+        nothing = Missing(found.problem)
+        figures: dict[str, Measured] = dict.fromkeys(("accuracy", "agreement", "disk"), nothing)
+        return Artifact(found.name, model, format, None, "", found.problem, figures)
+    manifest = found.manifest
+    figures = file_figures(found.folder, manifest)
+    made = manifest.made_with.get("seconds")
+    figures["made"] = Missing("The manifest does not say.") if made is None else once(float(made), "s")
+    status = read_status(found.folder).parity
+    figures["verified"] = once(status.seconds, "s") if status else Missing("`make verify` has not compared it.")
+    source = _source(found, bench)
+    parts = _answered(found, source, bench, done)
+    figures |= parts.pop("figures")
+    return Artifact(
+        name=found.name,
+        model=model,
+        format=format,
+        source=None if source is found or source is None else source.name,
+        sha256=sha256_of(found.folder / MANIFEST),
+        figures=figures,
+        **parts,
+    )
+
+
+def _source(found: Found, bench: Bench) -> Found | None:
+    """The model's source artifact: itself, for the source."""
+    of_model = [other for other in bench.found if other.manifest and other.folder.parent == found.folder.parent]
+    return next((other for other in of_model if other.manifest and other.manifest.is_source), None)
+
+
+def _answered(found: Found, source: Found | None, bench: Bench, done: Measurements) -> dict[str, Any]:
+    """Verdict, figures, and pictures, from the answers to every test picture."""
+    task = f"answers-{found.name}"
+    if task not in done.results:
+        reason = done.failures.get(task, "It was not asked.")
+        return {
+            "verdict": f"not compared: {reason}",
+            "figures": dict.fromkeys(("accuracy", "agreement"), Missing(reason)),
+        }
+    mine, labels, split = bench.answers(found), bench.split_labels, bench.split
+    figures: dict[str, Measured] = {"accuracy": said.accuracy(mine, split)}
+    parts: dict[str, Any] = {
+        "figures": figures,
+        "per_class": said.accuracy_per_class(mine, split, labels),
+        "classes": said.pack_classes(mine),
+    }
+    if source is found:
+        pictures = len(split.images)
+        return parts | {"verdict": "source", "figures": figures | {"agreement": exact(1.0, "share", pictures)}}
+    if source is None or f"answers-{source.name}" not in done.results:
+        reason = "Its source gave no answers to compare with."
+        return parts | {"verdict": f"not compared: {reason}", "figures": figures | {"agreement": Missing(reason)}}
+    theirs = bench.answers(source)
+    try:
+        parity = said.parity(theirs, mine)
+    except ParityError as error:
+        return parts | {"verdict": str(error), "figures": figures | {"agreement": Missing(str(error))}}
+    flips = said.flips(theirs, mine, parity, split, labels)
+    figures["accuracy_change"] = said.accuracy_change(theirs, mine, split)
+    figures |= said.parity_figures(parity, len(split.images))
+    return parts | {"verdict": said.verdict(parity), "flips": tuple(flips[: said.GALLERY]), "flip_count": len(flips)}
+
+
+# --- Rows
+
+
+class Rounds:
+    """The rounds of one row's measurement of one kind, and why there are none."""
+
+    def __init__(self, kind: str, name: str, bench: Bench, done: Measurements, problem: str) -> None:
+        tasks = [f"{kind}-{name}-{round}" for round in range(bench.settings.rounds)]
+        self.records: dict[int, Record] = {
+            round: done.results[task] for round, task in enumerate(tasks) if task in done.results
+        }
+        reasons = [done.failures[task] for task in tasks if task in done.failures]
+        self.missing = Missing(problem or (reasons or ["It was not measured."])[0])
+
+    def figure(
+        self, unit: str, take: Callable[[Record], float], calls: Callable[[Record], int] = lambda _: 1
+    ) -> Measured:
+        """The median over the rounds of what `take` finds in each."""
+        values = [take(record) for record in self.records.values()]
+        return over_rounds(values, unit, sum(map(calls, self.records.values()))) if values else self.missing
+
+    def said(self, key: str) -> str:
+        return next((str(record[key]) for record in self.records.values()), "")
+
+    def latencies(self, prefix: str) -> dict[str, Measured]:
+        """Percentiles with one picture, and pictures a second with each batch size."""
+        figures = {}
+        for batch in BATCHES:
+            unit_of = {"throughput": "1/s"} | (dict.fromkeys(("p50", "p95", "p99"), "s") if batch in (1, 64) else {})
+            for name, unit in unit_of.items():
+                key = "rows_per_second" if name == "throughput" else name
+                figures[f"{prefix}{name}@{batch}"] = self.figure(
+                    unit,
+                    lambda record, batch=batch, key=key: _of_batch(record, batch)[key],  # type: ignore[misc]
+                    lambda record, batch=batch: _of_batch(record, batch)["calls"],  # type: ignore[misc]
+                )
+        return figures
+
+
+def _of_batch(record: Record, batch: int) -> Mapping[str, Any]:
+    return next(latency for latency in record["latencies"] if latency["batch"] == batch)
+
+
+def _server_row(found: Found, artifact: Artifact, bench: Bench, done: Measurements) -> Row:
+    alone = Rounds("time", found.name, bench, done, found.problem)
+    http = Rounds("http", found.name, bench, done, found.problem)
+    family = found.folder.name.split("-")[0]
+    figures: dict[str, Measured] = {
+        name: alone.figure("s", lambda record, name=name: record[name])  # type: ignore[misc]
+        for name in ("import", "load", "first_call")
+    }
+    figures |= alone.latencies("") | http.latencies("http_")
+    figures["http_overhead"] = _overhead(alone, http)
+    figures["cold_start"] = http.figure("s", lambda record: record["cold_start"])
+    figures["memory"] = alone.figure("B", lambda record: record["memory"] - record["bare"])
+    figures["service_memory"] = http.figure("B", lambda record: record["memory"])
+    figures["installed"] = installed(family)
+    figures["ship"] = _sum(artifact.figures["disk"], figures["installed"])
+    figures["image"] = image(f"rosetta-serve/{IMAGES[family]}")
+    threads = bench.settings.threads
+    backend = f"CPU, threads: {threads}" if family != "tfjs" else "wasm, SIMD, threads: 1"
+    return Row(f"{found.name}@server", found.name, "server", alone.said("runtime"), backend, figures)
+
+
+def _sum(*parts: Measured) -> Measured:
+    """Of counts."""
+    missing = [part for part in parts if isinstance(part, Missing)]
+    return (
+        missing[0] if missing else exact(sum(part.value for part in parts if isinstance(part, Figure)), "B", len(parts))
+    )
+
+
+def _overhead(alone: Rounds, http: Rounds) -> Measured:
+    """What HTTP adds to a call with one picture: the difference within each round."""
+    rounds = alone.records.keys() & http.records.keys()
+    if not rounds:
+        return alone.missing if not alone.records else http.missing
+    values = [_of_batch(http.records[n], 1)["p50"] - _of_batch(alone.records[n], 1)["p50"] for n in sorted(rounds)]
+    return over_rounds(values, "s", sum(_of_batch(http.records[n], 1)["calls"] for n in rounds))
+
+
+def _browser_rows(found: Found, bench: Bench, done: Measurements) -> Iterable[Row]:
+    family = found.folder.name.split("-")[0]
+    for runtime, title in RUNTIMES.get(family, {}).items():
+        name = f"{found.name}@{runtime}"
+        rounds = Rounds("browser", name, bench, done, found.problem)
+        calls: Callable[[Record], int] = lambda record: record["calls"]  # noqa: E731
+        figures = {
+            f"{percent}@1": rounds.figure("s", lambda record, percent=percent: record[percent], calls)  # type: ignore[misc]
+            for percent in ("p50", "p95", "p99")
+        }
+        figures["first_answer"] = rounds.figure("s", lambda record: record["first_answer"])
+        figures["runtime_download"] = rounds.figure("B", lambda record: record["runtime_download"])
+        figures["model_download"] = rounds.figure("B", lambda record: record["model_download"])
+        figures["download"] = rounds.figure("B", lambda record: record["runtime_download"] + record["model_download"])
+        figures["difference"] = rounds.figure("", lambda record: record["difference"])
+        figures["clock"] = rounds.figure("s", lambda record: record["resolution"])
+        figures["per_sample"] = rounds.figure("", lambda record: record["calls_per_sample"])
+        version = bench.machine.versions.get(PACKAGES[family], "")
+        yield Row(name, found.name, "browser", f"{title} {version}".strip(), rounds.said("backend"), figures)
+
+
+def _training(bench: Bench, artifacts: Mapping[str, Artifact], done: Measurements) -> Sequence[Training]:
+    found = []
+    for source in bench.found:
+        task = f"fault-{source.folder.name}"
+        fault = done.results.get(task) or {"message": done.failures.get(task, "It was not tried."), "where": ""}
+        if source.manifest and source.folder.name in SCRIPTS and (training := compare_training(source.folder, fault)):
+            accuracy = artifacts[source.name].figures["accuracy"]
+            found.append(dataclasses.replace(training, figures={**training.figures, "accuracy": accuracy}))
+    return found

@@ -1,0 +1,129 @@
+"""What changed since an older report: a guard for upgrades of converters, runtimes and the service.
+
+Answers changed when a picture changes its class, the accuracy moved, or a verdict did. A figure changed when its spread
+no longer meets the old one; it fails the comparison when it also got worse by more than the margin.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from compare.answers import unpack_classes
+from compare.figures import Figure, Measured, shown
+from compare.metrics import HIGHER, NEITHER, metric, title
+from compare.report import Artifact, Report, Row
+
+MARGIN = 0.2
+"""By how much a figure may get worse: its spread in one report says little of how machines differ from day to day."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of the comparison."""
+
+    what: str
+    text: str
+    fails: bool
+
+    def __str__(self) -> str:
+        return f"{'WORSE' if self.fails else '     '}  {self.what}: {self.text}"
+
+
+def changes(old: Report, new: Report, margin: float = MARGIN) -> list[Change]:
+    """Everything that changed beyond the noise, what fails first."""
+    found = [*_settings(old, new), *_artifacts(old, new), *_figures(old, new, margin)]
+    return sorted(found, key=lambda change: not change.fails)
+
+
+RANKED = ("p50@1", "http_p50@1", "throughput@64", "cold_start", "memory", "first_answer", "download")
+"""What rows are put in order by."""
+
+
+def reversals(old: Report, new: Report) -> tuple[int, list[str]]:
+    """How many pairs of rows differ beyond the noise in both reports, and which of them changed places."""
+    pairs, turned = 0, []
+    for name in RANKED:
+        known = sorted(_row_figures(old, new, name), key=lambda found: found[0])
+        for (one, a, c), (other, b, d) in itertools.combinations(known, 2):
+            if a.differs_from(b) and c.differs_from(d):
+                pairs += 1
+                if (a.value < b.value) != (c.value < d.value):
+                    turned.append(f"{one} and {other}: {title(name)}")
+    return pairs, turned
+
+
+def _row_figures(old: Report, new: Report, name: str) -> Iterator[tuple[str, Figure, Figure]]:
+    for row in old.rows.keys() & new.rows.keys():
+        before, after = old.rows[row].figures.get(name), new.rows[row].figures.get(name)
+        if isinstance(before, Figure) and isinstance(after, Figure):
+            yield row, before, after
+
+
+def _settings(old: Report, new: Report) -> Iterator[Change]:
+    if not new.machine.is_like(old.machine):
+        yield Change("machine", f"{new.machine} instead of {old.machine}: times are not compared", False)
+    if (old.dataset, old.pictures) != (new.dataset, new.pictures):
+        text = f"{new.pictures:,} pictures of {new.dataset} instead of {old.pictures:,} of {old.dataset}"
+        yield Change("pictures", text, True)
+    for name in sorted(old.machine.versions.keys() | new.machine.versions.keys()):
+        before, after = old.machine.versions.get(name, "none"), new.machine.versions.get(name, "none")
+        if before != after:
+            yield Change("version", f"{name} {after} instead of {before}", False)
+
+
+def _artifacts(old: Report, new: Report) -> Iterator[Change]:
+    for name, before in old.artifacts.items():
+        after = new.artifacts.get(name)
+        if after is None:
+            yield Change(name, "it is gone", True)
+            continue
+        yield from (Change(name, text, True) for text in _answers(before, after))
+    for name in new.artifacts.keys() - old.artifacts.keys():
+        yield Change(name, "it is new", False)
+
+
+def _answers(before: Artifact, after: Artifact) -> Iterator[str]:
+    if before.keeps_the_answers and not after.keeps_the_answers:
+        yield f"its answers are no longer its source's: {after.verdict}"
+    if not before.classes or before.classes == after.classes:
+        return
+    if not after.classes:
+        yield "it gives no answers any more"
+        return
+    old, new = unpack_classes(before.classes), unpack_classes(after.classes)
+    if old.shape == new.shape:
+        yield f"{np.count_nonzero(old != new):,} of {len(old):,} pictures changed their class"
+
+
+def _figures(old: Report, new: Report, margin: float) -> Iterator[Change]:
+    same_machine = new.machine.is_like(old.machine)
+    for before, after in _both(old, new):
+        for figure, was in before.figures.items():
+            if metric(figure).better == NEITHER or (metric(figure).timed and not same_machine):
+                continue
+            text, fails = _changed(figure, was, after.figures.get(figure), margin)
+            if text:
+                yield Change(before.name, f"{title(figure)} {text}", fails)
+
+
+def _both(old: Report, new: Report) -> Iterator[tuple[Artifact | Row, Artifact | Row]]:
+    """Artifacts and rows that are in both reports."""
+    yield from ((one, new.artifacts[name]) for name, one in old.artifacts.items() if name in new.artifacts)
+    yield from ((one, new.rows[name]) for name, one in old.rows.items() if name in new.rows)
+
+
+def _changed(name: str, was: Measured, now: Measured | None, margin: float) -> tuple[str, bool]:
+    """What to say of a figure, and whether it fails; nothing where it did not change."""
+    if not isinstance(was, Figure):
+        return "", False
+    if not isinstance(now, Figure):
+        reason = now.missing if now else "it is not part of the report any more"
+        return f"was {was}, and is not measured now: {reason}", True
+    if not now.differs_from(was):
+        return "", False
+    sign = -1 if metric(name).better == HIGHER else 1
+    change = (now.value - was.value) / abs(was.value) if was.value else float(np.sign(now.value)) * np.inf
+    fails = sign * change > (0 if name == "agreement" else margin)
+    return f"{shown(was.value, was.unit)} -> {shown(now.value, now.unit)} ({change:+.0%})", fails

@@ -1,0 +1,171 @@
+"""The same artifacts in a real Chromium: each runtime in a fresh page with a cold cache.
+
+The page's own runtimes are measured, by `window.rosetta.time`: warm-up apart, the answer read back within the time,
+samples far longer than a step of the browser's clock. Downloads are what came over the wire.
+"""
+
+import base64
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from playwright.sync_api import Browser, Error, Page, Request, sync_playwright
+
+from compare.http_calls import folder_of
+from compare.parity import FLOAT32, Answers
+from compare.serving import servers
+from contract.errors import ModelUnavailable, RuntimeFailure
+from contract.manifest import Manifest, read_manifest
+
+RUNTIMES: Mapping[str, Mapping[str, str]] = {
+    "tfjs": {"tfjs-wasm": "TensorFlow.js", "tfjs-webgl": "TensorFlow.js", "tfjs-webgpu": "TensorFlow.js"},
+    "onnx": {"onnx-wasm": "ONNX Runtime Web", "onnx-webgpu": "ONNX Runtime Web"},
+    "tflite": {"litert-wasm": "LiteRT.js"},
+}
+"""Family of formats -> the page's runtimes for it, with their titles."""
+
+PACKAGES = {"tfjs": "@tensorflow/tfjs-core", "onnx": "onnxruntime-web", "tflite": "@litertjs/core"}
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    # Any other host than the service's is unknown: what would be fetched from there fails, with internet or without.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+WEBGPU = "--enable-unsafe-webgpu"
+"""Chromium on Linux offers WebGPU only when asked; without a graphics processor SwiftShader computes it."""
+
+READY_SECONDS = 60
+PATIENCE = 120
+"""Seconds until a row that loads and answers nothing is given up: a runtime may wait for its threads for ever."""
+PICTURES = 16
+"""How many pictures take turns in the timed calls."""
+
+TIME = """
+async ([row, base64, count, seconds, patience]) => {
+  const pixels = new Float32Array(Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer);
+  const size = pixels.length / count;
+  const pictures = Array.from({ length: count }, (_, i) => Array.from(pixels.subarray(i * size, (i + 1) * size)));
+  const late = new Promise((_, reject) => {
+    setTimeout(() => reject(new Error(`no answer within ${patience} s`)), patience * 1000);
+  });
+  return Promise.race([window.rosetta.time(row, pictures, seconds), late]);
+}
+"""
+
+
+@contextlib.contextmanager
+def chromium(*more: str) -> Iterator[Browser]:
+    """A headless Chromium: the one that CHROMIUM names, or the system's. Raises ModelUnavailable without one."""
+    candidates = (os.environ.get("CHROMIUM", ""), *CHROMIUM)
+    executable = next(filter(None, map(shutil.which, filter(None, candidates))), None)
+    if executable is None:
+        raise ModelUnavailable("Chromium is missing: run `./bootstrap browser`, or name one with CHROMIUM=/path/to/it.")
+    flags = [*FLAGS, *more, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=flags)
+        with browser:
+            yield browser
+
+
+@dataclass(frozen=True)
+class Session:
+    """A running Chromium, and a service with the artifacts that it can run."""
+
+    browser: Browser
+    url: str
+
+    @classmethod
+    @contextlib.contextmanager
+    def over(cls, folders: list[Path]) -> Iterator["Session"]:
+        """Raises ModelUnavailable without Chromium, RuntimeFailure when it or the service does not start."""
+        try:
+            with folder_of(folders) as artifacts, servers.ours(artifacts, 1) as service, chromium(WEBGPU) as browser:
+                yield cls(browser, f"http://{servers.HOST}:{service.port}")
+        except (Error, RuntimeError) as error:
+            raise RuntimeFailure(f"The browser could not be measured: {_first_line(error)}") from error
+
+    def measure(
+        self, folder: Path, runtime: str, pictures: NDArray[Any], answers: Answers, seconds: float
+    ) -> dict[str, Any]:
+        """One round of one row, in a context of its own, so that its cache is empty; in seconds and bytes.
+
+        `answers` are the source's to `pictures`, or the artifact's own on the server. Raises RuntimeFailure when the
+        row cannot be run or answers otherwise.
+        """
+        manifest = read_manifest(folder)
+        with self.browser.new_context() as context:
+            page = context.new_page()
+            fetched: list[Request] = []
+            page.on("requestfinished", lambda request: fetched.append(request))
+            try:
+                timing = self._timing(page, f"{manifest.name}@{runtime}", pictures[:PICTURES], seconds, fetched)
+                sizes = _downloads(fetched, manifest)
+            except Error as error:
+                raise RuntimeFailure(f"{manifest.name}@{runtime} failed: {_first_line(error)}") from error
+        difference = float(np.abs(np.array(timing.pop("answers")) - answers[:PICTURES]).max())
+        if not max(difference, timing["unsteady"]) <= FLOAT32.max_abs_diff:
+            raise RuntimeFailure(
+                f"{manifest.name}@{runtime} gave wrong answers while it was timed: they differ by {difference:.2g} "
+                f"from the server's and by {timing['unsteady']:.2g} among themselves, at most {FLOAT32.max_abs_diff}."
+            )
+        return _figures(timing) | sizes | {"difference": difference, "browser": self.browser.version}
+
+    def _timing(
+        self, page: Page, row: str, pictures: NDArray[Any], seconds: float, fetched: list[Request]
+    ) -> dict[str, Any]:
+        page.goto(f"{self.url}/?idle")
+        for _ in range(READY_SECONDS * 20):  # wait_for_function does not get past the page's policy
+            if page.evaluate("document.documentElement.dataset.ready"):
+                break
+            page.wait_for_timeout(50)
+        if row not in (rows := page.evaluate("window.rosetta.rows()")):
+            raise RuntimeFailure(f"This browser cannot run {row}: it offers {', '.join(rows) or 'nothing'}.")
+        fetched.clear()  # what came so far is the page's own
+        pixels = base64.b64encode(pictures.astype(np.float32).tobytes()).decode()
+        timing: dict[str, Any] = page.evaluate(TIME, [row, pixels, len(pictures), seconds, PATIENCE])
+        return timing
+
+
+def _figures(timing: dict[str, Any]) -> dict[str, Any]:
+    """The page's milliseconds as seconds and percentiles."""
+    samples = np.array(timing["samples"]) / 1000
+    p50, p95, p99 = (float(value) for value in np.percentile(samples, [50, 95, 99]))
+    return {
+        "backend": timing["backend"],
+        "first_answer": timing["firstAnswer"] / 1000,
+        "resolution": timing["resolution"] / 1000,
+        "calls_per_sample": timing["callsPerSample"],
+        "calls": len(samples) * timing["callsPerSample"],
+        "p50": p50,
+        "p95": p95,
+        "p99": p99,
+    }
+
+
+def _downloads(fetched: list[Request], manifest: Manifest) -> dict[str, int]:
+    """Bytes on the wire: the runtime's code, and the artifact's files."""
+    sizes = {"runtime_download": 0, "model_download": 0}
+    for request in fetched:
+        if request.url.startswith("http"):  # a worker's script may be a blob
+            own = f"/artifacts/{manifest.model}/{manifest.format}/" in request.url
+            sizes["model_download" if own else "runtime_download"] += _size(request)
+    return sizes
+
+
+def _size(request: Request) -> int:
+    sizes = request.sizes()
+    return sizes["responseBodySize"] + sizes["responseHeadersSize"]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

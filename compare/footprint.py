@@ -1,0 +1,124 @@
+"""What an artifact costs besides time: bytes of its files, of its runtime's packages, of its image."""
+
+import functools
+import gzip
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import brotli
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from compare.figures import Measured, Missing, exact
+from contract.manifest import Manifest
+
+PACKAGES = {
+    "keras": ("keras", "tensorflow-cpu"),
+    "savedmodel": ("tensorflow-cpu",),
+    "torch": ("torch",),
+    "onnx": ("onnxruntime",),
+    "tflite": ("ai-edge-litert",),
+}
+"""Family of formats -> the Python packages that run it; TF.js is a matter of Node's."""
+
+NODE_PACKAGES = ("@tensorflow/tfjs-core", "@tensorflow/tfjs-converter", "@tensorflow/tfjs-backend-wasm")
+NODE_MODULES = Path(__file__).resolve().parents[1] / "web" / "node_modules"
+
+
+def file_figures(folder: Path, manifest: Manifest) -> dict[str, Measured]:
+    """Bytes of the artifact's files: on disk, and compressed as a server would send them."""
+    contents = [(folder / name).read_bytes() for name in manifest.files]
+    sizes = {
+        "disk": sum(map(len, contents)),
+        "gzip": sum(len(gzip.compress(content, 6)) for content in contents),
+        "brotli": sum(len(brotli.compress(content)) for content in contents),
+    }
+    return {name: exact(size, "B", len(contents)) for name, size in sizes.items()}
+
+
+@functools.cache  # TensorFlow has 20,000 files
+def installed(family: str) -> Measured:
+    """Bytes of the runtime's packages with all that they require, as they lie here."""
+    if family == "tfjs":
+        return _installed_node()
+    try:
+        names = requirements(PACKAGES[family])
+    except importlib.metadata.PackageNotFoundError as error:
+        return Missing(f"The package {error.name} is not installed.")
+    files = {file for name in names for file in _files(name)}
+    return exact(sum(file.stat().st_size for file in files if file.is_file()), "B", len(names))
+
+
+def requirements(packages: Iterable[str]) -> set[str]:
+    """The packages and everything that they require; what is left out of this environment is left out.
+
+    Raises PackageNotFoundError when one of the packages themselves is not installed.
+    """
+    found: set[str] = set()
+    wanted = [canonicalize_name(importlib.metadata.distribution(name).name) for name in packages]
+    while wanted:
+        name = wanted.pop()
+        if name in found:
+            continue
+        try:
+            lines = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found.add(name)
+        needs = [Requirement(line) for line in lines]
+        wanted += [canonicalize_name(need.name) for need in needs if not need.marker or need.marker.evaluate()]
+    return found
+
+
+def _files(package: str) -> list[Path]:
+    return [Path(str(file.locate())).resolve() for file in importlib.metadata.files(package) or []]
+
+
+def _installed_node() -> Measured:
+    """Node itself, and the packages as npm has installed them."""
+    node = shutil.which("node")
+    if node is None:
+        return Missing("No `node` is on the PATH.")
+    found, wanted = set[Path](), list(NODE_PACKAGES)
+    while wanted:
+        folder = NODE_MODULES / wanted.pop()
+        if folder in found:
+            continue
+        try:
+            described = json.loads((folder / "package.json").read_bytes())
+        except OSError:
+            return Missing(f"{folder.relative_to(NODE_MODULES)} is not in web/node_modules. Run `make web`.")
+        found.add(folder)
+        wanted += described.get("dependencies", {})
+    files = {file for folder in found for file in folder.rglob("*") if file.is_file()} | {Path(node).resolve()}
+    return exact(sum(file.stat().st_size for file in files), "B", len(found) + 1)
+
+
+@functools.cache
+def image(name: str) -> Measured:
+    """Bytes of a container image, as the engine counts them."""
+    docker = shutil.which("docker")
+    if docker is None:
+        return Missing("No container engine is here: `docker` is not on the PATH.")
+    command = [docker, "image", "inspect", "--format", "{{.Size}}", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except subprocess.TimeoutExpired:
+        return Missing("The container engine did not answer within 20 s.")
+    if done.returncode:
+        return Missing(
+            f"The engine has no image {name}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+        )
+    return exact(int(done.stdout), "B")
+
+
+def bare_interpreter() -> int:
+    """Bytes of memory that Python holds before it imports anything."""
+    program = "print(next(line for line in open('/proc/self/status') if line.startswith('VmRSS')).split()[1])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return int(done.stdout) * 1024

@@ -1,0 +1,124 @@
+"""The same calls over HTTP: one artifact, a service of its own, one connection, one request at a time.
+
+Tensors travel in the binary form of the Open Inference Protocol, both ways. What the service adds to the runtime's own
+time is the framework's overhead.
+"""
+
+import contextlib
+import json
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compare.latency import BATCHES, Call, latencies
+from compare.parity import FLOAT32, Answers
+from compare.serving import servers
+from compare.serving.calls import HEADER_LENGTH
+from contract.errors import RuntimeFailure
+from contract.manifest import Manifest, read_manifest
+
+TIMEOUT = 60
+
+
+@contextlib.contextmanager
+def folder_of(artifacts: Sequence[Path]) -> Iterator[Path]:
+    """A folder in which a service finds these artifacts and no others, until the end of the block."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for artifact in artifacts:
+            link = Path(temporary, artifact.parent.name, artifact.name)
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(artifact.resolve(), target_is_directory=True)
+        yield Path(temporary)
+
+
+def measure(folder: Path, pictures: NDArray[Any], answers: Answers, seconds: float, threads: int) -> dict[str, Any]:
+    """One round: from the start of the service to its first answer, its memory, and its warm calls; in seconds, bytes.
+
+    `answers` are the runtime's own to `pictures`. Raises RuntimeFailure when the service gives others.
+    """
+    manifest = read_manifest(folder)
+    if {spec.dtype for spec in (*manifest.inputs, *manifest.outputs)} != {"float32"}:
+        raise RuntimeFailure(f"{manifest.name} takes or gives other tensors than float32: it is not called over HTTP.")
+    with (
+        folder_of([folder]) as artifacts,
+        servers.ours(artifacts, 1, SERVE_THREADS=str(threads)) as service,
+        connected(service.port) as connection,
+    ):
+        start = time.perf_counter()
+        request = _request(manifest, pictures, 1)
+        _check(connection.ask(request), answers[:1], manifest)
+        cold = service.ready_seconds + time.perf_counter() - start
+        memory = round(service.rss() * 2**20)
+
+        def call_with(batch: int) -> Call:
+            request = _request(manifest, pictures, batch)
+            _check(connection.ask(request), np.resize(answers, (batch, *answers.shape[1:])), manifest)
+            return lambda: connection.ask(request)
+
+        return {"cold_start": cold, "memory": memory, "latencies": latencies(call_with, BATCHES, seconds)}
+
+
+class Connection:
+    """Sends requests that are ready as bytes: http.client would cost more time than a small model does."""
+
+    def __init__(self, opened: socket.socket) -> None:
+        self._socket = opened
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def ask(self, request: bytes) -> bytes:
+        """The body of the answer. Raises RuntimeFailure unless its status is 200."""
+        self._socket.sendall(request)
+        head, found, body = self._receive().partition(b"\r\n\r\n")
+        while not found:
+            head, found, body = (head + body + self._receive()).partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+        parts, left = [body], length - len(body)
+        while left > 0:
+            parts.append(self._receive())
+            left -= len(parts[-1])
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise RuntimeFailure(f"The service refused a request: {head[:80]!r} {body[:300]!r}")
+        return b"".join(parts)
+
+    def _receive(self) -> bytes:
+        if data := self._socket.recv(1 << 18):
+            return data
+        raise RuntimeFailure("The service closed the connection.")
+
+
+@contextlib.contextmanager
+def connected(port: int) -> Iterator[Connection]:
+    with socket.create_connection((servers.HOST, port), TIMEOUT) as opened:
+        yield Connection(opened)
+
+
+def _request(manifest: Manifest, pictures: NDArray[Any], batch: int) -> bytes:
+    """The whole request for as many rows as asked for; they repeat where there are fewer pictures."""
+    spec, output = manifest.inputs[0], manifest.outputs[0]
+    rows = np.resize(pictures, (batch, *pictures.shape[1:])).astype(spec.dtype)
+    tensor = {"name": spec.name, "shape": rows.shape, "datatype": "FP32"}
+    header = json.dumps(
+        {
+            "inputs": [tensor | {"parameters": {"binary_data_size": rows.nbytes}}],
+            "outputs": [{"name": output.name, "parameters": {"binary_data": True}}],
+        }
+    ).encode()
+    head = (
+        f"POST /v2/models/{manifest.name}/infer HTTP/1.1\r\nHost: {servers.HOST}\r\n"
+        f"Content-Type: application/octet-stream\r\n{HEADER_LENGTH}: {len(header)}\r\n"
+        f"Content-Length: {len(header) + rows.nbytes}\r\n\r\n"
+    )
+    return head.encode() + header + rows.tobytes()
+
+
+def _check(body: bytes, expected: Answers, manifest: Manifest) -> None:
+    size = expected.size * 4
+    got = np.frombuffer(body[-size:], np.float32).reshape(expected.shape) if len(body) > size else None
+    if got is None or not np.allclose(got, expected, rtol=0, atol=FLOAT32.max_abs_diff):
+        raise RuntimeFailure(f"The service answers {manifest.name} otherwise than its runtime does.")

@@ -1,0 +1,308 @@
+"""The report's plots as PNG files, each for light and for dark pages."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # draws into files; before pyplot looks for a screen
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from compare.figures import Figure, shown
+from compare.latency import BATCHES
+from compare.recommend import TARGETS
+from compare.report import Report
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a page."""
+
+    name: str
+    ink: str
+    faint: str
+    line: str
+    formats: Mapping[str, str]
+
+
+PALETTE = ("keras", "torch", "onnx", "savedmodel", "tflite", "tfjs")
+
+
+def _palette(*colours: str) -> dict[str, str]:
+    return dict(zip(PALETTE, colours, strict=True))
+
+
+# Colours that people with any colour vision tell apart; markers and lines tell the models apart besides.
+LIGHT = Theme(
+    "light", "#1d232c", "#646b76", "#d9d6cd",
+    _palette("#b3261e", "#b3261e", "#0b62c1", "#8a5a00", "#0c7a63", "#7b3fa0"),
+)  # fmt: skip
+DARK = Theme(
+    "dark", "#e9e7e1", "#9aa2ae", "#3a414c",
+    _palette("#ff9a8f", "#ff9a8f", "#7db8ff", "#f5b94a", "#62d2b5", "#d3a4f5"),
+)  # fmt: skip
+MARKERS = "osD^vP"
+LINES = ("-", "--", "-.", ":")
+
+
+def draw_all(report: Report, folder: Path) -> list[str]:
+    """Write every plot in both themes; the names of the plots."""
+    for theme in (LIGHT, DARK):
+        with plt.rc_context(_style(theme)):
+            for name, draw in PLOTS.items():
+                drawing = draw(report, theme)
+                drawing.savefig(
+                    folder / f"{name}-{theme.name}.png", dpi=144, transparent=True, metadata={"Software": None}
+                )
+                plt.close(drawing)
+    return list(PLOTS)
+
+
+def _style(theme: Theme) -> Any:
+    colours = dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor"), theme.ink
+    )
+    lines = dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), theme.line)
+    return colours | lines | {
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.linewidth": 0.6,
+        "legend.frameon": False,
+        "figure.constrained_layout.use": True,
+    }  # fmt: skip
+
+
+def _colour(report: Report, artifact: str, theme: Theme) -> str:
+    return theme.formats.get(report.artifacts[artifact].format.split("-")[0], theme.faint)
+
+
+def _model_number(report: Report, artifact: str) -> int:
+    models = sorted({one.model for one in report.artifacts.values()})
+    return models.index(report.artifacts[artifact].model)
+
+
+def _rows(report: Report, where: str, *figures: str) -> list[str]:
+    """Rows of this kind that have one of the figures, the last one first, as axes count upwards."""
+    names = [name for name, row in report.rows.items() if row.where == where]
+    return [name for name in reversed(names) if any(isinstance(report.figure(name, one), Figure) for one in figures)]
+
+
+def _dots(axes: Axes, report: Report, rows: Sequence[str], name: str, theme: Theme, hollow: bool = False) -> None:
+    """A dot for each row, with its spread."""
+    for height, row in enumerate(rows):
+        found = report.figure(row, name)
+        if not isinstance(found, Figure):
+            continue
+        artifact = report.rows[row].artifact
+        axes.errorbar(
+            [found.value],
+            [height],
+            xerr=[[found.value - found.low], [found.high - found.value]],
+            fmt=MARKERS[_model_number(report, artifact) % len(MARKERS)],
+            color=_colour(report, artifact, theme),
+            markerfacecolor="none" if hollow else None,
+            markersize=6,
+            capsize=2.5,
+            elinewidth=1.2,
+        )
+
+
+def _bars(axes: Axes, report: Report, rows: Sequence[str], name: str, theme: Theme) -> None:
+    """A bar for each row, with its value beside it."""
+    for height, row in enumerate(rows):
+        found = report.figure(row, name)
+        text = str(found)
+        if isinstance(found, Figure):
+            axes.barh(height, found.value, height=0.62, color=_colour(report, report.rows[row].artifact, theme))
+        value = found.value if isinstance(found, Figure) else 0
+        axes.annotate(
+            text, (value, height), (4, 0), textcoords="offset points", va="center", fontsize=8, color=theme.faint
+        )
+    axes.margins(x=0.28)
+
+
+def _name_rows(axes: Axes, rows: Sequence[str]) -> None:
+    axes.set_yticks(range(len(rows)), [row.removesuffix("@server").replace("@", "\n") for row in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.grid(axis="y", visible=False)
+
+
+def _units(unit: str) -> FuncFormatter:
+    return FuncFormatter(lambda value, _: shown(value, unit) if value > 0 else "0")
+
+
+def _logarithmic(axes: Axes, unit: str, which: str = "x") -> None:
+    getattr(axes, f"set_{which}scale")("log")
+    axis = getattr(axes, f"{which}axis")
+    low, high = getattr(axes, f"get_{which}lim")()
+    # A scale of few powers of ten would have hardly a label: such scales get more of them.
+    narrow = MaxNLocator(4) if high < 10 * low else LogLocator(subs=(1.0, 2.0, 5.0))
+    axis.set_major_locator(narrow if high < 300 * low else LogLocator())
+    axis.set_major_formatter(_units(unit))
+    axis.set_minor_formatter(NullFormatter())
+
+
+# --- The plots
+
+
+def _accuracy(report: Report, theme: Theme) -> Drawing:
+    rows = _rows(report, "server", "accuracy")
+    drawing, axes = plt.subplots(figsize=(8, 0.6 + 0.32 * len(rows)))
+    _dots(axes, report, rows, "accuracy", theme)
+    _name_rows(axes, rows)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.1f} %"))
+    axes.set_xlabel(f"accuracy on {report.pictures:,} test pictures, with its 95 % interval")
+    return drawing
+
+
+def _latency(report: Report, theme: Theme) -> Drawing:
+    rows = _rows(report, "server", "p50@1", "http_p50@1")
+    drawing, axes = plt.subplots(figsize=(8, 0.9 + 0.34 * len(rows)))
+    _dots(axes, report, rows, "p50@1", theme)
+    _dots(axes, report, rows, "http_p50@1", theme, hollow=True)
+    _name_rows(axes, rows)
+    _logarithmic(axes, "s")
+    rounds = report.settings.rounds
+    axes.set_xlabel(
+        f"one picture, median; filled: the runtime alone, hollow: over HTTP; the lines span {rounds} rounds"
+    )
+    return drawing
+
+
+def _throughput(report: Report, theme: Theme) -> Drawing:
+    drawing, panels = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True)
+    for axes, prefix, words in zip(panels, ("", "http_"), ("the runtime alone", "over HTTP"), strict=True):
+        for row in reversed(_rows(report, "server", f"{prefix}throughput@1")):
+            found = [(batch, report.figure(row, f"{prefix}throughput@{batch}")) for batch in BATCHES]
+            known = [(batch, figure) for batch, figure in found if isinstance(figure, Figure)]
+            artifact = report.rows[row].artifact
+            colour, number = _colour(report, artifact, theme), _model_number(report, artifact)
+            batches = [batch for batch, _ in known]
+            axes.plot(
+                batches,
+                [figure.value for _, figure in known],
+                LINES[number % len(LINES)],
+                marker=MARKERS[number % len(MARKERS)],
+                markersize=3.5,
+                linewidth=1.4,
+                color=colour,
+                label=artifact,
+            )
+            spread = [figure.low for _, figure in known], [figure.high for _, figure in known]
+            axes.fill_between(batches, *spread, color=colour, alpha=0.13, linewidth=0)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(BATCHES, [str(batch) for batch in BATCHES])
+        axes.set_xlabel("pictures a call")
+        axes.set_title(words)
+        _logarithmic(axes, "1/s", "y")
+    panels[0].set_ylabel("pictures a second")
+    drawing.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return drawing
+
+
+def _footprint(report: Report, theme: Theme) -> Drawing:
+    rows = _rows(report, "server", "installed", "memory", "cold_start")
+    wanted = (("installed", "B", "runtime's packages"), ("memory", "B", "memory"), ("cold_start", "s", "cold start"))
+    return _panels(report, theme, rows, wanted)
+
+
+def _browser(report: Report, theme: Theme) -> Drawing:
+    rows = _rows(report, "browser", "p50@1")
+    drawing, (left, right) = plt.subplots(1, 2, figsize=(8, 0.9 + 0.42 * max(1, len(rows))), sharey=True)
+    _dots(left, report, rows, "p50@1", theme)
+    _name_rows(left, rows)
+    _logarithmic(left, "s")
+    left.set_title("one picture, median")
+    _bars(right, report, rows, "download", theme)
+    right.grid(axis="y", visible=False)
+    right.xaxis.set_major_formatter(_units("B"))
+    right.set_title("download, compressed")
+    return drawing
+
+
+def _panels(report: Report, theme: Theme, rows: Sequence[str], wanted: Sequence[tuple[str, str, str]]) -> Drawing:
+    drawing, panels = plt.subplots(1, len(wanted), figsize=(8, 0.7 + 0.32 * max(1, len(rows))), sharey=True)
+    for axes, (name, unit, words) in zip(panels, wanted, strict=True):
+        _bars(axes, report, rows, name, theme)
+        axes.xaxis.set_major_formatter(_units(unit))
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.set_title(words)
+    _name_rows(panels[0], rows)
+    for axes in panels[1:]:
+        axes.grid(axis="y", visible=False)
+    return drawing
+
+
+def _front(report: Report, theme: Theme) -> Drawing:
+    """Time against size for each target, with the front and the choice."""
+    given = report.recommendations
+    drawing, panels = plt.subplots(1, max(1, len(given)), figsize=(8, 3.3), squeeze=False)
+    for axes, advice in zip(panels[0], given, strict=False):
+        target = TARGETS[advice.target]
+        for row in (*advice.lost, *filter(None, [advice.choice])):
+            time, size = report.figure(row, target.time), report.figure(row, target.size)
+            if not (isinstance(time, Figure) and isinstance(size, Figure)):
+                continue
+            artifact, on_front = report.rows[row].artifact, row in advice.front
+            marker = MARKERS[_model_number(report, artifact) % len(MARKERS)]
+            colour = _colour(report, artifact, theme)
+            axes.plot(
+                [time.value],
+                [size.value],
+                marker,
+                color=colour,
+                markersize=6,
+                markerfacecolor=colour if on_front else "none",
+            )
+            if row == advice.choice:
+                axes.plot([time.value], [size.value], "o", markersize=15, color=theme.ink, markerfacecolor="none")
+        axes.margins(0.22)
+        _logarithmic(axes, "s")
+        _logarithmic(axes, "B", "y")
+        axes.tick_params(axis="x", labelrotation=45)
+        chosen = advice.choice or "nothing fits"
+        axes.set_title(f"{target.title}\n{chosen.removesuffix('@server')}", fontsize=8)
+        axes.set_xlabel("time of one picture")
+    panels[0][0].set_ylabel("size")
+    drawing.legend(handles=list(_legend(report, theme)), loc="outside lower center", ncols=5, fontsize=8)
+    return drawing
+
+
+def _legend(report: Report, theme: Theme) -> Iterator[Any]:
+    for format in dict.fromkeys(one.format for one in report.artifacts.values()):
+        colour = theme.formats.get(format.split("-")[0], theme.faint)
+        yield Line2D([], [], marker="s", linestyle="none", color=colour, label=format)
+    for number, model in enumerate(sorted({one.model for one in report.artifacts.values()})):
+        yield Line2D(
+            [],
+            [],
+            marker=MARKERS[number % len(MARKERS)],
+            linestyle="none",
+            color=theme.faint,
+            markerfacecolor="none",
+            label=model,
+        )
+
+
+PLOTS: dict[str, Callable[[Report, Theme], Drawing]] = {
+    "front": _front,
+    "accuracy": _accuracy,
+    "latency": _latency,
+    "throughput": _throughput,
+    "footprint": _footprint,
+    "browser": _browser,
+}

@@ -1,0 +1,104 @@
+"""What is said of answers, from the answers alone."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from compare import answers as said
+from compare.figures import Figure, Missing
+from compare.parity import compare
+from contract.dataset import Split
+
+CLASSES = 3
+LABELS = ("a", "b", "c")
+
+
+def table(classes: list[int], best: float = 0.8) -> NDArray[np.float64]:
+    rows = np.full((len(classes), CLASSES), (1 - best) / (CLASSES - 1))
+    rows[np.arange(len(classes)), classes] = best
+    return rows
+
+
+def both(rows: NDArray[np.float64]) -> said.AskedAnswers:
+    return {1: rows, 64: rows}
+
+
+def split_of(labels: list[int]) -> Split:
+    count = len(labels)
+    return Split(np.arange(count * 4, dtype=np.uint8).reshape(count, 2, 2, 1), np.array(labels, np.uint8))
+
+
+def test_accuracy_is_counted_with_its_interval() -> None:
+    figure = said.accuracy(both(table([0, 1, 2, 0])), split_of([0, 1, 2, 1]))
+    assert (figure.value, figure.samples) == (0.75, 4)
+    assert figure.low < 0.31 < 0.95 < figure.high
+
+
+def test_each_class_has_its_own_accuracy() -> None:
+    found = said.accuracy_per_class(both(table([0, 0, 1])), split_of([0, 1, 1]), LABELS)
+    values = {label: figure.value for label, figure in found.items() if isinstance(figure, Figure)}
+    assert values == {"a": 1.0, "b": 0.5}
+    assert isinstance(found["c"], Missing), "no test picture is of the class c: that is not an accuracy of 0"
+
+
+def test_a_change_of_accuracy_is_known_better_than_either_accuracy() -> None:
+    """999 of 1,000 pictures are answered alike: the interval is one of the pictures that are not."""
+    labels = [0] * 1000
+    source, artifact = both(table([0] * 900 + [1] * 100)), both(table([0] * 899 + [1] * 101))
+    change = said.accuracy_change(source, artifact, split_of(labels))
+    assert change.value == pytest.approx(-0.001)
+    assert change.high - change.low < 0.005
+    alone = said.accuracy(artifact, split_of(labels))
+    assert alone.high - alone.low > 0.03
+
+
+def test_parity_figures_are_the_gates_own() -> None:
+    source, artifact = both(table([0, 1, 2])), both(table([0, 1, 1]))
+    batches = said.parity(source, artifact)
+    figures = said.parity_figures(batches, 3)
+    assert said.verdict(batches).startswith("the largest difference at batch 1 is 0.7")
+    assert figures["max_abs_diff@1"] == figures["max_abs_diff@64"]
+    agreement = figures["agreement"]
+    assert isinstance(agreement, Figure)
+    assert agreement.value == pytest.approx(2 / 3)
+    assert said.verdict(said.parity(source, source)) == "passed"
+
+
+def test_divergence_is_that_of_the_textbook() -> None:
+    p, q = np.array([[0.5, 0.5, 0.0]]), np.array([[0.25, 0.5, 0.25]])
+    assert compare(p, q, 1).max_kl == pytest.approx(0.5 * np.log(2))
+    assert compare(p, p, 1).max_kl == 0
+    assert compare(q, p, 1).max_kl == np.inf, "the source holds a class possible that the artifact excludes"
+
+
+def test_what_is_no_probability_has_no_divergence() -> None:
+    logits = np.array([[3.0, -1.0, 0.5]])
+    assert compare(logits, logits, 1).max_kl is None
+    figure = said.parity_figures(said.parity(both(logits), both(logits)), 1)["max_kl@1"]
+    assert isinstance(figure, Missing)
+
+
+def test_an_answer_that_is_no_number_is_missing_and_fails() -> None:
+    broken = table([0, 1, 2])
+    broken[0, 0] = np.nan
+    batches = said.parity(both(table([0, 1, 2])), both(broken))
+    assert isinstance(said.parity_figures(batches, 3)["max_abs_diff@1"], Missing), "JSON has no infinity"
+    assert "inf" in said.verdict(batches)
+
+
+def test_a_flipped_picture_is_shown_with_both_answers_and_margins() -> None:
+    source = table([0, 1, 2])
+    artifact = {1: source.copy(), 64: source.copy()}
+    artifact[64][2] = [0.5, 0.3, 0.2]
+    batches = said.parity(both(source), artifact)
+    (flip,) = said.flips(both(source), artifact, batches, split_of([0, 1, 2]), LABELS)
+    assert (flip.image, flip.batch, flip.label, flip.source, flip.artifact) == (2, 64, "c", "c", "a")
+    assert flip.source_margin == pytest.approx(0.7)
+    assert flip.artifact_margin == pytest.approx(0.2)
+    assert not flip.near_tie
+
+
+def test_a_picture_that_flips_at_both_batch_sizes_is_shown_once() -> None:
+    source, artifact = both(table([0, 1, 2])), both(table([0, 0, 2]))
+    found = said.flips(source, artifact, said.parity(source, artifact), split_of([0, 1, 2]), LABELS)
+    assert [(flip.image, flip.batch) for flip in found] == [(1, 1)]
