@@ -121,8 +121,9 @@ class DataPlane:
         """
         batcher = self._batchers.get(model.name) or self._batcher(model)
         seconds = self._seconds(request)
-        future = batcher.submit(request.inputs, start + seconds)
-        if batcher.is_free():
+        if batcher.is_idle:
+            outputs, queued = await batcher.ask_now(request.inputs, request.rows, seconds), 0.0
+        elif (future := batcher.submit(request.inputs, start + seconds)) and batcher.is_free():
             outputs, queued, _ = await future
         else:
             with self._deadline(model, seconds):

@@ -188,15 +188,15 @@ class RemoteRuntime:
         self._layouts: dict[bytes, Layout] = {}
         self._watch = asyncio.run_coroutine_threadsafe(self._keep_looking(), _watching_loop())
 
-    async def infer(self, inputs: Tensors) -> Tensors:
-        """What `predict` does, for an event loop.
+    async def infer(self, inputs: Tensors, seconds: float | None = None) -> Tensors:
+        """What `predict` does, for an event loop; `seconds` is how long an answer is waited for.
 
         Raises ModelUnavailable, DeadlineExceeded, InputError or RuntimeFailure with what the remote says.
         """
         if self.trouble:
             raise ModelUnavailable(f"{self._manifest.name} is not served: {self.trouble}")
         try:
-            answer = await self._here().ask(self._request(inputs), self._seconds)
+            answer = await self._here().ask(self._request(inputs), seconds or self._seconds)
         except TimeoutError as error:
             raise DeadlineExceeded(f"{self._address} gave no answer for {self._manifest.name}: {error}.") from error
         except OSError as error:
