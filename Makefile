@@ -176,4 +176,4 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 clean: ## Remove artifacts and builds; the environment and the data stay (`git clean -fdX` takes these too)
-	rm -rf artifacts artifacts-* web/dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf artifacts artifacts-* build web/dist .mypy_cache .ruff_cache .pytest_cache

@@ -12,7 +12,7 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 # find_engine: set ENGINE to a client that can build and whose engine answers: docker, else podman.
 find_engine() {
   local client said
-  mapfile -t clients < <([ -n "${ENGINE:-}" ] && type -aP "$ENGINE" || type -aP docker podman)
+  mapfile -t clients < <(type -aP ${ENGINE:-docker podman})
   [ "${#clients[@]}" -gt 0 ] ||
     fail "No container engine was found: ${ENGINE:-neither docker nor podman} is on the PATH. Install one (on Debian: apt-get install docker.io), or use \`make run\`, which needs none."
   for client in "${clients[@]}"; do
