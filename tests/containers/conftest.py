@@ -60,8 +60,10 @@ def engine() -> Engine:
 
 def call(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a script of docker/; what it says, as a whole, is its standard output."""
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, text=True, check=False, **output)
+    whole = {**os.environ, **environment}
+    return subprocess.run(
+        command, cwd=ROOT, env=whole, text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 @pytest.fixture(scope="session")
