@@ -103,6 +103,7 @@ web/dist/index.html: $(shell find web/src web/public -type f 2>/dev/null) web/in
 
 all: ## Build every container image; training, exports and parity happen inside (ENGINE=docker or podman, BASE=, TORCH_INDEX=)
 	@DATASET="$(DATASET)" TRAIN="$(TRAIN)" docker/build
+	@echo "The images are built. Start them with: make up"
 
 up: ## Start the stack of these images and print the page's address (PORT=8000, HOST=127.0.0.1)
 	@docker/stack up

@@ -304,6 +304,8 @@ class RemoteRuntime:
             answer = await self._here().ask(request, ANSWER_SECONDS)
         except OSError as error:
             return f"{self._address} does not answer ({_reason(error)}). Start it, or wait for it."
+        except UnicodeError as error:
+            return f"{self._address} cannot be looked up ({error}). Correct SERVE_REMOTES."
         if answer.status != 200:
             return f"{self._address} answered with status {answer.status}: {_message(answer)}"
         try:
