@@ -70,7 +70,7 @@ def call(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def images(engine: Engine) -> Sequence[str]:
     """Every image, built by what `make all` calls."""
     built = call("docker/build")
-    assert built.returncode == 0, built.stdout
+    assert built.returncode == 0, built.stdout[-3000:]
     return IMAGES
 
 
