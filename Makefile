@@ -22,7 +22,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: run artifacts verify web compare serve test conformance diagnose lint bench bench-serve readme screenshots help clean lock
+.PHONY: all up down logs ps sbom wheelhouse bench-images test-containers run artifacts verify web compare serve test conformance diagnose lint bench bench-serve readme screenshots help clean lock
 
 run: ## Do it all: environment, data, training, exports, parity; then serve the page (PORT=8000, HOST=127.0.0.1, DATASET=fashion_mnist)
 	@./bootstrap port
@@ -100,6 +100,36 @@ web/dist/index.html: $(shell find web/src web/public -type f 2>/dev/null) web/in
 	npm --prefix web run build
 	@touch $@
 
+# --- Containers: docker/Dockerfile and docker/compose.yaml, with Docker or Podman. Nothing of .venv is needed for them.
+
+all: ## Build every container image; training, exports and parity happen inside (ENGINE=docker or podman, BASE=, TORCH_INDEX=)
+	@DATASET="$(DATASET)" TRAIN="$(TRAIN)" docker/build
+	@echo "The images are built. Start them with: make up"
+
+up: ## Start the stack of these images and print the page's address (PORT=8000, HOST=127.0.0.1)
+	@docker/stack up
+
+down: ## Stop the stack
+	@docker/stack down
+
+logs: ## Follow what the stack's containers write
+	@docker/stack logs
+
+ps: ## List the stack's containers
+	@docker/stack ps
+
+sbom: ## Write what each image holds, as CycloneDX, to build/sbom
+	@docker/sbom
+
+wheelhouse: ## Gather all that a build downloads in docker/wheelhouse, for `make all` without a network
+	@docker/fill-wheelhouse
+
+bench-images: .venv/ready ## Measure the images (size, start, memory, the gateway's hop), and write the README's table
+	$(PY) -m compare.images --write README.md
+
+test-containers: .venv/ready ## Build the images and test the stack on a real engine; as root on Debian it is installed and started
+	@docker/with-engine $(PY) -m pytest tests/containers $(PYTEST)
+
 # --- Checks, figures, and the rest.
 
 test: .venv/ready web/node_modules/.package-lock.json web/dist/index.html lint ## Install what the tests need and run them all, the page in real Chromium included
@@ -143,13 +173,22 @@ screenshots: verify web $(A)/samples/index.json ## Take pictures of the page: th
 	@./bootstrap browser
 	$(PY) -m tests.browser.screenshots $(A)/screenshots --readme web/screenshot.png
 
-lock: pyproject.toml .venv/ready ## Resolve pyproject.toml anew into requirements.lock
+UV_COMPILE := .venv/uv/bin/uv pip compile --python-version 3.11 --python-platform x86_64-unknown-linux-gnu --no-annotate --no-header --quiet
+# What each container image installs: the name of its list, and its extras.
+PACKAGES := service=http train=train export=train,export,onnx,tflite \
+  keras=http,keras torch=http,torch onnx=http,onnx tflite=http,tflite
+
+lock: pyproject.toml .venv/ready ## Resolve pyproject.toml anew into requirements.lock, and the images' packages from that
 	$(PY) -m pip install --quiet --upgrade --target .venv/uv uv
-	.venv/uv/bin/uv pip compile pyproject.toml --extra test --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
-	  --generate-hashes --no-annotate --no-header --no-emit-package torch --no-emit-package rosetta-serve --quiet -o requirements.lock
+	$(UV_COMPILE) pyproject.toml --extra test --generate-hashes --no-emit-package torch --no-emit-package rosetta-serve -o requirements.lock
+	@echo "# Made by \`make lock\`: what each image installs, at the versions and hashes of requirements.lock." >docker/packages
+	@for list in $(PACKAGES); do \
+	  echo "[$${list%=*}]"; \
+	  $(UV_COMPILE) pyproject.toml $$(echo ",$${list#*=}" | sed 's/,/ --extra /g') -c requirements.lock --no-emit-package rosetta-serve | sed 's/==.*//'; \
+	done >>docker/packages
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 clean: ## Remove artifacts and builds; the environment and the data stay (`git clean -fdX` takes these too)
-	rm -rf artifacts artifacts-* web/dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf artifacts artifacts-* build web/dist .mypy_cache .ruff_cache .pytest_cache

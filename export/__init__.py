@@ -11,7 +11,7 @@ inputs and outputs are its source's: names, dtype, layout and meaning do not cha
 import importlib
 import importlib.metadata
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +70,20 @@ def export_artifact(parent: Path, format: str, folder: Path | None = None) -> Ma
         )
         write_manifest(staging, manifest)
     return manifest
+
+
+def export_all(source: Path) -> Iterator[Manifest]:
+    """Convert the artifact in `source` to every format that can be reached from it, each along the fewest edges.
+
+    Raises what `export_artifact` raises; what was converted until then stays.
+    """
+    parents = [source]
+    known = {read_manifest(source).format}
+    for parent in parents:
+        for format in [target for edge, target in EXPORTERS if edge == parent.name and target not in known]:
+            known.add(format)
+            parents.append(parent.with_name(format))
+            yield export_artifact(parent, format)
 
 
 def _convert(exporter: Exporter, parent: Path, source: Manifest, staging: Path, format: str) -> Sequence[Path]:

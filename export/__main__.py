@@ -1,25 +1,35 @@
-"""python -m export artifacts/keras_cnn/keras onnx [FOLDER]: convert one artifact along one edge."""
+"""python -m export artifacts/keras_cnn/keras onnx [FOLDER]: convert one artifact along one edge, or along `all`."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from contract.errors import RosettaError
-from export import export_artifact
+from contract.manifest import Manifest
+from export import export_all, export_artifact
 
 
 def main() -> None:
     """Convert, and print what came; an error is one line and exit status 1."""
     parser = argparse.ArgumentParser(prog="python -m export", description="Convert one artifact along one edge.")
     parser.add_argument("parent", type=Path, help="the parent artifact's folder")
-    parser.add_argument("format", help="the format to convert to")
+    parser.add_argument("format", help="the format to convert to; all: every one that can be reached")
     parser.add_argument("folder", type=Path, nargs="?", help="where to write; by default beside the parent")
     arguments = parser.parse_args()
     try:
-        manifest = export_artifact(arguments.parent, arguments.format, arguments.folder)
+        if arguments.format == "all":
+            if arguments.folder:
+                parser.error("all formats are written beside the parent: leave the folder out")
+            for manifest in export_all(arguments.parent):
+                _tell(manifest)
+        else:
+            _tell(export_artifact(arguments.parent, arguments.format, arguments.folder))
     except RosettaError as error:
         sys.exit(f"error: {error}")
-    print(f"{manifest.name}: converted from {manifest.parent} in {manifest.made_with['seconds']} s")
+
+
+def _tell(manifest: Manifest) -> None:
+    print(f"{manifest.name}: converted from {manifest.parent} in {manifest.made_with['seconds']} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,11 @@ def main() -> None:
     """Replace this process by gunicorn; what is wrong with the settings is one line."""
     try:
         settings = Settings.from_environment()
-        if not find_artifacts(settings.artifacts):
-            raise ArtifactMissing(f"There is no artifact in {settings.artifacts}. Make them with `make artifacts`.")
+        if not find_artifacts(settings.artifacts, settings.formats):
+            formats = f" of {', '.join(settings.formats)}" if settings.formats else ""
+            raise ArtifactMissing(
+                f"There is no artifact{formats} in {settings.artifacts}. Make them with `make artifacts`."
+            )
         check_address(settings.host, settings.port)
         check_state(settings.state)
     except RosettaError as error:

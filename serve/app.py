@@ -32,7 +32,7 @@ def create_app(catalog: Catalog | None = None, settings: Settings | None = None)
     """The application over a catalog, by default the one of the settings' artifacts, which are loaded here."""
     settings = settings or Settings.from_environment()
     if catalog is None:
-        catalog = load_catalog(settings.artifacts, settings.threads)
+        catalog = load_catalog(settings.artifacts, settings)
     running = DataPlane(catalog, settings)
     atexit.register(running.close)
     return app_over(running)

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contract.errors import DeadlineExceeded, Overloaded, RosettaError, RuntimeFailure
+from contract.errors import DeadlineExceeded, InputError, Overloaded, RosettaError, RuntimeFailure
 from serve.catalog import ServedModel
 from serve.runtimes import Tensors
+from serve.runtimes.remote import RemoteRuntime
 from serve.stats import ModelStats
 
 INLINE_SECONDS = 0.002
@@ -30,6 +31,9 @@ A thread costs a call 0.16 ms: of one of 1 ms that would be a sixth, of one of 2
 
 Answered = tuple[Tensors, float, float]
 """A request's outputs, its seconds in the queue, and those of the call that it was part of."""
+
+Answers = tuple[list[Tensors | Exception], float, float]
+"""One answer, or one error, for each request of a batch; when the call began; and its seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Batcher:
     ) -> None:
         self._model = model
         self._runtime = model.runtime
+        self._remote = self._runtime if isinstance(self._runtime, RemoteRuntime) else None
         self._stats = stats
         self._pool = pool
         self._calls = calls
@@ -132,10 +137,33 @@ class Batcher:
                 continue
             if self.is_quick(rows):
                 self._finish(batch, *self._call(batch))
+                continue
+            self._running += 1
+            if self._remote is not None:
+                done: asyncio.Future[Answers] = self._loop.create_task(self._ask(self._remote, batch))
             else:
-                self._running += 1
                 done = self._loop.run_in_executor(self._pool, self._call, batch)
-                done.add_done_callback(lambda done, batch=batch: self._finish_slow(batch, done))  # type: ignore[misc]
+            done.add_done_callback(lambda done, batch=batch: self._finish_slow(batch, done))  # type: ignore[misc]
+
+    @property
+    def is_idle_remote(self) -> bool:
+        """Whether this is a remote's queue, and nothing is in it or under way."""
+        return self._remote is not None and not self._running and not self._queue
+
+    async def ask_now(self, inputs: Tensors, rows: int, seconds: float) -> Answered:
+        """Ask an idle remote without queueing: on one connection the turns of the loop cost more than the call.
+
+        What comes meanwhile forms a batch. Raises what a call raises, and DeadlineExceeded.
+        """
+        assert self._remote is not None
+        self._running += 1
+        start = time.perf_counter()
+        try:
+            return await self._remote.infer(inputs, seconds), 0.0, time.perf_counter() - start
+        finally:
+            self._running -= 1
+            self._stats.count_call(rows, time.perf_counter() - start)
+            self._schedule()
 
     def is_free(self) -> bool:
         """Whether all that waits runs in this turn of the event loop."""
@@ -175,11 +203,11 @@ class Batcher:
             "Send it again in a moment, or with a longer timeout."
         )
 
-    def _call(self, batch: Sequence[Waiting]) -> tuple[list[Tensors | Exception], float, float]:
-        """One answer, or one error, for each request of the batch; when the call began; and its seconds."""
+    def _call(self, batch: Sequence[Waiting]) -> Answers:
         start = time.perf_counter()
+        parts = [waiting.inputs for waiting in batch]
         try:
-            answers: list[Tensors | Exception] = list(self._predict([waiting.inputs for waiting in batch]))
+            answers: list[Tensors | Exception] = list(self._split(parts, self._runtime.predict(joined(parts))))
         except Exception as error:
             # One bad row must not fail the others: each request is tried alone.
             answers = [error] if len(batch) == 1 else [self._alone(waiting) for waiting in batch]
@@ -191,11 +219,22 @@ class Batcher:
         except Exception as error:
             return error
 
-    def _predict(self, parts: list[Tensors]) -> list[Tensors]:
+    async def _ask(self, remote: RemoteRuntime, batch: Sequence[Waiting]) -> Answers:
+        """What `_call` does, where the call is I/O: the loop awaits it."""
+        start = time.perf_counter()
+        parts = [waiting.inputs for waiting in batch]
+        try:
+            answers: list[Tensors | Exception] = list(self._split(parts, await remote.infer(joined(parts))))
+        except Exception as error:
+            # What the runtime there does not take may be one row: each request is tried alone. All else concerns all.
+            is_one = isinstance(error, InputError) and len(batch) > 1
+            answers = [await _ask_alone(remote, part) for part in parts] if is_one else [error] * len(batch)
+        return answers, start, time.perf_counter() - start
+
+    def _split(self, parts: Sequence[Tensors], outputs: Tensors) -> list[Tensors]:
+        """The outputs of joined requests -> those of each."""
         if len(parts) == 1:
-            return [self._runtime.predict(parts[0])]
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        outputs = self._runtime.predict(joined)
+            return [outputs]
         ends = list(itertools.accumulate(len(next(iter(part.values()))) for part in parts))
         if any(len(array) != ends[-1] for array in outputs.values()):
             raise RuntimeFailure(f"{self._model.name} did not give one row for each row.")
@@ -204,9 +243,7 @@ class Batcher:
             {name: array[start:end] for name, array in outputs.items()} for start, end in zip(starts, ends, strict=True)
         ]
 
-    def _finish_slow(
-        self, batch: Sequence[Waiting], done: "asyncio.Future[tuple[list[Tensors | Exception], float, float]]"
-    ) -> None:
+    def _finish_slow(self, batch: Sequence[Waiting], done: asyncio.Future[Answers]) -> None:
         self._running -= 1
         self._finish(batch, *done.result())
         self._schedule()
@@ -222,6 +259,20 @@ class Batcher:
                 waiting.future.set_exception(failure(self._model.name, answer))
             else:
                 waiting.future.set_result((answer, start - waiting.queued, seconds))
+
+
+async def _ask_alone(remote: RemoteRuntime, inputs: Tensors) -> Tensors | Exception:
+    try:
+        return await remote.infer(inputs)
+    except Exception as error:
+        return error
+
+
+def joined(parts: Sequence[Tensors]) -> Tensors:
+    """Several requests' inputs, one below the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def failure(name: str, error: Exception) -> RosettaError:

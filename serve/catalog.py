@@ -5,7 +5,7 @@ forked: runtimes have threads.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from contract.errors import ArtifactError, ModelUnavailable, UnknownModel
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
 from contract.parity_result import Status, read_status
 from serve.runtimes import Runtime, load_runtime
+from serve.runtimes.remote import RemoteRuntime
+from serve.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +35,22 @@ class ServedModel:
     loaded: Runtime | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     """The bytes of each file, as they were when it was loaded."""
-    error: str = ""
+    failure: str = ""
+    """Why it could not be loaded."""
+
+    @property
+    def error(self) -> str:
+        """Why it cannot be run now; empty when it can. What is wrong with a remote may pass."""
+        return self.loaded.trouble if isinstance(self.loaded, RemoteRuntime) else self.failure
 
     @property
     def ready(self) -> bool:
-        return self.loaded is not None
+        return self.loaded is not None and not self.error
 
     @property
     def runtime(self) -> Runtime:
-        """Raises ModelUnavailable when the artifact could not be loaded."""
-        if self.loaded is None:
+        """Raises ModelUnavailable when the artifact could not be loaded, or its remote does not answer."""
+        if self.loaded is None or self.error:
             raise ModelUnavailable(f"{self.name} is not served: {self.error}")
         return self.loaded
 
@@ -81,18 +89,24 @@ class Catalog(Mapping[str, ServedModel]):
                 model.loaded.close()
 
 
-def load_catalog(artifacts: Path, threads: int = 1) -> Catalog:
-    """Load every artifact in `artifacts`, warmed up with one row."""
-    return Catalog([load_model(folder, threads) for folder in sorted(find_artifacts(artifacts), key=_order)])
+def load_catalog(artifacts: Path, settings: Settings = Settings()) -> Catalog:  # noqa: B008 - it is frozen
+    """Load every artifact in `artifacts` of the settings' formats, warmed up with one row."""
+    folders = find_artifacts(artifacts, settings.formats)
+    return Catalog([load_model(folder, settings) for folder in sorted(folders, key=_order)])
 
 
-def find_artifacts(artifacts: Path) -> list[Path]:
-    """Every folder with a manifest, hidden ones excepted: these are half-written."""
+def find_artifacts(artifacts: Path, formats: Collection[str] = ()) -> list[Path]:
+    """Every folder with a manifest, of these formats if some are named; hidden ones are half-written, so left out."""
     folders = [path.parent for path in artifacts.glob(f"*/*/{MANIFEST}")]
-    return [folder for folder in folders if not folder.name.startswith(".") and not folder.parent.name.startswith(".")]
+    return [
+        folder
+        for folder in folders
+        if not (folder.name.startswith(".") or folder.parent.name.startswith("."))
+        and (not formats or _family(folder) in formats)
+    ]
 
 
-def load_model(folder: Path, threads: int = 1) -> ServedModel:
+def load_model(folder: Path, settings: Settings = Settings()) -> ServedModel:  # noqa: B008 - it is frozen
     """Load one artifact; what is wrong with it ends up in its `error`, and in the log."""
     name = f"{folder.parent.name}-{folder.name}"
     manifest, status, source = None, Status("failed", ""), None
@@ -101,17 +115,25 @@ def load_model(folder: Path, threads: int = 1) -> ServedModel:
         if manifest.name != name:
             raise ModelUnavailable(f"{folder / MANIFEST} is the manifest of {manifest.name}, expected {name}")
         status, source = read_status(folder), _source(folder, manifest)
+        if address := settings.remotes.get(_family(folder)):  # the files may lie only there
+            remote = RemoteRuntime(address, manifest, settings.timeout)
+            return ServedModel(name, folder, manifest, status, source, remote, remote.sizes)
         verify_files(folder, manifest)
         sizes = {file: (folder / file).stat().st_size for file in manifest.files}
-        runtime = load_runtime(folder, manifest, threads)
+        runtime = load_runtime(folder, manifest, settings.threads)
     except (ArtifactError, ModelUnavailable, OSError) as error:
         log.warning("%s is not served: %s", name, error)
-        return ServedModel(name, folder, manifest, Status("failed", str(error)), source, error=str(error))
+        return ServedModel(name, folder, manifest, Status("failed", str(error)), source, failure=str(error))
     return ServedModel(name, folder, manifest, status, source, runtime, sizes)
 
 
+def _family(folder: Path) -> str:
+    """The format without its precision."""
+    return folder.name.split("-")[0]
+
+
 def _order(folder: Path) -> tuple[str, int, str]:
-    family = folder.name.split("-")[0]
+    family = _family(folder)
     return folder.parent.name, FORMATS.index(family) if family in FORMATS else len(FORMATS), folder.name
 
 

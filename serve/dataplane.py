@@ -26,12 +26,16 @@ from serve.batching import Answered, Batcher, Limits, failure
 from serve.catalog import Catalog, ServedModel, load_catalog
 from serve.protocol import InferRequest
 from serve.runtimes import Tensors, warm_up_inputs
+from serve.runtimes.remote import RemoteRuntime
 from serve.settings import Settings
 from serve.stats import ModelStats, Stats
 
 Batch = NDArray[np.float32]
 
 log = logging.getLogger(__name__)
+
+REMOTE_CALLS = 4
+"""Calls to a remote that may be under way at once; what comes meanwhile forms the next batch."""
 
 MEASURED_ROWS = 8
 MEASURING_SECONDS = 0.1
@@ -87,15 +91,15 @@ class DataPlane:
         self._own_pools: dict[str, ThreadPoolExecutor] = {}
         self._batchers: dict[str, Batcher] = {}
         for name, model in catalog.items():
-            if model.ready:
+            if model.loaded is not None:
                 measure(model, self.stats[name])
-                if not model.runtime.in_process:  # it may hang: only its own requests wait for it then
-                    self._own_pools[name] = ThreadPoolExecutor(1, thread_name_prefix=name)
+                if not model.loaded.in_process:  # it may hang: only its own requests wait for it then
+                    self._own_pools[name] = ThreadPoolExecutor(_calls_of(model), thread_name_prefix=name)
 
     @classmethod
     def from_environment(cls) -> Self:
         settings = Settings.from_environment()
-        return cls(load_catalog(settings.artifacts, settings.threads), settings)
+        return cls(load_catalog(settings.artifacts, settings), settings)
 
     @property
     def ready(self) -> bool:
@@ -120,6 +124,8 @@ class DataPlane:
         """Queue a checked request; the future gives what `answered` takes. Both fail as `infer` does."""
         batcher = self._batchers.get(model.name) or self._batcher(model)
         seconds = self._seconds(request)
+        if batcher.is_idle_remote:
+            return asyncio.get_running_loop().create_task(batcher.ask_now(request.inputs, request.rows, seconds))
         future = batcher.submit(request.inputs, start + seconds)
         if not batcher.is_free():
             timer = asyncio.get_running_loop().call_later(
@@ -170,7 +176,7 @@ class DataPlane:
         settings = self.settings
         limits = Limits(settings.max_batch, settings.max_queue, settings.batch_delay / 1e6, settings.batching)
         own = self._own_pools.get(model.name)
-        pool, calls = (own, 1) if own else (self._pool, self._calls)
+        pool, calls = (own, _calls_of(model)) if own else (self._pool, self._calls)
         batcher = Batcher(model, self.stats[model.name], pool, calls, limits)
         self._batchers[model.name] = batcher
         return batcher
@@ -225,13 +231,18 @@ def _too_slow(model: ServedModel, seconds: float) -> DeadlineExceeded:
     )
 
 
+def _calls_of(model: ServedModel) -> int:
+    """How many calls another process may be sent at once: a child takes one, a service as many as it can answer."""
+    return REMOTE_CALLS if isinstance(model.loaded, RemoteRuntime) else 1
+
+
 def measure(model: ServedModel, stats: ModelStats) -> None:
     """Learn what a call of the model costs, and what each row adds: by this it is decided where its calls run.
 
     It is endless where another process runs it, which may hang, and where several rows at once cannot be run.
     """
     stats.call_seconds = float("inf")
-    if not model.runtime.in_process:
+    if model.loaded is None or not model.loaded.in_process:
         return
     try:
         one, many = (_median_seconds(model, rows) for rows in (1, MEASURED_ROWS))

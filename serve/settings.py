@@ -1,12 +1,15 @@
 """Every setting of the service, read from the environment once, at start."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from contract.errors import RosettaError
 from contract.image import MAX_PIXELS
+from serve.runtimes import RUNTIMES
 
 RELEASE = "0.2.0"
 PAGE = Path(__file__).resolve().parent.parent / "web" / "dist"
@@ -48,6 +51,10 @@ class Settings:
     """SERVE_ACCESS_LOG: 1 writes a line of JSON to standard output for each request."""
     state: Path | None = None
     """SERVE_STATE: a folder in which several workers share their counts; several make one where it is left out."""
+    formats: tuple[str, ...] = ()
+    """SERVE_FORMATS: the formats that are served, such as `onnx,tflite`; all where it is left out."""
+    remotes: Mapping[str, str] = field(default_factory=dict)
+    """SERVE_REMOTES: format -> the address of the service that runs it, such as `onnx=http://serve-onnx:8000`."""
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -67,6 +74,8 @@ class Settings:
             timeout=_number("SERVE_TIMEOUT", cls.timeout, 1, 3600),
             access_log=bool(_number("SERVE_ACCESS_LOG", int(cls.access_log), 0, 1)),
             state=Path(state) if (state := os.environ.get("SERVE_STATE")) else None,
+            formats=_formats(os.environ.get("SERVE_FORMATS") or ""),
+            remotes=dict(map(_remote, _listed(os.environ.get("SERVE_REMOTES") or ""))),
         )
 
 
@@ -75,3 +84,33 @@ def _number(name: str, default: int, least: int, most: int) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 20 or not least <= int(text) <= most:
         raise SettingError(f"{name}={text[:40]} cannot be used: expected a whole number from {least} to {most}.")
     return int(text)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    formats = tuple(_listed(text))
+    if unknown := [name for name in formats if name not in RUNTIMES]:
+        raise SettingError(
+            f"SERVE_FORMATS={text[:80]} cannot be used: {unknown[0]!r} is none of {', '.join(RUNTIMES)}."
+        )
+    return formats
+
+
+def _remote(entry: str) -> tuple[str, str]:
+    """`onnx=http://host:8000` -> the format and the address."""
+    format, _, address = entry.partition("=")
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+        is_address = is_address and address.rstrip("/") == f"http://{parts.netloc}" and "@" not in parts.netloc
+    except ValueError:  # a port that is no number
+        is_address = False
+    if format not in RUNTIMES or not is_address or not address.isascii() or " " in address:
+        raise SettingError(
+            f"SERVE_REMOTES={entry[:80]} cannot be used: expected FORMAT=http://HOST:PORT, the formats being "
+            f"{', '.join(RUNTIMES)}, with commas between them."
+        )
+    return format, address.rstrip("/")

@@ -283,6 +283,6 @@ class Closable:
 def test_closing_the_catalog_closes_what_was_loaded(onnx: Path) -> None:
     status, runtime = read_status(onnx), Closable()
     loaded = ServedModel("m-onnx", onnx, None, status, None, runtime)
-    failed = ServedModel("m-tflite", onnx, None, status, None, error="it is broken")
+    failed = ServedModel("m-tflite", onnx, None, status, None, failure="it is broken")
     Catalog([loaded, failed]).close()
     assert runtime.closed == 1

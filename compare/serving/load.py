@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from compare.serving.calls import Call
 from compare.serving.environments import wrk
@@ -39,7 +40,14 @@ class Load:
         return self.refused + self.broken
 
 
-def run(server: Server, call: Call, connections: int, seconds: float) -> Load:
+class Listening(Protocol):
+    """Whatever listens on a port of this machine."""
+
+    @property
+    def port(self) -> int: ...
+
+
+def run(server: Listening, call: Call, connections: int, seconds: float) -> Load:
     """Send the call over so many connections for so long."""
     command = [wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", TIMEOUT]
     headers = [part for header in call.headers.items() for part in header]

@@ -1,0 +1,26 @@
+"""Pick what one image holds of the artifacts: every manifest, since parity names the source's, but few files.
+
+python docker/pack.py ARTIFACTS TARGET FORMAT... [samples]
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+MANIFESTS = ("manifest.json", "parity.json")
+
+
+def pack(artifacts: Path, target: Path, wanted: list[str]) -> None:
+    """Copy manifests of all artifacts, and the files of those of the formats wanted, whatever their precision."""
+    for file in sorted(path for path in artifacts.rglob("*") if path.is_file()):
+        model, *rest = file.relative_to(artifacts).parts
+        is_wanted = (rest[0].split("-")[0] if len(rest) > 1 else model) in wanted
+        if is_wanted or (len(rest) == 2 and rest[1] in MANIFESTS):
+            place = target / file.relative_to(artifacts)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+
+
+if __name__ == "__main__":
+    source, destination, *formats = sys.argv[1:]
+    pack(Path(source), Path(destination), formats)

@@ -1,0 +1,30 @@
+"""Cut requirements.lock into one file for each image, in a build stage: what an image lacks cannot rebuild it.
+
+python docker/requirements.py requirements.lock pyproject.toml docker/packages TARGET
+"""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+
+def split(lock: Path, project: Path, packages: Path, target: Path) -> None:
+    """Write TARGET/<image>/requirements.txt, with hashes, and TARGET/<image>/torch.txt, which may be empty.
+
+    PyTorch's CPU build is found in another place than all else, and is no part of the lock: pyproject.toml pins it.
+    """
+    locked = {block.partition("==")[0]: block for block in re.split(r"\n(?=\S)", lock.read_text().strip())}
+    extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
+    (torch,) = extras["torch"]
+    for section in re.split(r"^\[", packages.read_text(), flags=re.MULTILINE)[1:]:
+        image, *names = section.replace("]", "").split()
+        folder = target / image
+        folder.mkdir(parents=True)
+        lines = [locked[name] for name in names if name != "torch"]
+        (folder / "requirements.txt").write_text("\n".join(lines) + "\n")
+        (folder / "torch.txt").write_text(f"{torch}\n" if "torch" in names else "")
+
+
+if __name__ == "__main__":
+    split(*map(Path, sys.argv[1:]))

@@ -1,0 +1,361 @@
+"""A service in another container as a runtime: raw tensors by the Open Inference Protocol, connections kept alive.
+
+A gateway's calls are I/O, so its event loop awaits them. Each remote is looked at once a second, from a thread of its
+own: while it does not answer, hangs, or serves other bytes than this process knows, calls fail at once and say why.
+"""
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import re
+import socket
+import threading
+import time
+from typing import Any, NamedTuple, cast
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import DeadlineExceeded, InputError, ModelUnavailable, RosettaError, RuntimeFailure
+from contract.manifest import Manifest, TensorSpec
+from serve.protocol import tensors
+from serve.runtimes import Tensors, numpy_dtype
+
+LOOK_SECONDS = 1.0
+"""How long after a look at a remote comes the next."""
+
+ANSWER_SECONDS = 3.0
+"""A remote that does not answer within this time when it is looked at, or connected to, hangs."""
+
+RECYCLE_SECONDS = 30.0
+"""An older connection is not used again, so that calls reach replicas that are new."""
+
+REMEMBERED = 256
+"""How many shapes of requests, and of answers, are remembered."""
+
+Layout = list[tuple[TensorSpec, np.dtype[Any], list[int], slice]]
+"""Of each output: what the manifest says, its dtype, its shape, and its place in the bytes behind the JSON."""
+
+_STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_HEADER_LENGTH = re.compile(rb"\r\ninference-header-content-length: *(\d+)", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
+
+
+class Answer(NamedTuple):
+    """An HTTP answer. The JSON that comes before a body's raw tensors ends at `header_length`."""
+
+    status: int
+    body: bytearray
+    header_length: int
+
+
+class Connection(asyncio.Protocol):
+    """One connection of HTTP/1.1, with one request at a time."""
+
+    def __init__(self) -> None:
+        self._answer: asyncio.Future[Answer] | None = None
+        self._received = bytearray()
+        self._head: tuple[int, int | None] | tuple[()] = ()
+        """The status of the answer under way, and where its JSON ends; empty until they are known."""
+        self._length = 0
+        self._expires = time.monotonic() + RECYCLE_SECONDS
+        self.is_open = True
+
+    @property
+    def is_usable(self) -> bool:
+        return self.is_open and time.monotonic() < self._expires
+
+    async def ask(self, request: bytes, seconds: float) -> Answer:
+        """Raises ConnectionError or TimeoutError, and is closed then."""
+        loop = asyncio.get_running_loop()
+        self._answer = loop.create_future()
+        self._transport.write(request)
+        timer = loop.call_later(seconds, self.fail, TimeoutError(f"no answer within {seconds:g} s"))
+        try:
+            return await self._answer
+        except asyncio.CancelledError:
+            self._transport.abort()  # an answer may still come
+            raise
+        finally:
+            timer.cancel()
+            self._answer = None
+
+    def fail(self, error: Exception) -> None:
+        """End the connection, and what waits for it."""
+        self.is_open = False
+        self._transport.abort()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.fail(ConnectionResetError("the connection was closed"))
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if self._answer is None or self._answer.done():
+            self.fail(ConnectionAbortedError("it answered without being asked"))
+            return
+        if not self._head:
+            self._read_head()
+        if self._head and len(self._received) >= self._length:
+            status, header_length = self._head
+            body, self._received, self._head = self._received, bytearray(), ()
+            self._answer.set_result(Answer(status, body, len(body) if header_length is None else header_length))
+
+    def _read_head(self) -> None:
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        if not end:
+            return
+        status, length, header_length = _STATUS.match(head), _LENGTH.search(head), _HEADER_LENGTH.search(head)
+        if status is None or length is None:
+            self.fail(ConnectionAbortedError("what it sent is no answer in HTTP/1.1 with a Content-Length"))
+            return
+        self._received, self._length = body, int(length[1])
+        self._head = int(status[1]), int(header_length[1]) if header_length else None
+        if _CLOSE.search(head):
+            self.is_open = False
+
+
+class Connections:
+    """The connections that one event loop has to one address."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._port = host, port
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+
+    async def ask(self, request: bytes, seconds: float) -> Answer:
+        """Raises OSError; ConnectionError and TimeoutError are such."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_usable:
+                connection.fail(ConnectionAbortedError("it is too old"))
+                continue
+            with contextlib.suppress(ConnectionResetError):  # it was closed meanwhile, as idle ones are: take another
+                return await self._ask_on(connection, request, seconds)
+        return await self._ask_on(await self._connect(), request, seconds)
+
+    async def _connect(self) -> Connection:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            _, connection = await asyncio.get_running_loop().create_connection(Connection, self._host, self._port)
+        return connection
+
+    async def _ask_on(self, connection: Connection, request: bytes, seconds: float) -> Answer:
+        self._busy.add(connection)
+        try:
+            answer = await connection.ask(request, seconds)
+        finally:
+            self._busy.discard(connection)
+        if connection.is_open:
+            self._idle.append(connection)
+        else:
+            connection.fail(ConnectionAbortedError("it was the last answer"))
+        return answer
+
+    def close(self, error: Exception) -> None:
+        """End all connections; calls under way fail with the error."""
+        for connection in (*self._idle, *self._busy):
+            connection.fail(error)
+        self._idle.clear()
+
+
+class RemoteRuntime:
+    """Asks the service at `address` (http://host:port) to run the artifact of the same manifest."""
+
+    in_process = False
+
+    def __init__(self, address: str, manifest: Manifest, seconds: float) -> None:
+        self.title, self.platform = "a remote runtime", "remote"  # until it says its own
+        self.sizes: dict[str, int] = {}
+        """The bytes of each of the artifact's files, as the remote says."""
+        self.trouble = f"{address} was not reached yet."
+        """Why calls would fail; empty while they would not."""
+        parts = urlsplit(address)
+        self._address = address
+        self._manifest = manifest
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._path = f"/v2/models/{manifest.name}"
+        self._seconds = seconds
+        self._connections: dict[asyncio.AbstractEventLoop, Connections] = {}
+        self._heads: dict[Any, bytes] = {}
+        self._layouts: dict[bytes, Layout] = {}
+        self._watch = asyncio.run_coroutine_threadsafe(self._keep_looking(), _watching_loop())
+
+    async def infer(self, inputs: Tensors, seconds: float | None = None) -> Tensors:
+        """What `predict` does, for an event loop; `seconds` is how long an answer is waited for.
+
+        Raises ModelUnavailable, DeadlineExceeded, InputError or RuntimeFailure with what the remote says.
+        """
+        if self.trouble:
+            raise ModelUnavailable(f"{self._manifest.name} is not served: {self.trouble}")
+        try:
+            answer = await self._here().ask(self._request(inputs), seconds or self._seconds)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{self._address} gave no answer for {self._manifest.name}: {error}.") from error
+        except OSError as error:
+            raise ModelUnavailable(
+                f"{self._address} did not answer for {self._manifest.name} ({_reason(error)}). Send it again."
+            ) from error
+        if answer.status != 200:
+            raise self._refusal(answer)
+        return self._outputs(answer)
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        """For threads; raises what `infer` does."""
+        return asyncio.run_coroutine_threadsafe(self.infer(inputs), _watching_loop()).result()
+
+    def close(self) -> None:
+        self._watch.cancel()
+        self._tell("the service ends.")
+
+    def _here(self) -> Connections:
+        loop = asyncio.get_running_loop()
+        connections = self._connections.get(loop)
+        if connections is None:
+            connections = self._connections[loop] = Connections(self._host, self._port)
+        return connections
+
+    # --- The protocol
+
+    def _request(self, inputs: Tensors) -> bytes:
+        arrays = [inputs[spec.name] for spec in self._manifest.inputs]
+        data = [tensors.to_bytes(array) for array in arrays]
+        key = *(array.shape for array in arrays), *map(len, data)
+        head = self._heads.get(key) or _remember(self._heads, key, self._head(arrays, data))
+        return b"".join((head, *data))
+
+    def _head(self, arrays: list[NDArray[Any]], data: list[bytes]) -> bytes:
+        """All of a request before the raw tensors; it is the same for all requests of these shapes."""
+        described = [
+            {
+                "name": spec.name,
+                "datatype": tensors.DATATYPES[spec.dtype],
+                "shape": array.shape,
+                "parameters": {"binary_data_size": len(values)},
+            }
+            for spec, array, values in zip(self._manifest.inputs, arrays, data, strict=True)
+        ]
+        header = json.dumps({"inputs": described, "parameters": {"binary_data_output": True}}).encode()
+        lines = (
+            f"POST {self._path}/infer HTTP/1.1",
+            f"Host: {self._host}",
+            "Content-Type: application/octet-stream",
+            f"Content-Length: {len(header) + sum(map(len, data))}",
+            f"Inference-Header-Content-Length: {len(header)}",
+        )
+        return "\r\n".join((*lines, "", "")).encode() + header
+
+    def _outputs(self, answer: Answer) -> Tensors:
+        """The arrays lie where they came: in the answer's body."""
+        header, payload = bytes(answer.body[: answer.header_length]), memoryview(answer.body)[answer.header_length :]
+        try:
+            layout = self._layouts.get(header) or _remember(self._layouts, header, self._layout(header))
+            return {
+                spec.name: np.ndarray(shape, dtype, payload, place.start)
+                if dtype.kind != "O"
+                else tensors.from_bytes(payload[place], shape, spec)
+                for spec, dtype, shape, place in layout
+            }
+        except (ValueError, TypeError, KeyError, InputError) as error:
+            raise RuntimeFailure(
+                f"{self._address} answered for {self._manifest.name} what is none of its outputs "
+                f"({type(error).__name__}: {error}). Is it the same release?"
+            ) from error
+
+    def _layout(self, header: bytes) -> Layout:
+        """Where each output lies behind this header, which is the same for all answers of these shapes."""
+        found: dict[str, tuple[str, list[int], slice]] = {}
+        end = 0
+        for output in json.loads(header)["outputs"]:
+            start, end = end, end + output["parameters"]["binary_data_size"]
+            found[output["name"]] = output["datatype"], output["shape"], slice(start, end)
+        layout = []
+        for spec in self._manifest.outputs:
+            datatype, shape, place = found[spec.name]
+            if datatype != tensors.DATATYPES[spec.dtype]:
+                raise ValueError(f"{spec.name} has datatype {datatype}")
+            layout.append((spec, numpy_dtype(spec.dtype), shape, place))
+        return layout
+
+    def _refusal(self, answer: Answer) -> RosettaError:
+        kinds: dict[int, type[RosettaError]] = {400: InputError, 503: ModelUnavailable, 504: DeadlineExceeded}
+        return kinds.get(answer.status, RuntimeFailure)(
+            f"{self._manifest.name} at {self._address} answered with status {answer.status}: {_message(answer)}"
+        )
+
+    # --- Whether it can be asked
+
+    async def _keep_looking(self) -> None:
+        while True:
+            self._tell(await self._look())
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look(self) -> str:
+        """What is wrong with the remote now; empty if nothing is."""
+        request = f"GET {self._path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode()
+        try:
+            answer = await self._here().ask(request, ANSWER_SECONDS)
+        except OSError as error:
+            return f"{self._address} does not answer ({_reason(error)}). Start it, or wait for it."
+        except UnicodeError as error:
+            return f"{self._address} cannot be looked up ({error}). Correct SERVE_REMOTES."
+        if answer.status != 200:
+            return f"{self._address} answered with status {answer.status}: {_message(answer)}"
+        try:
+            described = json.loads(answer.body)
+            files = described["parameters"]["files"]
+            self.title, self.platform = described["parameters"]["runtime"], described["platform"]
+            self.sizes.update({name: file["bytes"] for name, file in files.items()})
+            digests = {name: file["sha256"] for name, file in files.items()}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return (
+                f"{self._address} does not describe {self._manifest.name} as this service would. Is it of one release?"
+            )
+        if digests != self._manifest.files:
+            return f"{self._address} has other files than this one's manifest names. Deploy images of the same build."
+        return ""
+
+    def _tell(self, trouble: str) -> None:
+        """Note how the remote is; what was sent to one that hangs is not waited for any longer."""
+        self.trouble = trouble
+        if trouble:
+            for loop, connections in list(self._connections.items()):
+                with contextlib.suppress(RuntimeError):  # that loop has ended
+                    loop.call_soon_threadsafe(connections.close, ConnectionAbortedError(trouble))
+
+
+def _remember(known: dict[Any, Any], key: Any, value: Any) -> Any:
+    if len(known) >= REMEMBERED:
+        known.clear()
+    known[key] = value
+    return value
+
+
+def _reason(error: OSError) -> str:
+    """What an error means, without what Python adds: a refused connection is told of in many words."""
+    if isinstance(error, socket.gaierror):
+        return "its name is not known"
+    text = os.strerror(error.errno) if error.errno else str(error)
+    return text or f"nothing came within {ANSWER_SECONDS:g} s"
+
+
+def _message(answer: Answer) -> str:
+    try:
+        return str(json.loads(answer.body)["error"])
+    except (ValueError, TypeError, KeyError):
+        return repr(answer.body[:80])
+
+
+@functools.cache
+def _watching_loop() -> asyncio.AbstractEventLoop:
+    """An event loop in a thread of its own, for all remotes of this process: what hangs there holds up nothing else."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="remotes", daemon=True).start()
+    return loop

@@ -1,0 +1,153 @@
+"""The running stack: answers, hardening, and what happens when a container goes."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from contract import dataset
+from tests.containers.conftest import RUNTIMES, SERVING, Engine, Stack, call
+from tests.serving import wait_until
+
+TOLERANCE = 1e-4
+"""What parity allows (compare/parity.py)."""
+
+
+@pytest.fixture(scope="module")
+def pixels() -> Any:
+    return dataset.load("fashion_mnist", "test", 200).images.astype(np.float32)
+
+
+def infer(stack: Stack, model: str, pixels: Any) -> tuple[int, Any]:
+    """Status, and probabilities (N, 10) or the error."""
+    tensor = {"name": "pixels", "datatype": "FP32", "shape": pixels.shape}
+    header = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": pixels.nbytes}}]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(header))}
+    status, _, body = stack.ask("POST", f"/v2/models/{model}/infer", header + pixels.tobytes(), headers)
+    answer = json.loads(body)
+    return status, answer["error"] if status != 200 else np.array(answer["outputs"][0]["data"]).reshape(-1, 10)
+
+
+def test_up_prints_the_pages_address(stack: Stack) -> None:
+    address = f"http://127.0.0.1:{stack.environment['PORT']}/"
+    assert address in stack.printed
+    status, headers, body = stack.ask("GET", "/")
+    assert (status, headers.get_content_type()) == (200, "text/html")
+    assert b"<script" in body
+
+
+def test_every_format_answers_through_the_gateway_as_its_source_does(stack: Stack, pixels: Any) -> None:
+    models = stack.models()
+    assert len(models) == 10
+    assert {model["state"] for model in models.values()} == {"READY"}, models
+    for source in ("keras_cnn-keras", "torch_cnn-torch"):
+        _, expected = infer(stack, source, pixels)
+        for name in models:
+            if name.startswith(source.split("-")[0]):
+                status, got = infer(stack, name, pixels)
+                assert status == 200, got
+                assert np.abs(got - expected).max() <= TOLERANCE, name
+
+
+def test_the_models_are_verified_in_the_images(stack: Stack) -> None:
+    for name in stack.models():
+        described = json.loads(stack.ask("GET", f"/v2/models/{name}")[2])["parameters"]
+        assert described["status"] == ("source" if described["source"] is None else "verified"), described
+
+
+def test_the_browser_gets_its_files_from_the_gateway(stack: Stack) -> None:
+    for format, file in (("onnx", "model.onnx"), ("tflite", "model.tflite"), ("tfjs", "model.json")):
+        assert stack.ask("GET", f"/artifacts/torch_cnn/{format}/{file}")[0] == 200
+
+
+@pytest.mark.parametrize("service", SERVING)
+def test_a_container_can_do_no_more_than_it_must(engine: Engine, stack: Stack, service: str) -> None:
+    container = stack.container(service)
+    host = container["HostConfig"]
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert any(option.startswith("no-new-privileges") for option in host["SecurityOpt"])
+    assert not host["Privileged"]
+    assert not container["Mounts"]
+    assert host["Memory"] > 0
+    assert host["NanoCpus"] > 0
+    processes = engine.run("top", container["Id"], "-eo", "uid,args").stdout.splitlines()[1:]
+    assert {line.split()[0] for line in processes} == {"10001"}
+    for path in ("/app/artifacts/x", "/app/serve/x", "/venv/x", "/tmp/x", "/etc/x"):
+        written = engine.run("exec", container["Id"], "sh", "-c", f"echo x >{path}", check=False)
+        assert written.returncode != 0, path
+    status = engine.run("exec", container["Id"], "cat", "/proc/1/status").stdout
+    assert "CapEff:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
+
+
+def test_the_runtimes_reach_nothing_and_nothing_else_reaches_them(engine: Engine, stack: Stack) -> None:
+    for service in RUNTIMES:
+        settings = stack.container(service)["NetworkSettings"]
+        assert not any(settings["Ports"].values()), "no port of it is published"
+        (network,) = settings["Networks"]
+        assert engine.inspect("network", network)["Internal"]
+
+
+@pytest.fixture
+def gone(stack: Stack) -> Iterator[str]:
+    """The container of serve-tflite, whose process was killed from outside, as by a lack of memory."""
+    killed = stack.container("serve-tflite")
+    os.kill(killed["State"]["Pid"], signal.SIGKILL)
+    yield killed["Id"]
+    wait_until(lambda: stack.models()["keras_cnn-tflite"]["state"] == "READY", 60)
+
+
+def test_a_killed_container_fails_alone_and_comes_back(stack: Stack, pixels: Any, gone: str) -> None:
+    seen: set[int] = set()
+    deadline = time.monotonic() + 60
+    while {503, 200} - seen or infer(stack, "keras_cnn-tflite", pixels[:1])[0] != 200:
+        assert time.monotonic() < deadline, f"seen {seen}: it was to fail, and to come back by itself"
+        status, answer = infer(stack, "keras_cnn-tflite", pixels[:1])
+        seen.add(status)
+        if status == 503:
+            assert "serve-tflite:8000" in answer
+        assert infer(stack, "keras_cnn-onnx", pixels[:1])[0] == 200
+        assert stack.ask("GET", "/v2/health/ready")[0] == 200
+    after = stack.container("serve-tflite")
+    assert after["Id"] == gone
+    assert after["RestartCount"] >= 1
+
+
+def test_a_hung_container_holds_up_nothing_else(engine: Engine, stack: Stack, pixels: Any) -> None:
+    container = stack.container("serve-torch")["Id"]
+    engine.run("pause", container)
+    try:
+        wait_until(lambda: infer(stack, "torch_cnn-torch", pixels[:1])[0] == 503, 20)
+        start = time.monotonic()
+        status, error = infer(stack, "torch_cnn-torch", pixels[:1])
+        assert (status, "does not answer" in error) == (503, True)
+        assert infer(stack, "torch_cnn-onnx", pixels[:1])[0] == 200
+        assert stack.ask("GET", "/v2/health/live")[0] == 200
+        assert time.monotonic() - start < 2
+    finally:
+        engine.run("unpause", container)
+    wait_until(lambda: infer(stack, "torch_cnn-torch", pixels[:1])[0] == 200, 20)
+
+
+def test_another_stack_on_the_same_port_is_refused_in_one_line(stack: Stack) -> None:
+    refused = call("docker/stack", "up", **{**stack.environment, "COMPOSE_PROJECT_NAME": "rosetta-serve-other"})
+    port = stack.environment["PORT"]
+    assert refused.returncode == 1
+    assert refused.stdout == f"error: 127.0.0.1:{port} is in use. Try another: make up PORT={int(port) % 65535 + 1}\n"
+
+
+def test_down_stops_within_the_grace_period(engine: Engine, stack: Stack) -> None:
+    """The last test of this file: it takes a container of the stack down and starts it again."""
+    container = stack.container("serve-onnx")["Id"]
+    start = time.monotonic()
+    engine.run("stop", "--time", "40", container)
+    assert time.monotonic() - start < 20
+    assert engine.inspect("container", container)["State"]["ExitCode"] == 0, "it ended by itself, it was not killed"
+    engine.run("start", container)
+    wait_until(lambda: stack.models()["keras_cnn-onnx"]["state"] == "READY", 60)
