@@ -106,6 +106,7 @@ def table(light: Path, pixels: Any) -> list[Request]:
         *("/artifacts/keras_cnn/onnx/manifest.json", "/artifacts/keras_cnn/onnx/../tflite/model.tflite"),
         *("/v2//health/live", "/v2/models/%6beras_cnn-onnx", "/v2/models/%ff%00%0a%22", "/v2/models/짧은"),
         *(INFER, "/predict/keras_cnn-onnx", "/compare", "/v2/repository/index", f"/{'x' * 3000}", "/favicon.ico"),
+        *("/report/report.html", "/report/../samples/index.json"),
     ]
     posts: list[tuple[str, bytes, Mapping[str, str]]] = [
         *((f"/v2/models/keras_cnn-{format}/infer", plain, no_headers) for format in FORMATS),

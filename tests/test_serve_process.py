@@ -342,7 +342,8 @@ def test_a_state_folder_that_cannot_be_written_is_one_clear_line(small: Path, tm
 
 def test_every_setting_is_checked_here() -> None:
     names = set(variables().values())
-    assert names == {"ARTIFACTS", "HOST", "PORT", "SERVE_STATE", *NUMBERS}
+    lists = {"SERVE_FORMATS", "SERVE_REMOTES"}  # in test_serve_remote.py
+    assert names == {"ARTIFACTS", "HOST", "PORT", "SERVE_STATE", *lists, *NUMBERS}
 
 
 def test_the_readmes_table_has_every_setting() -> None:
