@@ -54,7 +54,7 @@ class Settings:
     batches: tuple[int, ...]
     parity_batches: tuple[int, ...]
     seed: int
-    """Of the order in which artifacts took their turns."""
+    """Of the order in which artifacts took their turns, in the last run: an earlier one may have begun."""
 
 
 @dataclass(frozen=True)
