@@ -76,8 +76,8 @@ def test_a_container_can_do_no_more_than_it_must(engine: Engine, stack: Stack, s
     assert not container["Mounts"]
     assert host["Memory"] > 0
     assert host["NanoCpus"] > 0
-    processes = engine.run("top", container["Id"], "-eo", "uid,args").stdout.splitlines()[1:]
-    assert {line.split()[0] for line in processes} == {"10001"}
+    processes = engine.run("top", container["Id"], "-eo", "pid,uid,args").stdout.splitlines()[1:]
+    assert {line.split()[1] for line in processes} == {"10001"}
     for path in ("/app/artifacts/x", "/app/serve/x", "/venv/x", "/tmp/x", "/etc/x"):
         written = engine.run("exec", container["Id"], "sh", "-c", f"echo x >{path}", check=False)
         assert written.returncode != 0, path
