@@ -86,6 +86,8 @@ class Engine:
             assert saving.stdout is not None
             while chunk := saving.stdout.read(1 << 20):
                 total += len(deflate.compress(chunk))
+        if saving.returncode:
+            raise ArtifactMissing(f"{self.name(image)} cannot be saved. Is it built (`make all`)?")
         return total + len(deflate.flush())
 
     @contextlib.contextmanager
