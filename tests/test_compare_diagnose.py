@@ -25,6 +25,7 @@ import contract
 from compare.diagnose import __main__ as command
 from compare.diagnose.diagnosis import diagnose
 from compare.diagnose.show import text
+from compare.diagnose.tracers import Step, Trace
 from contract import dataset
 from contract.dataset import Bytes, Split
 from contract.errors import RuntimeFailure
@@ -90,6 +91,21 @@ def test_every_layer_of_the_source_is_found_in_the_artifact(artifacts_copy: Path
     arrangements = {layer["source"]["label"]: layer["arrangement"] for layer in layers}
     assert arrangements["max_pool2d"] == ("" if format == "onnx" else "NCHW as NHWC")
     assert arrangements["flatten"] == ""
+
+
+def test_what_does_not_depend_on_the_pictures_is_no_layer() -> None:
+    """However much its shape looks like one: four pictures, and weights of four rows."""
+    rows = np.ones((4, 4), np.float32)
+    steps = [
+        Step("pixels", "pixels", "input", (), rows),
+        Step("weights", "weights", "Const", (), rows),
+        Step("doubled", "doubled", "Add", ("weights", "weights"), rows),
+        Step("product", "product", "MatMul", ("pixels", "doubled"), rows),
+        Step("answers", "answers", "Identity", ("product",), rows),
+    ]
+    trace = Trace.of(steps, "pixels", "answers", 4)
+    assert [step.name for step in trace.valued] == ["pixels", "product"]
+    assert trace.output == "product", "what only hands on is no layer either"
 
 
 # Planting faults: each is a Keras model that a converter then takes as it is
