@@ -26,3 +26,33 @@ export function argmax(values: readonly number[]): number {
 export function maxAbsDiff(a: readonly number[], b: readonly number[]): number {
   return a.reduce((largest, value, i) => Math.max(largest, Math.abs(value - b[i]!)), 0);
 }
+
+const DIGITS = 9; // what float32 can tell apart
+
+/** A number's digits: those that it begins with like the other number, and the rest. */
+export function agreeingDigits(value: number, other: number): [same: string, rest: string] {
+  const [ours, theirs] = [value.toFixed(DIGITS), other.toFixed(DIGITS)];
+  let length = 0;
+  while (length < ours.length && ours[length] === theirs[length]) length += 1;
+  return [ours.slice(0, length), ours.slice(length)];
+}
+
+/** The value below which this share of the values lies. */
+export function quantile(values: readonly number[], share: number): number {
+  const ordered = values.toSorted((a, b) => a - b);
+  return ordered[Math.min(ordered.length - 1, Math.floor(share * ordered.length))]!;
+}
+
+const BINS_PER_DECADE = 40;
+
+/** Bars of equal width on a logarithmic scale; the highest has height 1. */
+export function histogram(values: readonly number[]): { from: number; to: number; height: number }[] {
+  const counts = new Map<number, number>();
+  for (const value of values) {
+    const bin = Math.floor(BINS_PER_DECADE * Math.log10(Math.max(value, 1e-6)));
+    counts.set(bin, (counts.get(bin) ?? 0) + 1);
+  }
+  const most = Math.max(...counts.values());
+  const edge = (bin: number) => 10 ** (bin / BINS_PER_DECADE);
+  return Array.from(counts, ([bin, count]) => ({ from: edge(bin), to: edge(bin + 1), height: count / most }));
+}
