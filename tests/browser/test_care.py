@@ -13,7 +13,7 @@ from tests.browser.test_page import BROWSER_ROWS, FIRST, SERVER_ROWS
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 SERIOUS = ("serious", "critical")
 
-VIEWS = ("compare", "race", "ship")
+VIEWS = ("compare", "race", "report", "ship")
 
 COMPRESSED_BYTES = 200_000
 
@@ -29,7 +29,7 @@ def idle(open_page: OpenPage, service: Service) -> Page:
 def show(page: Page, view: str) -> None:
     page.locator(f".views a[href='#{view}']").click()
     expect(page.locator(f".views a[href='#{view}']")).to_have_attribute("aria-current", "page")
-    page.locator({"compare": ".comparing", "race": ".racing", "ship": ".shipping"}[view]).wait_for()
+    page.locator({"compare": ".comparing", "race": ".racing", "report": ".reporting", "ship": ".shipping"}[view]).wait_for()
 
 
 def test_all_of_the_page_before_any_runtime_is_small(open_page: OpenPage, service: Service) -> None:

@@ -512,17 +512,6 @@ def tab_to(page: Page, selector: str, key: str = "Tab") -> None:
     raise AssertionError(f"{selector} cannot be reached with {key}.")
 
 
-def test_the_report_is_linked_where_there_is_one(open_page: OpenPage, service: Service) -> None:
-    def with_report(page: Page) -> None:
-        page.route("**/report/", lambda route: route.fulfill(content_type="text/html"))
-
-    link = open_page(service, with_report).get_by_role("link", name="Which format to ship")
-    expect(link).to_have_attribute("href", "/report/")
-    without = open_page(service)
-    wait_until(without, "document.documentElement.dataset.ready")
-    expect(without.get_by_role("link", name="Which format to ship")).to_have_count(0)
-
-
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_report_is_shown_under_the_service_s_policy(

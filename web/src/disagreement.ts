@@ -2,7 +2,7 @@
 
 import { argmax, difference } from './figures';
 import { imageToTensor } from './image';
-import { bytesAt, inferBatch, parityOf, reportedFlips, type Artifact, type Sample, type Samples } from './server';
+import { bytesAt, inferBatch, parityOf, readReport, type Artifact, type Sample, type Samples } from './server';
 import { text } from './text';
 
 /** What was found, in words, and the picture to show; null where it is not here. */
@@ -29,8 +29,10 @@ export async function findDisagreement(artifacts: Artifact[], samples: Samples):
   const says = text().flipFound(flip.image, artifact.name, artifact.labels[flip.source]!, artifact.labels[flip.artifact]!);
   const sample = here(flip.image);
   if (sample) return { says, picture: { sample } };
-  const png = await reportedFlips(artifact.name, flip.image).catch(() => null);
-  return png ? { says, picture: { png, index: flip.image } } : { says: text().flipNotHere(flip.image, artifact.name), picture: null };
+  const reported = (await readReport())?.artifacts[artifact.name]?.flips.find(({ image }) => image === flip.image);
+  if (!reported) return { says: text().flipNotHere(flip.image, artifact.name), picture: null };
+  const png = Uint8Array.from(atob(reported.png), (letter) => letter.charCodeAt(0));
+  return { says, picture: { png, index: flip.image } };
 }
 
 /** The sources answer all test images at once; the closest call of any of them is the one. */

@@ -56,3 +56,19 @@ export function histogram(values: readonly number[]): { from: number; to: number
   const edge = (bin: number) => 10 ** (bin / BINS_PER_DECADE);
   return Array.from(counts, ([bin, count]) => ({ from: edge(bin), to: edge(bin + 1), height: count / most }));
 }
+
+const SCALES: Record<string, [size: number, name: string][]> = {
+  s: [[1, 's'], [1e-3, 'ms'], [1e-6, 'µs']],
+  B: [[1e9, 'GB'], [1e6, 'MB'], [1e3, 'kB'], [1, 'B']],
+};
+
+/** A report's figure in words, to three digits where it was not counted: `30.1 µs`, `3.72 MB`, `90.32 %`. */
+export function shown(value: number, unit: string): string {
+  if (unit === 'share') return `${(100 * value).toFixed(2)} %`;
+  if (unit === '1/s') return `${Number(value.toPrecision(3)).toLocaleString('en')} /s`;
+  const scales = SCALES[unit];
+  if (!scales) return Number.isInteger(value) ? value.toLocaleString('en') : Math.abs(value) < 1e-3 ? value.toExponential(1) : value.toPrecision(2);
+  const rounded = Number(value.toPrecision(3)); // first: 999.9 µs are 1.00 ms
+  const [size, name] = scales.find(([least]) => rounded >= least) ?? scales.at(-1)!;
+  return `${name === 'B' ? rounded : (rounded / size).toPrecision(3)} ${name}`;
+}

@@ -2,6 +2,7 @@
 
 import { messageOf } from './errors';
 import type { ImageSpec } from './image';
+import type { Report } from './report';
 
 export type Status = 'source' | 'verified' | 'unverified' | 'failed';
 
@@ -118,11 +119,9 @@ export function parityOf({ model, format }: Artifact): Promise<Parity> {
   return json<Parity>(`/artifacts/${model}/${format}/parity.json`);
 }
 
-/** A picture that `make compare` found flipped. */
-export async function reportedFlips(artifact: string, image: number): Promise<Uint8Array | null> {
-  const { artifacts } = await json<{ artifacts: Record<string, { flips: { image: number; png: string }[] }> }>('/report/report.json');
-  const flip = artifacts[artifact]?.flips.find((one) => one.image === image);
-  return flip ? Uint8Array.from(atob(flip.png), (letter) => letter.charCodeAt(0)) : null;
+/** What `make compare` wrote; null where it has not run. */
+export function readReport(): Promise<Report | null> {
+  return json<Report | null>('/report/report.json');
 }
 
 /** Many pictures' pixels in one request, by the Open Inference Protocol: probabilities, one list a picture. */

@@ -111,6 +111,49 @@ export const english = {
     },
   },
 
+  // Report
+  report: {
+    none: 'Nothing has been measured yet: run `make compare`, then open this part again.',
+    which: 'Which format to ship',
+    target: 'It is to run on',
+    targets: { server: 'a server', browser: 'a browser', mobile: 'a phone' },
+    maxTime: 'At most this slow',
+    maxSize: 'At most this large',
+    minAgreement: 'Pictures that keep their class',
+    noLimit: 'any',
+    parityDecides: 'as parity says',
+    ship: (row: string, time: string, size: string, accuracy: string) => `Ship ${row}: ${time} a picture, ${size}, ${accuracy} right.`,
+    ties: (rows: string) => `Within the noise equal to it: ${rows}.`,
+    nothing: 'Nothing fits.',
+    notMeasured: 'No row was measured for it.',
+    relax: {
+      max_mb: (needed: number, row: string) => `Allow ${needed} MB, for ${row}.`,
+      max_ms: (needed: number, row: string) => `Allow ${needed} ms, for ${row}.`,
+      min_agreement: (needed: number, row: string) => `Allow an agreement of ${needed}, for ${row}.`,
+    },
+    noPhone: 'No phone was measured: the times are this machine’s, and hold for the order at most.',
+    plots: 'The dashed line is the front: whatever is not on it is nowhere better than something that is. What does not fit is faint. A thin line is the interval of an accuracy. Point at a dot for its figures.',
+    time: 'Time', size: 'Size', accuracy: 'Accuracy', agreement: 'Same class', front: 'Front', fits: 'Fits',
+    parity: 'Does it still give the same answers?',
+    artifact: 'Artifact', verdict: 'Parity', change: 'Change of accuracy',
+    verdicts: { source: 'source', passed: 'passed' },
+    diff: (batch: number) => `Largest difference, batch ${batch}`,
+    flipped: 'Pictures that change their class',
+    noFlips: (pictures: number) => `None of ${pictures.toLocaleString('en')} test pictures changes its class in any format.`,
+    flipCount: (here: number, all: number) => `${here} of ${all}`,
+    right: (label: string) => `right is ${label}`,
+    nearTie: 'a near-tie',
+    trainings: 'Training, side by side',
+    training: {
+      accuracy: 'Accuracy', parameters: 'Parameters', epochs: 'Epochs', epoch: 'An epoch', images_per_second: 'Pictures a second',
+      model_lines: 'Lines for the model', training_lines: 'Lines for the training', script_lines: 'Lines in all',
+    },
+    fault: (framework: string) => `What ${framework} says of a wrong shape`,
+    madeOn: (made: string, title: string, pictures: number, machine: string) =>
+      `Made on ${made}: ${pictures.toLocaleString('en')} test pictures of ${title}, on ${machine}.`,
+    whole: 'The whole report',
+  },
+
   // Ship it
   shipping: {
     which: 'Row',

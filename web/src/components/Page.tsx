@@ -19,6 +19,7 @@ export interface ViewProps {
 const VIEWS = {
   compare: async () => CompareView,
   race: async () => (await code(import('./RaceView'))).RaceView,
+  report: async () => (await code(import('./ReportView'))).ReportView,
   ship: async () => (await code(import('./ShipView'))).ShipView,
 } satisfies Record<string, () => Promise<ComponentType<ViewProps>>>;
 type View = keyof typeof VIEWS;
