@@ -178,15 +178,13 @@ def problems() -> list[str]:
 def open_page(browser: Browser, problems: list[str]) -> Iterator[OpenPage]:
     """`open_page(service, prepare, path, **options of the context)`: a page in a context of its own, its rows known.
 
-    `prepare(page)` is called before anything is loaded. The test fails at its end if there were problems. Service workers
-    are off unless asked for: what they fetch, `page.route` does not see.
+    `prepare(page)` is called before anything is loaded. The test fails at its end if there were problems. Service
+    workers are off unless asked for: what they fetch, `page.route` does not see.
     """
     with contextlib.ExitStack() as contexts:
         opened: list[Page] = []
 
-        def open_one(
-            service: Service, prepare: Callable[[Page], object] = id, path: str = "/", **options: Any
-        ) -> Page:
+        def open_one(service: Service, prepare: Callable[[Page], object] = id, path: str = "/", **options: Any) -> Page:
             context = contexts.enter_context(browser.new_context(**{"service_workers": "block", **options}))
             context.expose_binding("reportProblem", lambda _, text: problems.extend(filter(None, [text])))
             context.add_init_script(REPORT)

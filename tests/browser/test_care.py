@@ -29,7 +29,9 @@ def idle(open_page: OpenPage, service: Service) -> Page:
 def show(page: Page, view: str) -> None:
     page.locator(f".views a[href='#{view}']").click()
     expect(page.locator(f".views a[href='#{view}']")).to_have_attribute("aria-current", "page")
-    page.locator({"compare": ".comparing", "race": ".racing", "report": ".reporting", "ship": ".shipping"}[view]).wait_for()
+    page.locator(
+        {"compare": ".comparing", "race": ".racing", "report": ".reporting", "ship": ".shipping"}[view]
+    ).wait_for()
 
 
 def test_all_of_the_page_before_any_runtime_is_small(open_page: OpenPage, service: Service) -> None:
@@ -128,9 +130,7 @@ def test_what_is_missing_is_said(idle: Page) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(360, 740), (3840, 2160)])
-def test_every_view_fits_from_a_telephone_to_4k(
-    open_page: OpenPage, service: Service, width: int, height: int
-) -> None:
+def test_every_view_fits_from_a_telephone_to_4k(open_page: OpenPage, service: Service, width: int, height: int) -> None:
     page = open_page(service, path="/?idle", viewport={"width": width, "height": height})
     wait_until(page, "document.documentElement.dataset.ready")
     for view in VIEWS:

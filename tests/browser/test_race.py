@@ -43,7 +43,9 @@ def start(page: Page, rows: list[str], seconds: float) -> None:
 
 def lanes(page: Page) -> dict[str, str]:
     """Each row and its phase."""
-    found = page.locator("[data-lane]").evaluate_all("(rows) => rows.map(({ dataset }) => [dataset.lane, dataset.phase])")
+    found = page.locator("[data-lane]").evaluate_all(
+        "(rows) => rows.map(({ dataset }) => [dataset.lane, dataset.phase])"
+    )
     return dict(found)
 
 
@@ -102,7 +104,9 @@ def test_a_runtime_that_does_not_start_fails_in_its_own_lane(race: Page) -> None
     assert finish(race) == "done"
     race.wait_for_timeout(300)
     assert lanes(race) == dict.fromkeys(QUICK, "done") | {"keras_cnn-onnx@onnx-wasm": "failed"}
-    expect(race.locator("[data-lane='keras_cnn-onnx@onnx-wasm'] .error")).to_contain_text("ONNX Runtime Web did not start")
+    expect(race.locator("[data-lane='keras_cnn-onnx@onnx-wasm'] .error")).to_contain_text(
+        "ONNX Runtime Web did not start"
+    )
 
 
 def test_a_server_that_stops_half_way_fails_in_its_own_lane(race: Page) -> None:

@@ -1,6 +1,6 @@
 /** The page's side of the service worker (public/sw.js), which lets the page work without the server once it is loaded. */
 
-import { listArtifacts } from './server';
+import { listArtifacts, readReport } from './server';
 
 const PATIENCE_MS = 1500;
 
@@ -17,10 +17,10 @@ async function watch(): Promise<void> {
   );
 }
 
-/** Fetch once more what came before the worker was there. Most of it is in the browser's cache. */
+/** Fetch what came before the worker was there, and the report. Most of it is in the browser's cache. */
 export async function keepWhatCameBefore(): Promise<void> {
   if (!navigator.serviceWorker?.controller) return;
   const came = performance.getEntriesByType('resource').map(({ name }) => new URL(name));
   const files = came.filter(({ origin, pathname }) => origin === location.origin && /^\/(assets|samples)\/|\.svg$/.test(pathname));
-  await Promise.allSettled([fetch('/'), listArtifacts(), ...files.map((file) => fetch(file))]);
+  await Promise.allSettled([fetch('/'), listArtifacts(), readReport(), ...files.map((file) => fetch(file))]);
 }

@@ -90,7 +90,7 @@ function NumberLimit({ name, unit, values, scale, value, onChange }: NumberLimit
   const step = value === null ? STEPS : Math.round((STEPS * Math.log((value * scale) / low)) / Math.log(high / low));
   const said = value === null ? text().report.noLimit : shown(value * scale, unit);
   return (
-    <label>{name} <output>{said}</output>
+    <label>{name} <b>{said}</b>
       <input type="range" min={0} max={STEPS} value={step} aria-valuetext={said} disabled={!values.length}
         onInput={({ currentTarget }) => onChange(Number(currentTarget.value) === STEPS ? null : at(Number(currentTarget.value)))} />
     </label>
@@ -100,7 +100,7 @@ function NumberLimit({ name, unit, values, scale, value, onChange }: NumberLimit
 function AgreementLimit({ value, onChange }: { value: number | null; onChange(value: number | null): void }) {
   const said = value === null ? text().report.parityDecides : shown(value, 'share');
   return (
-    <label>{text().report.minAgreement} <output>{said}</output>
+    <label>{text().report.minAgreement} <b>{said}</b>
       <input type="range" min={0} max={AGREEMENTS.length} aria-valuetext={said}
         value={value === null ? AGREEMENTS.length : AGREEMENTS.indexOf(value)}
         onInput={({ currentTarget }) => onChange(AGREEMENTS[Number(currentTarget.value)] ?? null)} />
