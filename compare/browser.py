@@ -103,7 +103,7 @@ class Session:
         row cannot be run or answers otherwise.
         """
         manifest = read_manifest(folder)
-        with self.browser.new_context() as context:
+        with self.browser.new_context(service_workers="block") as context:
             page = context.new_page()
             fetched: list[Request] = []
             page.on("requestfinished", lambda request: fetched.append(request))

@@ -1,6 +1,7 @@
 """What every front calls: tensors or a picture in, answers and times out."""
 
 import asyncio
+import hashlib
 import logging
 import os
 import time
@@ -61,6 +62,8 @@ class Prediction:
     probabilities: NDArray[np.floating[Any]]
     """(classes,)"""
     times: Times
+    tensor: str
+    """The sha256 of what the model saw, as little-endian float32: the page shows that it sees the same."""
 
     @property
     def winner(self) -> int:
@@ -73,6 +76,7 @@ class Prediction:
             "label": labels[self.winner],
             "probabilities": dict(zip(labels, self.probabilities.tolist(), strict=True)),
             "ms": self.times.to_json(),
+            "tensor": self.tensor,
         }
 
 
@@ -221,7 +225,8 @@ class DataPlane:
         spec, output = model.described.inputs[0], model.described.outputs[0].name
         request = InferRequest({spec.name: batch.astype(spec.dtype, copy=False)}, ((output, False),))
         outputs, times = self.infer_now(model, request, self.clock())
-        return Prediction(model, outputs[output][0], replace(times, preprocess=preprocess))
+        tensor = hashlib.sha256(batch.astype("<f4", copy=False).tobytes()).hexdigest()
+        return Prediction(model, outputs[output][0], replace(times, preprocess=preprocess), tensor)
 
 
 def _too_slow(model: ServedModel, seconds: float) -> DeadlineExceeded:

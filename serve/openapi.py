@@ -65,7 +65,7 @@ def _picture() -> dict[str, Any]:
 
 def _prediction() -> Schema:
     numbers = {"type": "object", "additionalProperties": NUMBER}
-    return _object(model=STRING, label=STRING, probabilities=numbers, ms=numbers)
+    return _object(model=STRING, label=STRING, probabilities=numbers, ms=numbers, tensor=STRING)
 
 
 def _infer() -> dict[str, Any]:

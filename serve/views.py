@@ -267,7 +267,10 @@ def report(name: str = "report.html") -> Response:
     """What `make compare` wrote: the page, its plots, and the figures."""
     if not name.endswith((".html", ".json", ".png")):
         raise NotFound
-    return files.page_file(plane().settings.artifacts / "report", name)
+    folder = plane().settings.artifacts / "report"
+    if name == "report.json" and not (folder / name).is_file():
+        return respond(json_reply(None))  # the page asks whether there is one, and no error is to be logged for that
+    return files.page_file(folder, name)
 
 
 @api.get("/artifacts/<model>/<format>/<path:name>")

@@ -50,7 +50,8 @@ function freeLoaderOfItsModule(): Plugin {
 }
 
 export default defineConfig({
-  plugins: [copyRuntimeFiles(), freeLoaderOfItsModule()],
+  plugins: [copyRuntimeFiles()],
+  worker: { format: 'es', plugins: () => [freeLoaderOfItsModule()] },
   // ONNX Runtime's default build carries its loader inside; ours comes from /runtimes, beside its .wasm.
   resolve: { conditions: ['onnxruntime-web-use-extern-wasm', 'module', 'browser', 'production', 'import', 'default'] },
   build: { target: 'es2022', chunkSizeWarningLimit: 1500 },

@@ -176,21 +176,22 @@ def problems() -> list[str]:
 
 @pytest.fixture
 def open_page(browser: Browser, problems: list[str]) -> Iterator[OpenPage]:
-    """`open_page(service, prepare, **options of the context)`: a page in a context of its own, its rows known.
+    """`open_page(service, prepare, path, **options of the context)`: a page in a context of its own, its rows known.
 
-    `prepare(page)` is called before anything is loaded. The test fails at its end if there were problems.
+    `prepare(page)` is called before anything is loaded. The test fails at its end if there were problems. Service
+    workers are off unless asked for: what they fetch, `page.route` does not see.
     """
     with contextlib.ExitStack() as contexts:
         opened: list[Page] = []
 
-        def open_one(service: Service, prepare: Callable[[Page], object] = id, **options: Any) -> Page:
-            context = contexts.enter_context(browser.new_context(**options))
+        def open_one(service: Service, prepare: Callable[[Page], object] = id, path: str = "/", **options: Any) -> Page:
+            context = contexts.enter_context(browser.new_context(**{"service_workers": "block", **options}))
             context.expose_binding("reportProblem", lambda _, text: problems.extend(filter(None, [text])))
             context.add_init_script(REPORT)
             page = context.new_page()
             watch(page, service, problems)
             prepare(page)
-            page.goto(service.url)
+            page.goto(service.url + path)
             opened.append(page)
             return page
 

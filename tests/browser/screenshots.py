@@ -1,4 +1,4 @@
-"""Pictures of the page, once every row has answered.
+"""Pictures of the page's views, once every row has answered.
 
 python -m tests.browser.screenshots FOLDER                       of a service that is started, and stopped, here
 python -m tests.browser.screenshots http://127.0.0.1:8000 FOLDER     of one that runs
@@ -9,13 +9,14 @@ import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
 import PIL.Image
 from playwright.sync_api import Browser, Page, ViewportSize
 
-from tests.browser.conftest import chromium, finished_rows, serving
+from tests.browser.conftest import chromium, finished_rows, serving, wait_until
 
 Theme = Literal["light", "dark"]
 
@@ -23,6 +24,7 @@ SIZES = ((390, 844), (1280, 900), (1920, 1080))
 THEMES: tuple[Theme, ...] = ("light", "dark")
 README_SIZE = (1280, 900)
 README_BYTES = 200_000
+RACE_SECONDS = 0.1
 
 
 def main() -> None:
@@ -41,21 +43,33 @@ def main() -> None:
         browser = stack.enter_context(chromium())
         for size in SIZES:
             for theme in THEMES:
-                take(browser, url, size, theme, options.folder / f"{size[0]}-{theme}.png", whole_page=True)
+                with opened(browser, url, size, theme) as page:
+                    take_views(page, options.folder, f"{size[0]}-{theme}")
         if options.readme:
-            take(browser, url, README_SIZE, "light", options.readme, whole_page=False)
+            with opened(browser, url, README_SIZE, "light") as page:
+                show_every_answer(page)
+                page.screenshot(path=options.readme)
             shrink(options.readme)
 
 
-def take(browser: Browser, url: str, size: tuple[int, int], theme: Theme, file: Path, whole_page: bool) -> None:
-    """Take one picture of the page at this width and height."""
+@contextlib.contextmanager
+def opened(browser: Browser, url: str, size: tuple[int, int], theme: Theme) -> Iterator[Page]:
+    """The page at this width and height."""
     viewport = ViewportSize(width=size[0], height=size[1])
     with browser.new_context(viewport=viewport, color_scheme=theme, device_scale_factor=1) as context:
         page = context.new_page()
         page.goto(url)
-        show_every_answer(page)
-        page.screenshot(path=file, full_page=whole_page)
-    print(file)
+        yield page
+
+
+def take_views(page: Page, folder: Path, name: str) -> None:
+    """Each view of the page from top to bottom, in a file of its own; the first one's has no suffix."""
+    for view, show in VIEWS.items():
+        page.locator(f".views a[href='#{view}']").click()
+        show(page)
+        file = folder / (f"{name}.png" if view == "compare" else f"{name}-{view}.png")
+        page.screenshot(path=file, full_page=True)
+        print(file)
 
 
 def shrink(file: Path) -> None:
@@ -77,6 +91,30 @@ def show_every_answer(page: Page) -> None:
     failed = {row.id: row.error for row in rows.values() if row.state != "done"}
     if failed:
         raise RuntimeError(f"These rows failed: {failed}")
+
+
+def show_race(page: Page) -> None:
+    page.locator("[name=seconds]").fill(str(RACE_SECONDS))
+    page.locator("form .primary").click()
+    wait_until(page, "document.querySelector('[data-race]')?.dataset.race === 'done'", 200)
+
+
+def show_report(page: Page) -> None:
+    """The figures of `make compare`, or the page's word that there are none."""
+    page.locator(".reporting").first.wait_for()
+    page.wait_for_timeout(500)  # plots are drawn when their width is known
+
+
+def show_shipping(page: Page) -> None:
+    page.locator("[data-ship]").wait_for()
+
+
+VIEWS: Mapping[str, Callable[[Page], None]] = {
+    "compare": show_every_answer,
+    "race": show_race,
+    "report": show_report,
+    "ship": show_shipping,
+}
 
 
 if __name__ == "__main__":

@@ -232,6 +232,110 @@ def test_the_page_sees_a_photo_as_the_server_does(
         assert (np.abs(expected - upright.ravel()).max() > 100) == (orientation > 1)
 
 
+# --- What is seen of the answers
+
+
+def test_times_are_split_and_digits_are_compared(page: Page) -> None:
+    finished_rows(page, FIRST)
+    parts = "(cells) => cells.map((cell) => [...cell.querySelectorAll('dt')].map((part) => part.textContent).join())"
+    assert set(page.locator("[data-where=server] .time").evaluate_all(parts)) == {"preprocess,queue,compute,network"}
+    assert set(page.locator("[data-where=browser] .time").evaluate_all(parts)) == {"preprocess,compute,first load"}
+    rows = page.locator("[data-row]").evaluate_all(
+        "(rows) => rows.map(({ dataset, children }) =>"
+        " [dataset.row, dataset.probabilities, children[5].querySelector('.digits').innerText])"
+    )
+    for row, probabilities, digits in rows:
+        assert digits == f"{max(json.loads(probabilities)):.9f}", row
+        source = next(other for other in rows if other[0].startswith(row[:5]) and other[0].partition("@")[0] in SOURCES)
+        same = page.locator(f"[data-row='{row}'] .digits").evaluate("(code) => code.firstChild.textContent")
+        assert source[2].startswith(same)
+        assert same == digits or not source[2].startswith(digits[: len(same) + 1])
+
+
+def test_rows_are_sorted_by_each_figure_with_the_keyboard_too(page: Page) -> None:
+    finished_rows(page, FIRST)
+    table = page.locator("article").first
+    shown = "(rows) => rows.map((row) => row.dataset.row)"
+    unsorted = table.locator("[data-row]").evaluate_all(shown)
+    button = table.locator("[data-sort=size]")
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(table.locator("th[aria-sort=ascending]")).to_have_text(re.compile("Size"))
+    sizes = [int(title.replace(",", "")) for title in table.locator("[data-cell=bytes]").evaluate_all(TITLES)]
+    assert sizes == sorted(sizes) and len(set(sizes)) > 3
+    page.keyboard.press("Enter")
+    sizes = [int(title.replace(",", "")) for title in table.locator("[data-cell=bytes]").evaluate_all(TITLES)]
+    assert sizes == sorted(sizes, reverse=True)
+    page.keyboard.press("Enter")
+    assert table.locator("[data-row]").evaluate_all(shown) == unsorted
+    table.locator("[data-sort=diff]").click()
+    differences = [cell for cell in table.locator("[data-cell=diff]").all_text_contents() if cell != "source"]
+    assert list(map(float, differences)) == sorted(map(float, differences))
+    assert page.locator("article").nth(1).locator("th[aria-sort=ascending]").count() == 1, "all tables are sorted alike"
+
+
+TITLES = "(cells) => cells.map((cell) => cell.title)"
+
+
+def test_the_tensor_is_shown_to_be_the_same_on_both_sides(page: Page, shoe: bytes) -> None:
+    finished_rows(page, FIRST)
+    expect(page.get_by_test_id("same-tensor")).to_have_text("the same bytes on both sides")
+    upload(page, "photo.png", shoe)
+    finished_rows(page, "photo.png")
+    expect(page.get_by_test_id("same-tensor")).to_have_text("the same bytes on both sides")
+
+
+def test_a_tensor_that_the_server_sees_otherwise_is_told(open_page: OpenPage, service: Service) -> None:
+    def other(route: Route) -> None:
+        answer = route.fetch().json()
+        route.fulfill(json=answer | {"tensor": "0" * 64})
+
+    page = open_page(service, lambda page: page.route("**/predict/*", other))
+    finished_rows(page, FIRST)
+    expect(page.get_by_test_id("same-tensor")).to_contain_text("the server decodes this picture otherwise")
+
+
+def test_where_no_format_disagrees_the_closest_call_is_shown(page: Page, service: Service) -> None:
+    finished_rows(page, FIRST)
+    index = service.ask("GET", "/samples/index.json")
+    margins: dict[int, float] = {}
+    for source in SOURCES:
+        for sample in index["samples"][:: len(index["samples"]) // 10]:
+            answers = service.ask("POST", f"/predict/{source}", sample_png(service, sample["file"]))["probabilities"]
+            best = sorted(answers.values())
+            margins[sample["index"]] = min(margins.get(sample["index"], 1), best[-1] - best[-2])
+    page.get_by_test_id("disagree").click()
+    found = page.get_by_role("status").first
+    expect(found).to_contain_text("No format disagrees with its source on any of the")
+    said = re.search(r"test images here, (\d+): .* only (\S+) more than", found.text_content() or "")
+    assert said and float(said[2]) <= min(margins.values())
+    assert_all_answered(finished_rows(page, f"test image {said[1]}"))
+
+
+@pytest.mark.parametrize("image", [3, 4242])
+def test_a_picture_that_a_format_flips_is_found(open_page: OpenPage, service: Service, image: int) -> None:
+    """One that is among the test images, and one that only the report has."""
+    flip = {"image": image, "source": 9, "artifact": 7, "margin": 1e-5, "difference": 1e-4, "near_tie": True}
+    png = base64.b64encode(sample_png(service, "0001.png")).decode()
+    report = {"artifacts": {"torch_cnn-tflite": {"flips": [{"image": image, "png": png}]}}}
+
+    def flipped(route: Route) -> None:
+        parity = route.fetch().json()
+        parity["batches"][0]["flips"] = [flip]
+        route.fulfill(json=parity)
+
+    def prepare(page: Page) -> None:
+        page.route("**/artifacts/torch_cnn/tflite/parity.json", flipped)
+        page.route("**/report/report.json", lambda route: route.fulfill(json=report))
+
+    page = open_page(service, prepare)
+    finished_rows(page, FIRST)
+    page.get_by_test_id("disagree").click()
+    words = f"Test image {image}: torch_cnn-tflite says Sneaker, its source says Ankle boot."
+    expect(page.get_by_role("status").first).to_have_text(words)
+    assert_all_answered(finished_rows(page, f"test image {image}"))
+
+
 # --- Ways in
 
 
@@ -510,17 +614,6 @@ def tab_to(page: Page, selector: str, key: str = "Tab") -> None:
             return
         page.keyboard.press(key)
     raise AssertionError(f"{selector} cannot be reached with {key}.")
-
-
-def test_the_report_is_linked_where_there_is_one(open_page: OpenPage, service: Service) -> None:
-    def with_report(page: Page) -> None:
-        page.route("**/report/", lambda route: route.fulfill(content_type="text/html"))
-
-    link = open_page(service, with_report).get_by_role("link", name="Which format to ship")
-    expect(link).to_have_attribute("href", "/report/")
-    without = open_page(service)
-    wait_until(without, "document.documentElement.dataset.ready")
-    expect(without.get_by_role("link", name="Which format to ship")).to_have_count(0)
 
 
 @pytest.mark.parametrize("width", [390, 1280])

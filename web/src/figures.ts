@@ -26,3 +26,49 @@ export function argmax(values: readonly number[]): number {
 export function maxAbsDiff(a: readonly number[], b: readonly number[]): number {
   return a.reduce((largest, value, i) => Math.max(largest, Math.abs(value - b[i]!)), 0);
 }
+
+const DIGITS = 9; // what float32 can tell apart
+
+/** A number's digits: those that it begins with like the other number, and the rest. */
+export function agreeingDigits(value: number, other: number): [same: string, rest: string] {
+  const [ours, theirs] = [value.toFixed(DIGITS), other.toFixed(DIGITS)];
+  let length = 0;
+  while (length < ours.length && ours[length] === theirs[length]) length += 1;
+  return [ours.slice(0, length), ours.slice(length)];
+}
+
+/** The value below which this share of the values lies. */
+export function quantile(values: readonly number[], share: number): number {
+  const ordered = values.toSorted((a, b) => a - b);
+  return ordered[Math.min(ordered.length - 1, Math.floor(share * ordered.length))]!;
+}
+
+const BINS_PER_DECADE = 40;
+
+/** Bars of equal width on a logarithmic scale; the highest has height 1. */
+export function histogram(values: readonly number[]): { from: number; to: number; height: number }[] {
+  const counts = new Map<number, number>();
+  for (const value of values) {
+    const bin = Math.floor(BINS_PER_DECADE * Math.log10(Math.max(value, 1e-6)));
+    counts.set(bin, (counts.get(bin) ?? 0) + 1);
+  }
+  const most = Math.max(...counts.values());
+  const edge = (bin: number) => 10 ** (bin / BINS_PER_DECADE);
+  return Array.from(counts, ([bin, count]) => ({ from: edge(bin), to: edge(bin + 1), height: count / most }));
+}
+
+const SCALES: Record<string, [size: number, name: string][]> = {
+  s: [[1, 's'], [1e-3, 'ms'], [1e-6, 'µs']],
+  B: [[1e9, 'GB'], [1e6, 'MB'], [1e3, 'kB'], [1, 'B']],
+};
+
+/** A report's figure in words, to three digits where it was not counted: `30.1 µs`, `3.72 MB`, `90.32 %`. */
+export function shown(value: number, unit: string): string {
+  if (unit === 'share') return `${(100 * value).toFixed(2)} %`;
+  if (unit === '1/s') return `${Number(value.toPrecision(3)).toLocaleString('en')} /s`;
+  const scales = SCALES[unit];
+  if (!scales) return Number.isInteger(value) ? value.toLocaleString('en') : Math.abs(value) < 1e-3 ? value.toExponential(1) : value.toPrecision(2);
+  const rounded = Number(value.toPrecision(3)); // first: 999.9 µs are 1.00 ms
+  const [size, name] = scales.find(([least]) => rounded >= least) ?? scales.at(-1)!;
+  return `${name === 'B' ? rounded : (rounded / size).toPrecision(3)} ${name}`;
+}

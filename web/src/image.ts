@@ -24,7 +24,7 @@ const MAX_PIXELS = 50_000_000;
 const WHITE = 255;
 
 /** Steps 1 to 7: one picture's bytes -> (height, width, channels), float32, 0..255. */
-export async function imageToTensor(bytes: Uint8Array, spec: ImageSpec): Promise<Float32Array> {
+export async function imageToTensor(bytes: Uint8Array, spec: ImageSpec): Promise<Float32Array<ArrayBuffer>> {
   return Float32Array.from(fit(await decode(bytes), spec).data);
 }
 

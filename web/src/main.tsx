@@ -32,7 +32,8 @@ declare global {
 window.rosetta = {
   rows: () => comparison.rows.map(({ id }) => id),
   infer: async (row, pixels) => Array.from(await comparison.infer(row, Float32Array.from(pixels))),
-  time: (row, pictures, seconds) => comparison.time(row, pictures.map((pixels) => Float32Array.from(pixels)), seconds),
+  time: (row, pictures, seconds) => 
+    comparison.time(row, pictures.map((pixels) => Float32Array.from(pixels)), seconds),
   tensor: async (row, picture) => Array.from(await comparison.tensor(row, Uint8Array.from(picture))),
 };
 

@@ -2,6 +2,7 @@
 
 import { messageOf } from './errors';
 import type { ImageSpec } from './image';
+import type { Report } from './report';
 
 export type Status = 'source' | 'verified' | 'unverified' | 'failed';
 
@@ -17,6 +18,8 @@ export interface Artifact {
   files: Record<string, { sha256: string; bytes: number }>;
   input: string;
   output: string;
+  /** Whether there is a parity result for exactly these bytes. */
+  compared: boolean;
   /** What the server runs it with: "LiteRT 2.3.0". */
   runtime: string;
   problem: string | null;
@@ -26,12 +29,27 @@ export interface ServerAnswer {
   label: string;
   probabilities: Record<string, number>;
   ms: { preprocess: number; queue: number; compute: number };
+  /** The sha256 of what the model saw, as little-endian float32. */
+  tensor: string;
+}
+
+/** What `make verify` wrote of an artifact, as far as the page needs it. */
+export interface Parity {
+  source: string;
+  images: number;
+  batches: { flips: { image: number; source: number; artifact: number }[] }[];
+}
+
+export interface Sample {
+  file: string;
+  index: number;
+  label: number;
 }
 
 export interface Samples {
   title: string;
   labels: string[];
-  samples: { file: string; index: number; label: number }[];
+  samples: Sample[];
 }
 
 interface Tensor {
@@ -51,6 +69,7 @@ interface Metadata {
     image: ImageSpec | null;
     labels: string[];
     files: Artifact['files'];
+    parity: object | null;
   };
 }
 
@@ -62,13 +81,14 @@ export async function listArtifacts(): Promise<Artifact[]> {
 
 async function describe(name: string): Promise<Artifact> {
   const { inputs, outputs, parameters } = await json<Metadata>(`/v2/models/${name}`);
-  const { model, format, runtime, status, status_reason, image, labels, files } = parameters;
+  const { model, format, runtime, status, status_reason, image, labels, files, parity } = parameters;
   return {
     name, model, format, status, image, labels, files,
     statusReason: status_reason ?? '',
     runtime: runtime ?? '',
     input: inputs[0]?.name ?? '',
     output: outputs[0]?.name ?? '',
+    compared: Boolean(parity),
     problem: image ? null : `${name} does not take pictures: its manifest has no image part. Call it with tensors.`,
   };
 }
@@ -77,7 +97,7 @@ function unusable(name: string, error: unknown): Artifact {
   const dash = name.indexOf('-'); // a model's name holds none
   return {
     name, model: name.slice(0, dash), format: name.slice(dash + 1),
-    status: 'failed', statusReason: '', image: null, labels: [], files: {}, runtime: '', input: '', output: '',
+    status: 'failed', statusReason: '', image: null, labels: [], files: {}, runtime: '', input: '', output: '', compared: false,
     problem: messageOf(error),
   };
 }
@@ -87,13 +107,33 @@ export function predictPicture(name: string, picture: Uint8Array, signal: AbortS
   return json<ServerAnswer>(`/predict/${name}`, { ...post(picture as BodyInit), signal });
 }
 
+export async function isAlive(): Promise<boolean> {
+  return fetch('/v2/health/live').then(({ ok }) => ok, () => false);
+}
+
 export function listSamples(): Promise<Samples> {
   return json<Samples>('/samples/index.json');
 }
 
-/** Whether `make compare` has written its report. */
-export async function hasReport(): Promise<boolean> {
-  return (await fetch('/report/', { method: 'HEAD' }).catch(() => null))?.ok ?? false;
+export function parityOf({ model, format }: Artifact): Promise<Parity> {
+  return json<Parity>(`/artifacts/${model}/${format}/parity.json`);
+}
+
+/** What `make compare` wrote; null where it has not run. */
+export function readReport(): Promise<Report | null> {
+  return json<Report | null>('/report/report.json');
+}
+
+/** Many pictures' pixels in one request, by the Open Inference Protocol: probabilities, one list a picture. */
+export async function inferBatch({ name, image, input, output }: Artifact, pictures: Float32Array[]): Promise<number[][]> {
+  const { height, width, channels } = image!;
+  const data = pictures.flatMap((pixels) => Array.from(pixels));
+  const tensor = { name: input, shape: [pictures.length, height, width, channels], datatype: 'FP32', data };
+  const body = JSON.stringify({ inputs: [tensor], outputs: [{ name: output }] });
+  const answer = await json<{ outputs: [{ data: number[] }] }>(`/v2/models/${name}/infer`, post(body, 'application/json'));
+  const all = answer.outputs[0].data;
+  const each = all.length / pictures.length;
+  return pictures.map((_, i) => all.slice(i * each, (i + 1) * each));
 }
 
 export async function bytesAt(path: string): Promise<Uint8Array> {

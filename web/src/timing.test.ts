@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import type { LoadedModel } from './runtimes';
+import type { LoadedModel } from './runtimes/worker';
 import { timed } from './timing';
 
 const PICTURES = [Float32Array.of(1, 2), Float32Array.of(3, 4)];

@@ -1,12 +1,15 @@
-/** Timed calls of one runtime, in a page that does nothing else. */
+/** Timed calls of one runtime: in its worker, for a race in the page and for `make compare` alike. */
 
-import type { LoadedModel } from './runtimes';
+import { quantile } from './figures';
+import type { LoadedModel } from './runtimes/worker';
 
 export interface Timing {
   /** What the runtime really runs on. */
   backend: string;
   /** From the first byte of the runtime's code to the first answer. Milliseconds, as all times here. */
   firstAnswer: number;
+  /** Each call of the warm-up, which is in no other figure. */
+  warmUp: number[];
   /** The smallest step of this page's clock. */
   resolution: number;
   /** Calls that were timed together, so that a sample is far longer than a step of the clock. */
@@ -19,13 +22,23 @@ export interface Timing {
   unsteady: number;
 }
 
+/** What is new since the last time that this was told. */
+export interface Progress {
+  phase: 'load' | 'warm-up' | 'timed';
+  samples: number[];
+}
+
+type Tell = (progress: Progress) => void;
+
 const WARM_UP = 0.2;
 const STEPS_PER_SAMPLE = 50;
+const TELL_MS = 150;
 
 /** The answer is read back within the time; answers are compared after it. */
 export async function timed(
-  load: () => Promise<LoadedModel>, pictures: Float32Array[], seconds: number,
+  load: () => Promise<LoadedModel>, pictures: Float32Array[], seconds: number, tell: Tell = () => {},
 ): Promise<Timing> {
+  tell({ phase: 'load', samples: [] });
   const start = performance.now();
   const model = await load(); // ends with the answer to a picture of zeros
   const firstAnswer = performance.now() - start;
@@ -36,28 +49,36 @@ export async function timed(
       const picture = turn++ % pictures.length;
       given[picture]!.push(await model.predict(pictures[picture]!.slice())); // a runtime may take its input away
     };
-    const warm = await sample(call, 1, WARM_UP * seconds);
+    const warmUp = await sample(call, 1, WARM_UP * seconds, (samples) => tell({ phase: 'warm-up', samples }));
     const resolution = clockStep();
-    const callsPerSample = Math.max(1, Math.ceil((STEPS_PER_SAMPLE * resolution) / median(warm)));
+    const callsPerSample = Math.max(1, Math.ceil((STEPS_PER_SAMPLE * resolution) / quantile(warmUp, 0.5)));
     for (const answers of given) answers.length = 0;
-    const samples = await sample(call, callsPerSample, seconds);
+    const samples = await sample(call, callsPerSample, seconds, (samples) => tell({ phase: 'timed', samples }));
     while (given.some((answers) => !answers.length)) await call(); // few and slow calls: every picture is answered
     const answers = given.map((each) => Array.from(each.at(-1)!));
     const unsteady = Math.max(...given.flatMap((each, i) => each.map((answer) => distance(answer, answers[i]!))));
-    return { backend: model.backend, firstAnswer, resolution, callsPerSample, samples, answers, unsteady };
+    return { backend: model.backend, firstAnswer, warmUp, resolution, callsPerSample, samples, answers, unsteady };
   } finally {
     model.dispose();
   }
 }
 
-async function sample(call: () => Promise<void>, calls: number, seconds: number): Promise<number[]> {
+async function sample(
+  call: () => Promise<void>, calls: number, seconds: number, tell: (samples: number[]) => void,
+): Promise<number[]> {
   const samples: number[] = [];
   const end = performance.now() + seconds * 1000;
-  while (samples.length < 3 || performance.now() < end) {
+  let [told, toldAt] = [0, performance.now()];
+  for (let now = toldAt; samples.length < 3 || now < end; ) {
     const start = performance.now();
     for (let i = 0; i < calls; i++) await call();
-    samples.push((performance.now() - start) / calls);
+    now = performance.now();
+    samples.push((now - start) / calls);
+    if (now - toldAt < TELL_MS) continue;
+    tell(samples.slice(told));
+    [told, toldAt] = [samples.length, performance.now()];
   }
+  tell(samples.slice(told));
   return samples;
 }
 
@@ -71,10 +92,6 @@ function clockStep(): number {
     smallest = Math.min(smallest, now - start);
   }
   return smallest;
-}
-
-function median(values: number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
 
 /** Infinite where one of them is no number. */

@@ -1,6 +1,7 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 
 import { messageOf } from '../errors';
+import { text } from '../text';
 
 /** The camera is on only while this is shown. */
 export function CameraInput({ onPhoto }: { onPhoto(picture: Blob): void }) {
@@ -11,17 +12,17 @@ export function CameraInput({ onPhoto }: { onPhoto(picture: Blob): void }) {
     stream.then((live) => { if (video.current) video.current.srcObject = live; }, (error: unknown) => setProblem(messageOf(error)));
     return () => void stream.then((live) => live.getTracks().forEach((track) => track.stop()), () => {});
   }, []);
-  if (problem) return <p class="notice" role="alert">No picture came from a camera ({problem}). Allow it, or upload a file.</p>;
+  if (problem) return <p class="notice" role="alert">{text().noCamera(problem)}</p>;
   return (
     <div class="drawing">
-      <video ref={video} autoplay muted playsInline aria-label="The camera's picture" />
-      <p class="hint"><button type="button" onClick={() => photograph(video.current!, onPhoto)}>Take the picture</button></p>
+      <video ref={video} autoplay muted playsInline aria-label={text().cameraAlt} />
+      <p class="hint"><button type="button" onClick={() => photograph(video.current!, onPhoto)}>{text().takePicture}</button></p>
     </div>
   );
 }
 
 async function open(): Promise<MediaStream> {
-  if (!navigator.mediaDevices) throw new Error('browsers offer it only over https:// or from localhost');
+  if (!navigator.mediaDevices) throw new Error(text().cameraNeedsHttps);
   return navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } });
 }
 

@@ -1,5 +1,7 @@
 import { useEffect, useRef } from 'preact/hooks';
 
+import { text } from '../text';
+
 const SIZE = 280;
 const PEN = 18;
 
@@ -35,9 +37,9 @@ export function DrawingInput({ onDrawn }: { onDrawn(picture: Blob): void }) {
   };
   return (
     <div class="drawing">
-      <canvas ref={canvas} width={SIZE} height={SIZE} data-testid="drawing" aria-label="Paper to draw on"
+      <canvas ref={canvas} width={SIZE} height={SIZE} data-testid="drawing" role="img" aria-label={text().paper}
         onPointerDown={press} onPointerMove={draw} onPointerUp={lift} onPointerCancel={lift} />
-      <p class="hint">Draw with a pointer or a finger. <button type="button" onClick={clear}>Clear</button></p>
+      <p class="hint">{text().drawHint} <button type="button" onClick={clear}>{text().clear}</button></p>
     </div>
   );
 }

@@ -1,95 +1,113 @@
+import type { ComponentType } from 'preact';
 import { useEffect, useReducer, useState } from 'preact/hooks';
 
 import type { Comparison } from '../comparison';
 import { messageOf } from '../errors';
-import { hasReport, listArtifacts, listSamples, type Samples } from '../server';
-import { PicturePanel, pictureOf, type Picture } from './PicturePanel';
-import { ResultTable } from './ResultTable';
+import { hasWebGpu } from '../runtimes';
+import { keepWhatCameBefore, watched } from '../offline';
+import { code, isAlive, listArtifacts } from '../server';
+import { currentLanguage, LANGUAGES, onLanguage, setLanguage, text, type Language } from '../text';
+import { CompareView } from './CompareView';
 
-const PATIENCE_MS = 3000;
+/** A part of the page, at `#name`. What follows a slash is the row that it is about: `#ship/keras_cnn-onnx@server`. */
+export interface ViewProps {
+  comparison: Comparison;
+  row: string;
+}
+
+/** The first one is what people come for; the code of the others is fetched when they are opened. */
+const VIEWS = {
+  compare: async () => CompareView,
+  race: async () => (await code(import('./RaceView'))).RaceView,
+  report: async () => (await code(import('./ReportView'))).ReportView,
+  ship: async () => (await code(import('./ShipView'))).ShipView,
+} satisfies Record<string, () => Promise<ComponentType<ViewProps>>>;
+type View = keyof typeof VIEWS;
 
 export function Page({ comparison }: { comparison: Comparison }) {
   const [, redraw] = useReducer((count: number) => count + 1, 0);
-  const [samples, setSamples] = useState<Samples | null>(null);
-  const [picture, setPicture] = useState<Picture | null>(null);
   const [problem, setProblem] = useState('');
-
-  const choose = (chosen: Picture) => {
-    setPicture(chosen);
-    void comparison.show(chosen.bytes);
-  };
+  const [view, row] = useAddress();
 
   useEffect(() => comparison.subscribe(() => redraw(undefined)), [comparison]);
-  useEffect(() => {
-    const ready = addArtifacts(comparison).catch((error: unknown) => setProblem(messageOf(error)));
-    const chooseFirst = (first: Picture) => comparison.picture ?? choose(first);
-    if (new URLSearchParams(location.search).has('idle')) return;
-    showFirst(ready, setSamples, chooseFirst).catch(() => {}); // there are still uploads, drawings and the camera
-  }, [comparison]);
+  useEffect(() => onLanguage(() => redraw(undefined)), []);
+  useEffect(() => void addArtifacts(comparison).catch((error: unknown) => setProblem(messageOf(error))), [comparison]);
+  document.documentElement.lang = currentLanguage();
 
   return (
     <>
-      <header class="masthead">
-        <h1>Rosetta Serve</h1>
-        <p>One trained model in every deployment format. Does it still give the same answers, how fast, and how big?</p>
-      </header>
+      <Masthead view={view} />
       <main>
-        <PicturePanel samples={samples} picture={picture} tensors={comparison.tensors}
-          problem={comparison.imageError} onPicture={choose} />
-        <section class="results" aria-label="Answers" data-picture={picture?.title}>
-          {problem && <p class="notice" role="alert">{problem}</p>}
-          <ResultTable comparison={comparison} truth={picture?.truth ?? null} />
-        </section>
+        {problem && <p class="notice" role="alert">{problem}</p>}
+        {/* It is kept, and hidden, so that its pictures and answers are still there afterwards. */}
+        <div hidden={view !== 'compare'}><CompareView comparison={comparison} row={row} /></div>
+        {view !== 'compare' && <LateView key={view} view={view} comparison={comparison} row={row} />}
       </main>
-      <Footnotes />
+      <Footnotes view={view} />
     </>
   );
+}
+
+function Masthead({ view }: { view: View }) {
+  return (
+    <header class="masthead">
+      <div>
+        <h1>Rosetta Serve</h1>
+        <p>{text().tagline}</p>
+      </div>
+      <label class="language">
+        <span>{text().language}</span>
+        <select value={currentLanguage()} onChange={({ currentTarget }) => setLanguage(currentTarget.value as Language)}>
+          {Object.entries(LANGUAGES).map(([id, name]) => <option key={id} value={id} lang={id}>{name}</option>)}
+        </select>
+      </label>
+      <nav class="views" aria-label="Rosetta Serve">
+        {Object.keys(VIEWS).map((name) => (
+          <a key={name} href={`#${name}`} aria-current={view === name ? 'page' : undefined}>{text().views[name as View]}</a>
+        ))}
+      </nav>
+    </header>
+  );
+}
+
+function LateView({ view, ...props }: ViewProps & { view: View }) {
+  const [Part, setPart] = useState<ComponentType<ViewProps> | null>(null);
+  const [problem, setProblem] = useState('');
+  useEffect(() => void VIEWS[view]().then((part) => setPart(() => part), (error: unknown) => setProblem(messageOf(error))), []);
+  if (problem) return <p class="notice" role="alert">{problem}</p>;
+  return Part && <Part {...props} />;
+}
+
+function useAddress(): [View, string] {
+  const [hash, setHash] = useState(location.hash);
+  useEffect(() => {
+    const listen = () => setHash(location.hash);
+    addEventListener('hashchange', listen);
+    return () => removeEventListener('hashchange', listen);
+  }, []);
+  const [view = '', row = ''] = decodeURIComponent(hash.slice(1)).split('/');
+  return [view in VIEWS ? (view as View) : 'compare', row];
 }
 
 async function addArtifacts(comparison: Comparison): Promise<void> {
   await comparison.addRows(await listArtifacts());
   document.documentElement.dataset.ready = 'true';
+  if (!(await isAlive())) throw new Error(text().offline);
+  await watched;
+  await comparison.finished(); // what follows would be in its times
+  await Promise.allSettled([keepWhatCameBefore(), ...Object.values(VIEWS).map((load) => load())]);
+  document.documentElement.dataset.kept = 'true';
 }
 
-/** Nobody should have to press a button to see what the page does. */
-async function showFirst(
-  ready: Promise<void>, onSamples: (samples: Samples) => void, onPicture: (picture: Picture) => void,
-): Promise<void> {
-  const samples = await listSamples();
-  onSamples(samples);
-  const first = await pictureOf(samples, samples.samples[0]!);
-  await ready;
-  await thumbnailsLoaded();
-  onPicture(first);
-}
-
-/** Wait for the small pictures, for a while: their downloads would be in the times of the first rows. */
-async function thumbnailsLoaded(): Promise<void> {
-  await new Promise(requestAnimationFrame);
-  const pictures = Array.from(document.querySelectorAll<HTMLImageElement>('.samples img'), (image) => image.decode());
-  await Promise.race([Promise.allSettled(pictures), new Promise((done) => setTimeout(done, PATIENCE_MS))]);
-}
-
-function Footnotes() {
-  const [report, setReport] = useState(false);
-  useEffect(() => void hasReport().then(setReport), []);
-
+function Footnotes({ view }: { view: View }) {
+  const [missing, setMissing] = useState<('noWebGpu' | 'noThreads')[]>([]);
+  useEffect(() => void hasWebGpu().then((gpu) =>
+    setMissing([...(gpu ? [] : ['noWebGpu' as const]), ...(crossOriginIsolated ? [] : ['noThreads' as const])])), []);
   return (
     <footer>
-      {report && <p><a href="/report/">Which format to ship</a>: everything that was measured, and what it recommends.</p>}
-      <p>
-        <b>Difference</b> is the largest absolute difference between a row's probabilities and its source artifact's,
-        for the same picture. <b>Verified</b> artifacts passed the parity check on real test images with exactly these bytes.
-      </p>
-      <p>
-        Rows run one after another, the server's first. Each time is one call, in the browser after one warm-up call,
-        and includes reading the answer back. {isolation()}
-      </p>
+      {view === 'compare' && <><p>{text().footDifference}</p><p>{text().footTime}</p></>}
+      {crossOriginIsolated && <p>{text().footThreads(navigator.hardwareConcurrency)}</p>}
+      {missing.length > 0 && <p data-testid="missing">{text().missing(missing.map((what) => text()[what]).join(', '))}</p>}
     </footer>
   );
-}
-
-function isolation(): string {
-  if (crossOriginIsolated) return `This page may use threads: ${navigator.hardwareConcurrency} processors are seen.`;
-  return 'This page may not use threads: open it as https:// or from localhost to let it.';
 }

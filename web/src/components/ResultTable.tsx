@@ -1,14 +1,15 @@
-import type { Comparison, Row } from '../comparison';
-import { argmax, bytes, difference, maxAbsDiff, milliseconds, percent } from '../figures';
-import type { Status } from '../server';
+import { useState } from 'preact/hooks';
+
+import type { Answer, Comparison, Row } from '../comparison';
+import { agreeingDigits, argmax, bytes, difference, maxAbsDiff, milliseconds, percent } from '../figures';
+import { text } from '../text';
 
 const BARS = 3;
-const STATUS_HELP: Record<Status, string> = {
-  source: 'What training wrote. The others are compared with it.',
-  verified: 'Passed the parity check with exactly these bytes.',
-  unverified: 'No passing parity check for exactly these bytes.',
-  failed: 'Cannot be served.',
-};
+const PARTS = ['preprocess', 'queue', 'compute', 'network'] as const;
+
+type Column = 'format' | 'where' | 'answer' | 'time' | 'size' | 'diff';
+/** Null is the server's own order: the source first, then by how far a format is from it. */
+type Sorting = { column: Column; down: boolean } | null;
 
 interface Props {
   comparison: Comparison;
@@ -16,50 +17,113 @@ interface Props {
 }
 
 export function ResultTable({ comparison, truth }: Props) {
+  const [sorting, setSorting] = useState<Sorting>(null);
   const models = [...new Set(comparison.rows.map(({ artifact }) => artifact.model))];
+  /** Upwards, downwards, not at all. */
+  const sortBy = (column: Column) =>
+    setSorting(sorting?.column !== column ? { column, down: false } : sorting.down ? null : { column, down: true });
   return (
     <>
       <label class="switch">
         <input type="checkbox" checked={comparison.inBrowser}
           onChange={(event) => void comparison.setInBrowser(event.currentTarget.checked)} />
-        <span>Run in this browser too <small>(each runtime is downloaded once)</small></span>
+        <span>{text().inBrowserToo} <small>{text().downloadedOnce}</small></span>
       </label>
       {models.map((model) => (
-        <ModelTable key={model} model={model} comparison={comparison} truth={truth} />
+        <ModelTable key={model} model={model} comparison={comparison} truth={truth} sorting={sorting} onSort={sortBy} />
       ))}
     </>
   );
 }
 
-function ModelTable({ model, comparison, truth }: Props & { model: string }) {
+interface TableProps extends Props {
+  model: string;
+  sorting: Sorting;
+  onSort(column: Column): void;
+}
+
+function ModelTable({ model, comparison, truth, sorting, onSort }: TableProps) {
   const isShown = ({ artifact, runtime }: Row) =>
     artifact.model === model && (comparison.inBrowser || runtime.where === 'server');
-  const rows = comparison.rows.filter(isShown);
+  const rows = sorted(comparison.rows.filter(isShown), comparison, sorting);
   const done = rows.filter(({ state }) => state === 'done').length;
+  const slowest = Math.max(...rows.map(({ answer }) => (answer ? total(answer) : 0)));
   return (
     <article class="model">
       <header>
         <h2>{model}</h2>
-        <p>{done} of {rows.length} rows have answered</p>
+        <p>{text().answered(done, rows.length)}</p>
       </header>
       <table>
         <thead>
           <tr>
-            <th scope="col">Format</th><th scope="col">Runs on</th><th scope="col">Answer</th>
-            <th scope="col">Time</th><th scope="col">Size</th><th scope="col">Difference</th>
+            {(Object.keys(text().columns) as Column[]).map((column) => (
+              <ColumnHead key={column} column={column} sorting={sorting} onSort={onSort} />
+            ))}
           </tr>
         </thead>
         <tbody>
-          {rows.map((row) => <RowView key={row.id} row={row} source={comparison.sourceOf(row)} truth={truth} />)}
+          {rows.map((row) => (
+            <RowView key={row.id} row={row} source={comparison.sourceOf(row)} truth={truth} slowest={slowest} />
+          ))}
         </tbody>
       </table>
     </article>
   );
 }
 
-function RowView({ row, source, truth }: { row: Row; source: Row | undefined; truth: string | null }) {
+function ColumnHead({ column, sorting, onSort }: Pick<TableProps, 'sorting' | 'onSort'> & { column: Column }) {
+  const down = sorting?.column === column ? sorting.down : null;
+  const name = text().columns[column];
+  return (
+    <th scope="col" aria-sort={down === null ? 'none' : down ? 'descending' : 'ascending'}>
+      <button type="button" class="sort" title={text().sortBy(name)} data-sort={column} onClick={() => onSort(column)}>
+        {name}<span aria-hidden="true">{down === null ? '' : down ? ' ▼' : ' ▲'}</span>
+      </button>
+    </th>
+  );
+}
+
+/** Rows without a figure come last, whichever way it is sorted. */
+function sorted(rows: Row[], comparison: Comparison, sorting: Sorting): Row[] {
+  if (!sorting) return rows;
+  const figure = (row: Row): string | number | null => {
+    const { artifact, runtime, answer } = row;
+    if (sorting.column === 'format') return artifact.format;
+    if (sorting.column === 'where') return runtime.where + (runtime.title || artifact.runtime);
+    if (sorting.column === 'size') return sizeOf(row) || null;
+    if (!answer) return null;
+    if (sorting.column === 'time') return total(answer);
+    if (sorting.column === 'answer') return -Math.max(...answer.probabilities);
+    const source = comparison.sourceOf(row)?.answer;
+    return source ? maxAbsDiff(answer.probabilities, source.probabilities) : null;
+  };
+  const sign = sorting.down ? -1 : 1;
+  const keyed = rows.map((row) => ({ row, key: figure(row) }));
+  keyed.sort((a, b) => {
+    if (a.key === null || b.key === null) return Number(a.key === null) - Number(b.key === null);
+    return sign * (a.key < b.key ? -1 : Number(a.key > b.key));
+  });
+  return keyed.map(({ row }) => row);
+}
+
+function total({ ms }: Answer): number {
+  return PARTS.reduce((sum, part) => sum + (ms[part] ?? 0), 0);
+}
+
+export function sizeOf({ artifact }: Row): number {
+  return Object.values(artifact.files).reduce((sum, file) => sum + file.bytes, 0);
+}
+
+interface RowProps {
+  row: Row;
+  source: Row | undefined;
+  truth: string | null;
+  slowest: number;
+}
+
+function RowView({ row, source, truth, slowest }: RowProps) {
   const { artifact, runtime, answer } = row;
-  const size = Object.values(artifact.files).reduce((sum, file) => sum + file.bytes, 0);
   return (
     <tr data-row={row.id} data-state={row.state} data-where={runtime.where}
       data-probabilities={answer ? JSON.stringify(answer.probabilities) : undefined}>
@@ -68,12 +132,15 @@ function RowView({ row, source, truth }: { row: Row; source: Row | undefined; tr
         <StatusBadge row={row} />
       </th>
       <td class="where">
-        <span class={`place ${runtime.where}`}>{runtime.where}</span>
+        <span class={`place ${runtime.where}`}>{text()[runtime.where]}</span>
         <span class="runtime">{runtime.title || artifact.runtime} {runtime.backend && <small>{runtime.backend}</small>}</span>
       </td>
       <td class="answer"><AnswerView row={row} truth={truth} /></td>
-      <td class="time"><TimeView row={row} /></td>
-      <td class="size" data-cell="bytes">{size ? bytes(size) : ''}</td>
+      <td class="time"><TimeView row={row} slowest={slowest} /></td>
+      <td class="size">
+        <span data-cell="bytes" title={sizeOf(row).toLocaleString()}>{sizeOf(row) ? bytes(sizeOf(row)) : ''}</span>
+        <a class="ship" href={`#ship/${row.id}`} aria-label={`${text().ship}: ${row.id}`}>{text().ship}</a>
+      </td>
       <td class="diff"><DifferenceView row={row} source={source} /></td>
     </tr>
   );
@@ -81,13 +148,17 @@ function RowView({ row, source, truth }: { row: Row; source: Row | undefined; tr
 
 function StatusBadge({ row: { artifact } }: { row: Row }) {
   const { status, statusReason } = artifact;
-  return <span class={`badge ${status}`} data-cell="status" title={statusReason || STATUS_HELP[status]}>{status}</span>;
+  return (
+    <span class={`badge ${status}`} data-cell="status" title={statusReason || text().statusHelp[status]}>
+      {text().status[status]}
+    </span>
+  );
 }
 
 function AnswerView({ row, truth }: { row: Row; truth: string | null }) {
   const { state, answer, error, artifact: { labels } } = row;
   if (state === 'failed') return <p class="error" data-cell="error">{error}</p>;
-  if (!answer) return <p class="waiting">{WAITING[state]}</p>;
+  if (!answer) return <p class="waiting">{text().states[state]}</p>;
   const top = answer.probabilities.map((value, i) => ({ value, label: labels[i] ?? `class ${i}` }))
     .sort((a, b) => b.value - a.value).slice(0, BARS);
   const right = truth === null ? '' : top[0]!.label === truth ? 'right' : 'wrong';
@@ -107,23 +178,20 @@ function AnswerView({ row, truth }: { row: Row; truth: string | null }) {
   );
 }
 
-const WAITING: Record<string, string> = { idle: 'waiting', loading: 'loading the runtime', running: 'running' };
-
-function TimeView({ row: { answer, readyMs } }: { row: Row }) {
+function TimeView({ row: { answer, readyMs }, slowest }: { row: Row; slowest: number }) {
   if (!answer) return null;
-  const { preprocess, queue, compute, network } = answer.ms;
-  const parts: [string, number | undefined][] = [
-    ['preprocess', preprocess], ['queue', queue], ['compute', compute], ['network', network],
-  ];
-  const known = parts.filter((part): part is [string, number] => part[1] !== undefined);
+  const known = PARTS.flatMap((part) => (answer.ms[part] === undefined ? [] : [[part, answer.ms[part]] as const]));
   return (
     <>
-      <strong data-cell="time">{milliseconds(known.reduce((sum, [, ms]) => sum + ms, 0))}</strong>
+      <strong data-cell="time">{milliseconds(total(answer))}</strong>
+      <div class="split" aria-hidden="true">
+        {known.map(([part, ms]) => <i key={part} class={part} style={{ width: `${(100 * ms) / slowest}%` }} />)}
+      </div>
       <dl>
-        {known.map(([name, ms]) => (
-          <div key={name} class={name}><dt>{name}</dt><dd>{milliseconds(ms)}</dd></div>
+        {known.map(([part, ms]) => (
+          <div key={part} class={part}><dt>{text().parts[part]}</dt><dd>{milliseconds(ms)}</dd></div>
         ))}
-        {readyMs !== null && <div class="first"><dt>first load</dt><dd>{milliseconds(readyMs)}</dd></div>}
+        {readyMs !== null && <div class="first"><dt>{text().firstLoad}</dt><dd>{milliseconds(readyMs)}</dd></div>}
       </dl>
     </>
   );
@@ -131,14 +199,24 @@ function TimeView({ row: { answer, readyMs } }: { row: Row }) {
 
 function DifferenceView({ row, source }: { row: Row; source: Row | undefined }) {
   if (!row.answer) return null;
-  if (row === source) return <span class="reference" data-cell="diff">source</span>;
-  if (!source?.answer) return <span class="unknown" data-cell="diff">no source answer</span>;
-  const [ours, theirs] = [row.answer.probabilities, source.answer.probabilities];
-  const agrees = argmax(ours) === argmax(theirs);
+  const ours = row.answer.probabilities;
+  const best = argmax(ours);
+  if (row === source) {
+    return <><span class="reference" data-cell="diff">{text().isSource}</span><Digits same={agreeingDigits(ours[best]!, ours[best]!)[0]} /></>;
+  }
+  if (!source?.answer) return <span class="unknown" data-cell="diff">{text().noSourceAnswer}</span>;
+  const theirs = source.answer.probabilities;
+  const agrees = best === argmax(theirs);
+  const [same, other] = agreeingDigits(ours[best]!, theirs[best]!);
   return (
     <>
       <span data-cell="diff">{difference(maxAbsDiff(ours, theirs))}</span>
-      <small class={agrees ? 'agrees' : 'differs'} data-cell="agrees">{agrees ? 'same class' : 'another class'}</small>
+      <small class={agrees ? 'agrees' : 'differs'} data-cell="agrees">{agrees ? text().sameClass : text().otherClass}</small>
+      <Digits same={same} other={other} />
     </>
   );
+}
+
+function Digits({ same, other = '' }: { same: string; other?: string }) {
+  return <code class="digits" title={text().digits}>{same}{other && <mark>{other}</mark>}</code>;
 }

@@ -1,17 +1,25 @@
 import { useEffect, useRef } from 'preact/hooks';
 
 import type { ModelTensor } from '../comparison';
+import { text } from '../text';
 
 /** What the model sees: its input, one square for each value. CSS magnifies it without smoothing. */
-export function TensorView({ tensor }: { tensor: ModelTensor }) {
+export function TensorView({ tensor, isSeenByServer }: { tensor: ModelTensor; isSeenByServer: boolean | null }) {
   const { height, width, channels } = tensor.spec;
   const canvas = useRef<HTMLCanvasElement>(null);
   useEffect(() => canvas.current?.getContext('2d')?.putImageData(toImageData(tensor), 0, 0), [tensor]);
   return (
     <figure>
       <canvas ref={canvas} width={width} height={height} class="tensor" role="img"
-        aria-label={`The tensor: ${height} x ${width} x ${channels} values`} data-testid="tensor" />
-      <figcaption><b>{height} x {width} x {channels}</b> what the model sees</figcaption>
+        aria-label={text().tensorAlt(`${height} x ${width} x ${channels}`)} data-testid="tensor" />
+      <figcaption>
+        <b>{height} x {width} x {channels}</b> {text().modelSees}
+        {isSeenByServer !== null && (
+          <span class={isSeenByServer ? 'same' : 'other'} data-testid="same-tensor">
+            {isSeenByServer ? text().sameTensor : text().otherTensor}
+          </span>
+        )}
+      </figcaption>
     </figure>
   );
 }

@@ -29,7 +29,7 @@ export function inputShape({ name, image }: Artifact): [number, number, number, 
 }
 
 /** Null over plain HTTP from another machine, where browsers have no cryptography. */
-async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string | null> {
+export async function sha256(bytes: BufferSource): Promise<string | null> {
   if (!globalThis.crypto?.subtle) return null;
   const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');

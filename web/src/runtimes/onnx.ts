@@ -6,7 +6,7 @@ import { messageOf } from '../errors';
 import { code, type Artifact } from '../server';
 import { adapterName } from './adapter';
 import { fetchFile, fileEndingIn, inputShape } from './files';
-import type { LoadedModel } from './index';
+import type { LoadedModel } from './worker';
 
 type Backend = 'wasm' | 'webgpu';
 

@@ -1,9 +1,4 @@
-/**
- * TensorFlow.js: graph models on WebAssembly, WebGL or WebGPU.
- *
- * TF.js has one current backend for the whole page. Every call here sets it first, and callers run one call at a time
- * (see comparison.ts): a model's weights live in the backend under which it was loaded.
- */
+/** TensorFlow.js: graph models on WebAssembly, WebGL or WebGPU. It has one backend at a time: a worker has one for good. */
 
 import { loadGraphModel, type GraphModel } from '@tensorflow/tfjs-converter';
 import * as tf from '@tensorflow/tfjs-core';
@@ -11,7 +6,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import { code, type Artifact } from '../server';
 import { adapterName, rendererName } from './adapter';
 import { fetchFile, inputShape } from './files';
-import type { LoadedModel } from './index';
+import type { LoadedModel } from './worker';
 
 type Backend = 'wasm' | 'webgl' | 'webgpu';
 
@@ -28,10 +23,7 @@ export async function load(artifact: Artifact, backend: Backend): Promise<Loaded
   await use(backend);
   const model = await loadGraphModel({ load: () => readModel(artifact) });
   const shape = inputShape(artifact);
-  const predict = async (pixels: Float32Array) => {
-    await use(backend);
-    return run(model, artifact, tf.tensor4d(pixels, shape));
-  };
+  const predict = (pixels: Float32Array) => run(model, artifact, tf.tensor4d(pixels, shape));
   await predict(new Float32Array(shape[1] * shape[2] * shape[3])); // compiles shaders, fills caches
   return { predict, backend: await describe(backend), dispose: () => model.dispose() };
 }

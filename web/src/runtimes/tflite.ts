@@ -1,13 +1,14 @@
 /** LiteRT.js on WebAssembly. It refuses inputs of any batch size, so it runs the artifact's `batch1` signature. */
 
-import { loadAndCompile, loadLiteRt, Tensor, type CompiledModel } from '@litertjs/core';
+import { loadAndCompile, loadLiteRt, supportsFeature, Tensor, type CompiledModel } from '@litertjs/core';
 
 import { messageOf } from '../errors';
 import type { Artifact } from '../server';
 import { fetchFile, fileEndingIn, inputShape } from './files';
-import type { LoadedModel } from './index';
+import type { LoadedModel } from './worker';
 
 const SIGNATURE = 'batch1';
+const FOLDER = '/runtimes/litert/';
 
 let started: Promise<unknown> | null = null;
 
@@ -22,17 +23,46 @@ export async function load(artifact: Artifact): Promise<LoadedModel> {
   const shape = inputShape(artifact);
   const predict = (pixels: Float32Array) => run(model, artifact, new Tensor(pixels, shape));
   await predict(new Float32Array(shape[1] * shape[2] * shape[3]));
-  const threads = crossOriginIsolated ? navigator.hardwareConcurrency : 1;
-  return { predict, backend: `wasm, threads: ${threads}`, dispose: () => model.delete() };
+  return { predict, backend: `wasm, threads: ${await threadCount()}`, dispose: () => model.delete() };
 }
 
 function start(): Promise<unknown> {
-  // Threads need shared memory, which a page has only when it is isolated from other origins.
-  started ??= loadLiteRt('/runtimes/litert/', { threads: crossOriginIsolated }).catch((error: unknown) => {
+  started ??= startOnce().catch((error: unknown) => {
     started = null; // a download that failed is tried again with the next picture
     throw new Error(`LiteRT.js did not start (${messageOf(error)}). Check the server, then load the page again.`);
   });
   return started;
+}
+
+/**
+ * LiteRT.js fetches its loader with importScripts, which a module's worker does not have: so the loader is imported
+ * first, by the AMD export that it carries, and told where its other files are.
+ */
+async function startOnce(): Promise<unknown> {
+  const threads = await mayUseThreads();
+  const loader = `${FOLDER}${await loaderName(threads)}`;
+  const define = Object.assign((_: unknown, factory: () => unknown) => { scope.ModuleFactory = factory(); }, { amd: {} });
+  const scope = Object.assign(globalThis as { ModuleFactory?: unknown }, {
+    define,
+    importScripts: () => {},
+    Module: { locateFile: (file: string) => `${FOLDER}${file}`, mainScriptUrlOrBlob: loader },
+  });
+  await import(/* @vite-ignore */ loader);
+  return loadLiteRt(FOLDER, { threads });
+}
+
+/** Threads need shared memory, which a page has only when it is isolated from other origins. */
+async function mayUseThreads(): Promise<boolean> {
+  return crossOriginIsolated && (await supportsFeature('relaxedSimd'));
+}
+
+async function threadCount(): Promise<number> {
+  return (await mayUseThreads()) ? navigator.hardwareConcurrency : 1;
+}
+
+async function loaderName(threads: boolean): Promise<string> {
+  if (threads) return 'litert_wasm_threaded_internal.js';
+  return (await supportsFeature('relaxedSimd')) ? 'litert_wasm_internal.js' : 'litert_wasm_compat_internal.js';
 }
 
 async function run(model: CompiledModel, { input, output }: Artifact, pixels: Tensor): Promise<Float32Array> {

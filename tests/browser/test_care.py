@@ -1,0 +1,138 @@
+"""The page is made with care: light, quick, readable by all, in two languages, and there without the server."""
+
+import gzip
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import PAGE, ROOT, OpenPage, Service, finished_rows, serving, wait_until
+from tests.browser.test_page import BROWSER_ROWS, FIRST, SERVER_ROWS
+
+AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
+SERIOUS = ("serious", "critical")
+
+VIEWS = ("compare", "race", "report", "ship")
+
+COMPRESSED_BYTES = 200_000
+
+
+@pytest.fixture
+def idle(open_page: OpenPage, service: Service) -> Page:
+    """The page, which runs nothing by itself."""
+    page = open_page(service, path="/?idle")
+    wait_until(page, "document.documentElement.dataset.ready")
+    return page
+
+
+def show(page: Page, view: str) -> None:
+    page.locator(f".views a[href='#{view}']").click()
+    expect(page.locator(f".views a[href='#{view}']")).to_have_attribute("aria-current", "page")
+    page.locator(
+        {"compare": ".comparing", "race": ".racing", "report": ".reporting", "ship": ".shipping"}[view]
+    ).wait_for()
+
+
+def test_all_of_the_page_before_any_runtime_is_small(open_page: OpenPage, service: Service) -> None:
+    page = open_page(service, path="/?idle")
+    wait_until(page, "document.documentElement.dataset.ready")
+    for view in VIEWS:
+        show(page, view)
+    names = page.evaluate("performance.getEntriesByType('resource').map(({ name }) => new URL(name).pathname)")
+    files = [PAGE, *(PAGE.parent / name[1:] for name in names if name.startswith("/assets/"))]
+    assert len(files) >= 4, "the document, its style, its script, and the parts that were opened"
+    assert sum(len(gzip.compress(file.read_bytes())) for file in files) < COMPRESSED_BYTES
+
+
+def test_a_picture_is_answered_in_every_theme_and_language_without_serious_faults(
+    open_page: OpenPage, service: Service, subtests: pytest.Subtests
+) -> None:
+    for scheme, width in (("light", 1280), ("dark", 390)):
+        page = open_page(service, color_scheme=scheme, viewport={"width": width, "height": 800})
+        finished_rows(page, FIRST)
+        page.evaluate(AXE.read_text())
+        for view in VIEWS:
+            show(page, view)
+            found = page.evaluate("async () => (await axe.run()).violations")
+            with subtests.test(view=view, scheme=scheme):
+                assert [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in SERIOUS] == []
+
+
+def test_axe_finds_what_is_not_readable(idle: Page) -> None:
+    idle.evaluate(AXE.read_text())
+    idle.evaluate("document.querySelector('h1').style.color = 'color-mix(in srgb, currentcolor 5%, transparent)'")
+    found = idle.evaluate("async () => (await axe.run()).violations")
+    assert "color-contrast" in [one["id"] for one in found]
+
+
+def test_the_page_speaks_the_browser_s_language_and_can_be_told_another(open_page: OpenPage, service: Service) -> None:
+    page = open_page(service, path="/?idle", locale="ko-KR")
+    wait_until(page, "document.documentElement.dataset.ready")
+    expect(page.locator("html")).to_have_attribute("lang", "ko")
+    expect(page.get_by_role("tab", name="시험 그림")).to_be_visible()
+    page.locator(".language select").select_option("en")
+    expect(page.get_by_role("tab", name="Test image")).to_be_visible()
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+
+
+WORDS = """
+() => {
+  const body = document.querySelector('#page').cloneNode(true);
+  for (const name of body.querySelectorAll('code, h2, .runtime')) name.remove(); // names are the same everywhere
+  return body.textContent;
+}
+"""
+
+
+def test_korean_leaves_nothing_in_english(open_page: OpenPage, service: Service) -> None:
+    page = open_page(service, path="/?idle", locale="ko-KR")
+    wait_until(page, "document.documentElement.dataset.ready")
+    names = {"Rosetta Serve", "English", "WebGPU", "Fashion-MNIST", "JSON", "PNG, JPEG, WebP, GIF, BMP"}
+    for view in ("compare", "race"):
+        show(page, view)
+        shown = page.evaluate(WORDS)
+        for name in (*names, *page.evaluate("fetch('/samples/index.json').then((index) => index.json())")["labels"]):
+            shown = shown.replace(name, "")
+        assert set(re.findall("[A-Za-z]{4,}", shown)) == set(), shown
+
+
+def test_once_loaded_the_page_works_without_the_server(open_page: OpenPage, artifacts: Path, tmp_path: Path) -> None:
+    with serving(artifacts, tmp_path / "log") as service:
+        page = open_page(service, service_workers="allow")
+        wait_until(page, "document.documentElement.dataset.kept", 100)
+        service.stop()
+        page.reload()
+        rows = finished_rows(page, FIRST)
+        assert {row.id for row in rows.values() if row.state == "done"} >= BROWSER_ROWS
+        assert all(rows[row].state == "failed" for row in SERVER_ROWS)
+        expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
+        for view in VIEWS:
+            show(page, view)
+
+
+def test_a_new_build_throws_the_old_one_s_files_away(open_page: OpenPage, service: Service) -> None:
+    page = open_page(service, path="/?idle", service_workers="allow")
+    wait_until(page, "Boolean(navigator.serviceWorker.controller)")
+    page.evaluate("caches.open('rosetta?another-build').then((cache) => cache.add('/icon.svg'))")
+    page.evaluate("navigator.serviceWorker.register('/sw.js?newer-build')")
+    wait_until(page, "caches.keys().then((names) => !names.includes('rosetta?another-build'))")
+
+
+def test_what_is_missing_is_said(idle: Page) -> None:
+    has_gpu = idle.evaluate("navigator.gpu?.requestAdapter().then(Boolean) ?? false")
+    missing = idle.get_by_test_id("missing")
+    if has_gpu:
+        expect(missing).to_have_count(0)
+    else:
+        expect(missing).to_contain_text("WebGPU")
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 740), (3840, 2160)])
+def test_every_view_fits_from_a_telephone_to_4k(open_page: OpenPage, service: Service, width: int, height: int) -> None:
+    page = open_page(service, path="/?idle", viewport={"width": width, "height": height})
+    wait_until(page, "document.documentElement.dataset.ready")
+    for view in VIEWS:
+        show(page, view)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view

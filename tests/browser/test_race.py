@@ -1,0 +1,137 @@
+"""The race: rows against each other in workers of their own, watched, cancelled, exported; every fault is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import OpenPage, Service, wait_until
+
+WATCH = """
+window.longest = { task: 0, pause: 0 };
+new PerformanceObserver((list) => {
+  for (const { duration } of list.getEntries()) longest.task = Math.max(longest.task, duration);
+}).observe({ type: 'longtask' });
+"""
+
+QUICK = ["keras_cnn-tflite@litert-wasm", "keras_cnn-onnx@onnx-wasm", "keras_cnn-onnx@server"]
+LONGEST_TASK_MS = 200
+
+
+@pytest.fixture
+def race(open_page: OpenPage, service: Service) -> Page:
+    return open_race(open_page, service)
+
+
+def open_race(open_page: OpenPage, service: Service, **options: Any) -> Page:
+    """The race, with no row chosen; the page runs nothing else meanwhile."""
+    page = open_page(service, lambda page: page.add_init_script(WATCH), path="/?idle#race", **options)
+    wait_until(page, "document.documentElement.dataset.ready")
+    page.get_by_role("button", name="None").click()
+    return page
+
+
+def start(page: Page, rows: list[str], seconds: float) -> None:
+    for row in rows:
+        page.get_by_label(row, exact=True).check()
+    page.get_by_label("Seconds a row").fill(str(seconds))
+    page.get_by_role("button", name="Start the race").click()
+
+
+def lanes(page: Page) -> dict[str, str]:
+    """Each row and its phase."""
+    found = page.locator("[data-lane]").evaluate_all(
+        "(rows) => rows.map(({ dataset }) => [dataset.lane, dataset.phase])"
+    )
+    return dict(found)
+
+
+def finish(page: Page) -> str:
+    """Wait for the end; the state of the race."""
+    wait_until(page, "!['running', undefined].includes(document.querySelector('[data-race]')?.dataset.race)", 100)
+    return page.locator("[data-race]").get_attribute("data-race") or ""
+
+
+def exported(page: Page, folder: Path) -> Any:
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export as JSON").click()
+    file = folder / "race.json"
+    download.value.save_as(file)
+    return json.loads(file.read_bytes())
+
+
+def test_rows_race_one_after_another_and_every_sample_is_exported(race: Page, tmp_path: Path) -> None:
+    start(race, QUICK, 0.5)
+    expect(race.get_by_role("progressbar")).to_have_attribute("max", "3")
+    assert finish(race) == "done"
+    race.wait_for_timeout(300)  # the page draws the last state in its own time
+    assert lanes(race) == dict.fromkeys(QUICK, "done")
+    assert race.locator(".chart rect").count() >= 3, "each row has bars"
+    report = exported(race, tmp_path)
+    assert [row["row"] for row in report["rows"]] == sorted(QUICK, key=[row["row"] for row in report["rows"]].index)
+    assert report["crossOriginIsolated"] is True
+    for row in report["rows"]:
+        assert len(row["samples"]) >= 3 and len(row["warmUp"]) >= 3
+        assert row["median"] == pytest.approx(np.sort(row["samples"])[len(row["samples"]) // 2])
+        assert 0 < row["median"] <= row["p95"] and row["firstAnswer"] > 0
+        assert not row["wasHidden"]
+    backends = {row["row"]: row["backend"] for row in report["rows"]}
+    assert "threads: " in backends["keras_cnn-tflite@litert-wasm"] and "wasm" in backends["keras_cnn-onnx@onnx-wasm"]
+    assert backends["keras_cnn-onnx@server"].startswith("ONNX Runtime ")
+    assert race.evaluate("longest.task") < LONGEST_TASK_MS
+
+
+def test_a_race_is_cancelled_at_once_and_another_one_starts(race: Page, tmp_path: Path) -> None:
+    start(race, QUICK[:2], 30)
+    wait_until(race, "document.querySelector('[data-lane]')?.dataset.phase === 'timed'", 60)
+    race.get_by_role("button", name="Cancel").click()
+    expect(race.get_by_text("Cancelled. What was measured until then is below.")).to_be_visible(timeout=2000)
+    report = exported(race, tmp_path)
+    assert report["state"] == "cancelled"
+    assert [row["phase"] for row in report["rows"]] == ["failed", "waiting"]
+    assert len(report["rows"][0]["samples"]) > 0, "what was measured is kept"
+    race.get_by_label("Seconds a row").fill("0.2")
+    race.get_by_role("button", name="Start the race").click()
+    assert finish(race) == "done"
+
+
+def test_a_runtime_that_does_not_start_fails_in_its_own_lane(race: Page) -> None:
+    race.route("**/runtimes/onnx/*.wasm", lambda route: route.abort())
+    start(race, QUICK, 0.2)
+    assert finish(race) == "done"
+    race.wait_for_timeout(300)
+    assert lanes(race) == dict.fromkeys(QUICK, "done") | {"keras_cnn-onnx@onnx-wasm": "failed"}
+    expect(race.locator("[data-lane='keras_cnn-onnx@onnx-wasm'] .error")).to_contain_text(
+        "ONNX Runtime Web did not start"
+    )
+
+
+def test_a_server_that_stops_half_way_fails_in_its_own_lane(race: Page) -> None:
+    start(race, ["keras_cnn-onnx@server", "keras_cnn-tflite@litert-wasm"], 1)
+    wait_until(race, "document.querySelector('[data-lane$=server]')?.dataset.phase === 'timed'", 60)
+    race.route("**/v2/models/*/infer", lambda route: route.abort())
+    assert finish(race) == "done"
+    race.wait_for_timeout(300)
+    assert lanes(race) == {"keras_cnn-onnx@server": "failed", "keras_cnn-tflite@litert-wasm": "done"}
+    expect(race.locator("[data-lane$=server] .error")).to_contain_text("The server did not answer")
+
+
+def test_a_tab_in_the_background_is_told(race: Page) -> None:
+    start(race, QUICK[:1], 0.5)
+    wait_until(race, "document.querySelector('[data-lane]')?.dataset.phase === 'load'")
+    race.evaluate("""() => {
+        Object.defineProperty(document, 'hidden', { get: () => true, configurable: true });
+        document.dispatchEvent(new Event('visibilitychange'));
+        delete document.hidden;
+    }""")
+    assert finish(race) == "done"
+    expect(race.locator("[data-lane]")).to_contain_text("The tab was in the background")
+
+
+def test_without_test_images_the_race_says_what_to_do(race: Page) -> None:
+    race.route("**/samples/**", lambda route: route.abort())
+    start(race, QUICK[:1], 0.2)
+    expect(race.get_by_role("alert")).to_contain_text("The race runs the test images, and the server offers none")

@@ -1,0 +1,99 @@
+"""The report made explorable: what is recommended follows the sliders, by the rule of `make compare`."""
+
+import base64
+import dataclasses
+import json
+from dataclasses import asdict
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from compare.recommend import recommend
+from compare.report import Constraints, FlippedPicture, Report
+from tests.browser.conftest import OpenPage, Service, wait_until
+from tests.reports import report_of, row
+
+PICTURE = FlippedPicture(
+    42, 1, base64.b64encode(b"not looked at").decode(), "Bag", "Bag", "Shirt", 1e-5, 1e-5, near_tie=True
+)
+
+
+def flipped() -> Report:
+    """A source, three that fit, one that failed its parity, and two for browsers."""
+    wrong, its_row = row("m-onnx", ms=0.2, mb=5, same=9_900, verdict="the largest difference is 0.3")
+    return report_of(
+        row("m-keras", ms=10, mb=1500),
+        (dataclasses.replace(wrong, flips=(PICTURE,), flip_count=100), its_row),
+        row("m-tflite", ms=0.8, mb=130),
+        row("m-savedmodel", ms=2, mb=40),
+        row("m-tfjs", ms=5, mb=20, runtime="tfjs-wasm", where="browser"),
+    )
+
+
+@pytest.fixture
+def page(open_page: OpenPage, service: Service) -> Page:
+    return open_report(open_page, service, flipped())
+
+
+def open_report(open_page: OpenPage, service: Service, report: Report | None) -> Page:
+    def answer(route: Route) -> None:
+        route.fulfill(content_type="application/json", body=json.dumps(report and asdict(report)))
+
+    page = open_page(service, lambda page: page.route("**/report/report.json", answer), path="/?idle#report")
+    page.locator(".reporting").first.wait_for()
+    return page
+
+
+def slide(page: Page, name: str, step: int) -> None:
+    page.get_by_role("slider", name=name).fill(str(step))
+
+
+def chosen(page: Page) -> str:
+    return page.locator(".verdict").get_attribute("data-choice") or ""
+
+
+def test_sliders_recompute_the_recommendation_at_once(page: Page) -> None:
+    report = flipped()
+    choice = recommend(report, "server", Constraints()).choice
+    assert choice and chosen(page) == choice
+    expect(page.locator(".verdict")).to_contain_text(f"Ship {choice}: 2.00 ms a picture, 40.0 MB, 90.00 % right.")
+
+    slide(page, "At most this slow", 40)
+    value, unit = (page.get_by_role("slider", name="At most this slow").get_attribute("aria-valuetext") or "").split()
+    limit = float(value) * {"µs": 1e-3, "ms": 1}[unit]
+    assert 0.8 < limit < 2
+    assert chosen(page) == recommend(report, "server", Constraints(max_ms=limit)).choice == "m-tflite@server"
+
+    slide(page, "At most this large", 30)
+    expect(page.locator(".verdict")).to_contain_text("Nothing fits.")
+    expect(page.locator(".verdict")).to_contain_text("Allow 130 MB, for m-tflite@server.")
+    expect(page.locator("[data-candidate='m-tflite@server']")).to_contain_text("✗")
+
+
+def test_a_share_of_kept_classes_lets_in_what_parity_keeps_out(page: Page) -> None:
+    expect(page.locator("[data-candidate='m-onnx@server']")).to_contain_text("✗")
+    slide(page, "Pictures that keep their class", 2)
+    assert chosen(page) == recommend(flipped(), "server", Constraints(min_agreement=0.99)).choice == "m-onnx@server"
+
+
+def test_each_target_has_its_own_rows_and_its_plots(page: Page) -> None:
+    page.get_by_label("It is to run on").select_option("browser")
+    assert chosen(page) == "m-tfjs@tfjs-wasm"
+    assert page.locator("[data-candidate]").count() == 1
+    page.get_by_label("It is to run on").select_option("mobile")
+    expect(page.get_by_text("No phone was measured")).to_be_visible()
+    wait_until(page, "document.querySelectorAll('.chart svg').length === 2")
+    assert page.locator(".chart").first.locator("circle").count() >= 2, "each candidate is a dot"
+
+
+def test_parity_and_flipped_pictures_are_shown(page: Page) -> None:
+    expect(page.locator("[data-parity='m-onnx']")).to_contain_text("the largest difference is 0.3")
+    expect(page.locator("[data-parity='m-tflite']")).to_contain_text("passed")
+    gallery = page.get_by_test_id("gallery")
+    expect(gallery).to_contain_text("Bag → Shirt")
+    expect(gallery).to_contain_text("1 of 100")
+
+
+def test_without_a_report_the_page_says_how_to_get_one(open_page: OpenPage, service: Service) -> None:
+    page = open_page(service, path="/?idle#report")
+    expect(page.get_by_test_id("no-report")).to_contain_text("run `make compare`")

@@ -1,0 +1,216 @@
+"""What ships: files with their hashes, and code that works when it is pasted."""
+
+import contextlib
+import functools
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from contract.manifest import read_manifest
+from tests.browser.conftest import ROOT, OpenPage, Service, wait_until
+from tests.browser.test_page import shoe_photo
+
+PYTHON_ROWS = ["keras_cnn-onnx@server", "keras_cnn-tflite@server", "torch_cnn-torch@server", "keras_cnn-keras@server",
+               "keras_cnn-savedmodel@server"]  # fmt: skip
+SCRIPT_ROWS = [
+    "keras_cnn-onnx@onnx-wasm",
+    "keras_cnn-tflite@litert-wasm",
+    "keras_cnn-tfjs@tfjs-wasm",
+    "torch_cnn-tfjs@tfjs-webgl",
+]
+ROUNDING = 0.01
+"""How far an answer may be off for a photo: where a mean lies at a half, floats may round to the other level."""
+
+
+@pytest.fixture
+def page(open_page: OpenPage, service: Service) -> Page:
+    page = open_page(service, path="/?idle#ship")
+    wait_until(page, "document.documentElement.dataset.ready")
+    return page
+
+
+def choose(page: Page, row: str) -> None:
+    page.get_by_label("Row", exact=True).select_option(row)
+    page.locator(f"[data-ship='{row}']").wait_for()
+
+
+def snippets(page: Page, language: str) -> dict[str, str]:
+    """Title -> code."""
+    found = page.locator(f"[data-snippet][data-language={language}]")
+    titles = found.evaluate_all("(all) => all.map(({ dataset }) => dataset.snippet)")
+    return dict(zip(titles, found.all_text_contents(), strict=True))
+
+
+def test_files_have_the_hashes_of_the_manifest_and_can_be_downloaded(
+    page: Page, artifacts: Path, tmp_path: Path
+) -> None:
+    choose(page, "keras_cnn-tfjs@tfjs-wasm")
+    manifest = read_manifest(artifacts / "keras_cnn" / "tfjs")
+    rows = page.locator("[data-file]")
+    shown = rows.evaluate_all("(rows) => rows.map((row) => [row.dataset.file, row.querySelector('code').textContent])")
+    assert dict(shown) == manifest.files
+    for name, digest in manifest.files.items():
+        with page.expect_download() as download:
+            page.get_by_role("link", name=name, exact=True).click()
+        download.value.save_as(tmp_path / name)
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
+
+
+def test_each_row_names_the_image_of_its_runtime(page: Page) -> None:
+    for format, image in {"savedmodel": "serve-keras", "onnx": "serve-onnx", "tfjs": "serve-tfjs"}.items():
+        choose(page, f"keras_cnn-{format}@server")
+        line = snippets(page, "sh")["Container"]
+        assert line.startswith("docker run ") and line.endswith(f" rosetta-serve/{image}")
+
+
+@pytest.fixture(scope="module", params=["sample", "photo"])
+def picture(request: pytest.FixtureRequest, artifacts: Path) -> tuple[bytes, float]:
+    """A picture, and how far answers may be off: one that needs no scaling, and one that needs all of the steps."""
+    if request.param == "sample":
+        return (artifacts / "samples" / "0002.png").read_bytes(), 1e-4
+    return shoe_photo("PNG", orientation=6), ROUNDING
+
+
+def expected(service: Service, row: str, data: bytes) -> tuple[str, list[float]]:
+    answer = service.ask("POST", f"/predict/{row.partition('@')[0]}", data)
+    return answer["label"], list(answer["probabilities"].values())
+
+
+def test_what_calls_the_service_works_when_pasted(
+    page: Page, service: Service, picture: tuple[bytes, float], tmp_path: Path
+) -> None:
+    data, _ = picture
+    (tmp_path / "picture.png").write_bytes(data)
+    row = "torch_cnn-onnx@server"
+    choose(page, row)
+    label, probabilities = expected(service, row, data)
+    curl = subprocess.run(
+        ["bash", "-c", snippets(page, "sh")["curl"]], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert json.loads(curl.stdout)["label"] == label
+    said, values = run_python(snippets(page, "python")["Python"], tmp_path)
+    assert said == label
+    assert values == pytest.approx(probabilities, abs=1e-6)
+
+
+def test_python_that_runs_the_artifact_works_when_pasted(
+    page: Page,
+    service: Service,
+    artifacts: Path,
+    picture: tuple[bytes, float],
+    tmp_path: Path,
+    subtests: pytest.Subtests,
+) -> None:
+    data, tolerance = picture
+    for row in PYTHON_ROWS:
+        choose(page, row)
+        ((title, code),) = [item for item in snippets(page, "python").items() if item[0] != "Python"]
+        model, _, format = row.partition("@")[0].partition("-")
+        folder = tmp_path / format
+        shutil.copytree(artifacts / model / format, folder)
+        (folder / "picture.png").write_bytes(data)
+        with subtests.test(title=title):
+            label, probabilities = expected(service, row, data)
+            said, values = run_python(code, folder)
+            assert said == label
+            assert values == pytest.approx(probabilities, abs=tolerance)
+
+
+def run_python(code: str, folder: Path) -> tuple[str, list[float]]:
+    """Run a snippet; the label and the probabilities that it prints."""
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "ORT_DISABLE_TELEMETRY": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=os.environ | quiet, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    label, _, rest = done.stdout.strip().splitlines()[-1].partition(" {")
+    values: dict[str, float] = eval("{" + rest, {"__builtins__": {}})
+    return label, list(values.values())
+
+
+@pytest.fixture(scope="module")
+def built(
+    browser: Browser, service: Service, artifacts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of pages that are nothing but the snippets, one for each of SCRIPT_ROWS, as Vite builds them."""
+    folder = tmp_path_factory.mktemp("scripts")
+    (folder / "node_modules").symlink_to(ROOT / "web" / "node_modules")
+    with browser.new_context(service_workers="block") as context:
+        page = context.new_page()
+        page.goto(f"{service.url}/?idle#ship")
+        wait_until(page, "document.documentElement.dataset.ready")
+        for number, row in enumerate(SCRIPT_ROWS):
+            choose(page, row)
+            ((_, code),) = snippets(page, "javascript").items()
+            (folder / f"{number}.js").write_text(code)
+            (folder / f"{number}.html").write_text(f'<script type="module" src="./{number}.js"></script>')
+            do_what_it_says_before(code, folder)
+            model, _, format = row.partition("@")[0].partition("-")
+            target = folder / "public" / str(number)
+            shutil.copytree(artifacts / model / format, target)
+    names = json.dumps([f"{number}.html" for number in range(len(SCRIPT_ROWS))])
+    options = f"build: {{ target: 'es2022', rolldownOptions: {{ input: {names} }} }}, logLevel: 'error'"
+    (folder / "vite.config.js").write_text(f"export default {{ {options} }};")
+    command = [str(folder / "node_modules" / ".bin" / "vite"), "build"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with serving_files(folder / "dist") as url:
+        yield url
+
+
+def do_what_it_says_before(code: str, folder: Path) -> None:
+    """Run the snippet's own commands for files to copy; what it installs is here."""
+    for line in code.splitlines():
+        if line.startswith("// mkdir "):
+            subprocess.run(["bash", "-c", line.removeprefix("// ")], cwd=folder, check=True)
+
+
+@contextlib.contextmanager
+def serving_files(folder: Path) -> Iterator[str]:
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("row", SCRIPT_ROWS)
+def test_javascript_that_runs_the_artifact_works_when_pasted(
+    browser: Browser, built: str, service: Service, row: str, picture: tuple[bytes, float]
+) -> None:
+    data, tolerance = picture
+    number = SCRIPT_ROWS.index(row)
+    label, probabilities = expected(service, row, data)
+    with browser.new_context() as context:
+        page = context.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.route("**/picture.png", lambda route: route.fulfill(body=data, content_type="image/png"))
+        for name in ("model.onnx", "model.tflite", "model.json", "group*.bin"):
+            page.route(f"{built}/{name}", lambda route: route.continue_(url=with_folder(route.request.url, number)))
+        with page.expect_console_message(lambda message: message.text.startswith(f"{label} "), timeout=60_000) as said:
+            page.goto(f"{built}/{number}.html")
+        assert errors == []
+        assert said.value.args[1].json_value() == pytest.approx(probabilities, abs=tolerance)
+
+
+def with_folder(url: str, number: int) -> str:
+    start, _, name = url.rpartition("/")
+    return f"{start}/{number}/{name}"

@@ -1,0 +1,166 @@
+import { plot, rect, ruleX } from '@observablehq/plot';
+import { useEffect, useState } from 'preact/hooks';
+
+import type { Comparison } from '../comparison';
+import { histogram, milliseconds, quantile } from '../figures';
+import { Race, type Lane } from '../race';
+import { text } from '../text';
+import { Chart } from './Chart';
+import type { ViewProps } from './Page';
+
+const REDRAW_MS = 250;
+const MAX_SECONDS = 60;
+
+/** It goes on while another part of the page is looked at. */
+let race: Race | null = null;
+
+export function RaceView({ comparison }: ViewProps) {
+  race ??= new Race(comparison);
+  useRedraw(race);
+  const words = text().race;
+  const lanes = race.lanes;
+  const done = lanes.filter(({ phase }) => phase === 'done' || phase === 'failed').length;
+  return (
+    <div class="racing">
+      <RaceForm race={race} comparison={comparison} />
+      {race.problem && <p class="notice" role="alert">{race.problem}</p>}
+      {lanes.length > 0 && (
+        <section class="card" aria-label={text().views.race} data-race={race.state}>
+          <p class="progress" role="status">
+            <progress value={done} max={lanes.length} aria-label={text().views.race} />
+            {race.state === 'running' && words.progress(done, lanes.length)}
+            {race.state === 'done' && words.done}
+            {race.state === 'cancelled' && words.cancelled}
+            {race.state !== 'running' && <button type="button" onClick={() => save(race!)}>{words.exportJson}</button>}
+          </p>
+          {lanes.some(({ samples }) => samples.length) && <Chart label={words.chart} draw={(width) => drawLanes(lanes, width)} />}
+          <p class="hint">{words.chart}</p>
+          <LaneTable lanes={lanes} />
+        </section>
+      )}
+    </div>
+  );
+}
+
+function RaceForm({ race, comparison }: { race: Race; comparison: Comparison }) {
+  const words = text().race;
+  const rows = comparison.rows.filter(({ artifact }) => !artifact.problem);
+  const [left, setLeft] = useState<ReadonlySet<string>>(new Set()); // those that are not to run
+  const [seconds, setSeconds] = useState(1);
+  const chosen = rows.filter(({ id }) => !left.has(id));
+  const toggle = (id: string) => setLeft(new Set(left.has(id) ? [...left].filter((other) => other !== id) : [...left, id]));
+  const start = (event: Event) => {
+    event.preventDefault();
+    void race.start(chosen, seconds);
+  };
+  return (
+    <form class="card" onSubmit={start}>
+      <p>{words.what}</p>
+      <fieldset disabled={race.state === 'running'}>
+        <legend>{words.rows}</legend>
+        <div class="choices">
+          {rows.map(({ id, runtime: { where } }) => (
+            <label key={id} class={where}>
+              <input type="checkbox" name={id} checked={!left.has(id)} onChange={() => toggle(id)} /> <code>{id}</code>
+            </label>
+          ))}
+        </div>
+        <div class="actions">
+          <button type="button" onClick={() => setLeft(new Set())}>{words.all}</button>
+          <button type="button" onClick={() => setLeft(new Set(rows.map(({ id }) => id)))}>{words.none}</button>
+          <label>
+            {words.seconds} <input type="number" name="seconds" min={0.1} max={MAX_SECONDS} step={0.1} value={seconds} required
+              onInput={({ currentTarget }) => setSeconds(Number(currentTarget.value))} />
+          </label>
+        </div>
+      </fieldset>
+      <div class="actions">
+        {race.state === 'running'
+          ? <button key="cancel" type="button" class="primary" onClick={() => race.cancel()}>{words.cancel}</button>
+          : <button key="start" type="submit" class="primary" disabled={!chosen.length}>{words.start}</button>}
+        {!chosen.length && <span class="hint">{words.needsRows}</span>}
+      </div>
+    </form>
+  );
+}
+
+function LaneTable({ lanes }: { lanes: Lane[] }) {
+  const words = text().race;
+  return (
+    <div class="scroll" tabIndex={0} role="region" aria-label={words.rows}>
+      <table class="figures">
+        <thead><tr>{Object.values(words.columns).map((name) => <th key={name} scope="col">{name}</th>)}</tr></thead>
+        <tbody>{lanes.map((lane) => <LaneRow key={lane.row.id} lane={lane} />)}</tbody>
+      </table>
+    </div>
+  );
+}
+
+function LaneRow({ lane: { row, phase, warmUp, samples, timing, error, wasHidden } }: { lane: Lane }) {
+  const words = text().race;
+  const at = (values: number[], share: number) => (values.length ? milliseconds(quantile(values, share)) : '');
+  return (
+    <tr data-lane={row.id} data-where={row.runtime.where} data-phase={phase}>
+      <th scope="row">
+        <code>{row.id}</code> <small>{words.phases[phase]}</small>
+        {wasHidden && <small class="differs">{words.hidden}</small>}
+      </th>
+      {phase === 'failed' ? <td colSpan={6} class="error">{error}</td> : (
+        <>
+          <td data-cell="backend">{timing?.backend}</td>
+          <td>{timing && milliseconds(timing.firstAnswer)}</td>
+          <td>{at(warmUp, 0.5)}</td>
+          <td data-cell="median">{at(samples, 0.5)}</td>
+          <td>{at(samples, 0.95)}</td>
+          <td data-cell="calls">{samples.length * (timing?.callsPerSample ?? 1) || ''}</td>
+        </>
+      )}
+    </tr>
+  );
+}
+
+/** One strip a row: the shares of its calls by how long they took, and the median. */
+function drawLanes(lanes: Lane[], width: number): Element {
+  const shown = lanes.filter(({ samples }) => samples.length);
+  const bars = shown.flatMap(({ row, samples }) =>
+    histogram(samples).map((bar) => ({ ...bar, id: row.id, where: row.runtime.where })));
+  const medians = shown.map(({ row, samples }) => ({ id: row.id, x: quantile(samples, 0.5) }));
+  const fill = ({ where }: { where: string }) => `var(--${where})`;
+  return plot({
+    width,
+    height: 56 + 30 * shown.length,
+    marginLeft: width < 600 ? 8 : 210,
+    marginRight: 12,
+    x: { type: 'log', label: text().race.axis, grid: true, tickFormat: '~g' },
+    y: { axis: null, domain: [0, 1] },
+    fy: { domain: shown.map(({ row }) => row.id), label: null, padding: 0.15, axis: width < 600 ? null : 'left' },
+    style: { background: 'none', color: 'var(--ink)', fontSize: '12px', overflow: 'visible' },
+    marginTop: 8,
+    marks: [
+      rect(bars, { fy: 'id', x1: 'from', x2: 'to', y1: 0, y2: 'height', fill, inset: 0 }),
+      ruleX(medians, { fy: 'id', x: 'x', stroke: 'var(--accent)', strokeWidth: 2 }),
+    ],
+  });
+}
+
+/** Samples come every few milliseconds: drawn that often, the page would be busy with itself. */
+function useRedraw(source: Race): void {
+  const [, redraw] = useState(0);
+  useEffect(() => {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let drawn = -Infinity;
+    const draw = () => {
+      [timer, drawn] = [undefined, performance.now()];
+      redraw((count) => count + 1);
+    };
+    const stop = source.subscribe(() => { timer ??= setTimeout(draw, drawn + REDRAW_MS - performance.now()); });
+    return () => { stop(); clearTimeout(timer); };
+  }, [source]);
+}
+
+function save(race: Race): void {
+  const url = URL.createObjectURL(new Blob([race.toJson()], { type: 'application/json' }));
+  const link = Object.assign(document.createElement('a'), { href: url, download: 'race.json' });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url));
+}

@@ -1,0 +1,253 @@
+import { dot, line, plot, pointer, ruleX, text as label, tip } from '@observablehq/plot';
+import { useEffect, useState } from 'preact/hooks';
+
+import { messageOf } from '../errors';
+import { shown } from '../figures';
+import { recommend, TARGETS, type Candidate, type Constraints, type Recommendation, type TargetName } from '../recommend';
+import { known, type Measured, type Report } from '../report';
+import { readReport } from '../server';
+import { text } from '../text';
+import { Chart } from './Chart';
+
+const STEPS = 100;
+/** What a number's slider runs over: a little beyond the smallest and the largest that there are. */
+const MARGIN = 1.1;
+const AGREEMENTS = [0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1];
+const NONE: Constraints = { max_mb: null, max_ms: null, min_agreement: null };
+
+export function ReportView() {
+  const [report, setReport] = useState<Report | null | undefined>();
+  const [problem, setProblem] = useState('');
+  useEffect(() => void readReport().then(setReport, (error: unknown) => setProblem(messageOf(error))), []);
+  if (problem) return <p class="notice" role="alert">{problem}</p>;
+  if (report === undefined) return null;
+  if (!report) return <p class="card reporting" data-testid="no-report">{text().report.none}</p>;
+  const { processor, cores, system } = report.machine;
+  return (
+    <div class="reporting">
+      <Advice report={report} />
+      <ParityCard report={report} />
+      <GalleryCard report={report} />
+      <TrainingCard report={report} />
+      <p class="hint">
+        {text().report.madeOn(report.made, report.title, report.pictures, `${processor} × ${cores}, ${system}`)}{' '}
+        <a href="/report/">{text().report.whole}</a>
+      </p>
+    </div>
+  );
+}
+
+// --- What to ship
+
+function Advice({ report }: { report: Report }) {
+  const words = text().report;
+  const [target, setTarget] = useState<TargetName>('server');
+  const [constraints, setConstraints] = useState(NONE);
+  const given = recommend(report, target, constraints);
+  const choose = (name: TargetName) => { setTarget(name); setConstraints(NONE); };
+  const limit = (change: Partial<Constraints>) => setConstraints({ ...constraints, ...change });
+  return (
+    <section class="card" aria-labelledby="advice">
+      <h2 id="advice">{words.which}</h2>
+      <div class="limits">
+        <label>{words.target}
+          <select value={target} onChange={({ currentTarget }) => choose(currentTarget.value as TargetName)}>
+            {(Object.keys(TARGETS) as TargetName[]).map((name) => <option key={name} value={name}>{words.targets[name]}</option>)}
+          </select>
+        </label>
+        <NumberLimit name={words.maxTime} unit="s" values={given.candidates.map(({ time }) => time.value)} scale={1e-3}
+          value={constraints.max_ms} onChange={(max_ms) => limit({ max_ms })} />
+        <NumberLimit name={words.maxSize} unit="B" values={given.candidates.map(({ size }) => size.value)} scale={1e6}
+          value={constraints.max_mb} onChange={(max_mb) => limit({ max_mb })} />
+        <AgreementLimit value={constraints.min_agreement} onChange={(min_agreement) => limit({ min_agreement })} />
+      </div>
+      <Verdict given={given} />
+      {target === 'mobile' && <p class="hint">{words.noPhone}</p>}
+      <div class="plots">
+        <Chart label={`${words.time}, ${words.size}`} draw={(width) => scatter(given, 'size', width)} />
+        <Chart label={`${words.time}, ${words.accuracy}`} draw={(width) => scatter(given, 'accuracy', width)} />
+      </div>
+      <p class="hint">{words.plots}</p>
+      <CandidateTable given={given} />
+    </section>
+  );
+}
+
+interface NumberLimitProps {
+  name: string;
+  unit: string;
+  /** In base units; the limit is in units of `scale`. */
+  values: number[];
+  scale: number;
+  value: number | null;
+  onChange(value: number | null): void;
+}
+
+/** A slider over a logarithmic scale; its right end is no limit. */
+function NumberLimit({ name, unit, values, scale, value, onChange }: NumberLimitProps) {
+  const [low, high] = [Math.min(...values) / MARGIN, Math.max(...values) * MARGIN];
+  const at = (step: number) => Number(((low * (high / low) ** (step / STEPS)) / scale).toPrecision(3));
+  const step = value === null ? STEPS : Math.round((STEPS * Math.log((value * scale) / low)) / Math.log(high / low));
+  const said = value === null ? text().report.noLimit : shown(value * scale, unit);
+  return (
+    <label>{name} <b>{said}</b>
+      <input type="range" min={0} max={STEPS} value={step} aria-valuetext={said} disabled={!values.length}
+        onInput={({ currentTarget }) => onChange(Number(currentTarget.value) === STEPS ? null : at(Number(currentTarget.value)))} />
+    </label>
+  );
+}
+
+function AgreementLimit({ value, onChange }: { value: number | null; onChange(value: number | null): void }) {
+  const said = value === null ? text().report.parityDecides : shown(value, 'share');
+  return (
+    <label>{text().report.minAgreement} <b>{said}</b>
+      <input type="range" min={0} max={AGREEMENTS.length} aria-valuetext={said}
+        value={value === null ? AGREEMENTS.length : AGREEMENTS.indexOf(value)}
+        onInput={({ currentTarget }) => onChange(AGREEMENTS[Number(currentTarget.value)] ?? null)} />
+    </label>
+  );
+}
+
+function Verdict({ given: { choice, ties, relax, candidates } }: { given: Recommendation }) {
+  const words = text().report;
+  const one = candidates.find(({ name }) => name === choice);
+  return (
+    <p class="verdict" role="status" data-choice={choice ?? ''}>
+      {one && <strong>{words.ship(one.name, shown(one.time.value, 's'), shown(one.size.value, 'B'), shown(one.accuracy.value, 'share'))} </strong>}
+      {one && <a href={`#ship/${one.name}`}>{text().ship}</a>}
+      {ties.length > 0 && <span>{words.ties(ties.join(', '))}</span>}
+      {!one && <strong>{candidates.length ? words.nothing : words.notMeasured}</strong>}
+      {relax.map(({ constraint, needed, row }) => <span key={constraint}>{words.relax[constraint](needed, row)}</span>)}
+    </p>
+  );
+}
+
+/** Time against another figure, an accuracy within its interval: the front is a line, the choice has a ring. */
+function scatter({ candidates, fitting, front, choice }: Recommendation, y: 'size' | 'accuracy', width: number): Element {
+  const words = text().report;
+  const points = candidates.map((one) => ({ ...one, x: one.time.value * 1e3, y: y === 'size' ? one.size.value / 1e6 : one.accuracy.value * 100 }));
+  const where = (one: Candidate) => `var(--${one.name.endsWith('@server') ? 'server' : 'browser'})`;
+  const said = (one: Candidate) => [one.name, shown(one.time.value, 's'), shown(one.size.value, 'B'), shown(one.accuracy.value, 'share')].join('\n');
+  const edge = front.flatMap((name) => points.filter((one) => one.name === name));
+  const at = { x: 'x', y: 'y' };
+  const chosen = points.filter(({ name }) => name === choice);
+  const isLeft = chosen.every(({ x }) => x ** 2 <= Math.min(...points.map((one) => one.x)) * Math.max(...points.map((one) => one.x)));
+  return plot({
+    width, height: 320, marginLeft: 56, marginTop: 28, marginBottom: 40, insetRight: 12, insetLeft: 12, insetTop: 14,
+    x: { type: 'log', label: `${words.time}, ms`, grid: true, tickFormat: '~g', ticks: width < 500 ? 4 : 8 },
+    y: { type: y === 'size' ? 'log' : 'linear', label: y === 'size' ? `${words.size}, MB` : `${words.accuracy}, %`, grid: true, tickFormat: '~g', ticks: 6 },
+    style: { background: 'none', color: 'var(--ink)', fontSize: '12px', overflow: 'visible' },
+    marks: [
+      y === 'accuracy' ? ruleX(points, { x: 'x', y1: ({ accuracy }) => accuracy.low * 100, y2: ({ accuracy }) => accuracy.high * 100, stroke: 'var(--faint)', strokeOpacity: 0.5 }) : null,
+      line(edge, { ...at, stroke: 'var(--accent)', strokeDasharray: '4 3' }),
+      dot(points, { ...at, r: 5, fill: where, fillOpacity: ({ name }) => (fitting.includes(name) ? 1 : 0.25) }),
+      dot(chosen, { ...at, r: 10, stroke: 'var(--accent)', strokeWidth: 2.5 }),
+      label(chosen, { ...at, text: 'name', dx: isLeft ? 15 : -15, textAnchor: isLeft ? 'start' : 'end', dy: y === 'size' ? -12 : 16, fontWeight: 650, fill: 'var(--ink)', stroke: 'var(--card)', strokeWidth: 4 }),
+      tip(points, pointer({ ...at, title: said, fill: 'var(--card)', stroke: 'var(--line)' })),
+    ],
+  });
+}
+
+function CandidateTable({ given }: { given: Recommendation }) {
+  const words = text().report;
+  const rows = given.candidates.toSorted((a, b) => a.cost.value - b.cost.value);
+  return (
+    <Table label={words.which} head={[text().race.columns.row, words.time, words.size, words.accuracy, words.agreement, words.front, words.fits]}>
+      {rows.map(({ name, time, size, accuracy, agreement }) => (
+        <tr key={name} data-candidate={name} data-where={name.endsWith('@server') ? 'server' : 'browser'}>
+          <th scope="row"><code>{name}</code></th>
+          {[time, size, accuracy, agreement].map((figure, i) => <Cell key={i} measured={figure} />)}
+          <td>{given.front.includes(name) ? '●' : ''}</td>
+          <td>{given.fitting.includes(name) ? '✓' : '✗'}</td>
+        </tr>
+      ))}
+    </Table>
+  );
+}
+
+// --- Parity, flipped pictures, training
+
+function ParityCard({ report }: { report: Report }) {
+  const words = text().report;
+  const figures = ['agreement', 'max_abs_diff@1', 'max_abs_diff@64', 'accuracy', 'accuracy_change'];
+  return (
+    <section class="card">
+      <h2>{words.parity}</h2>
+      <Table label={words.parity} head={[words.artifact, words.verdict, words.agreement, words.diff(1), words.diff(64), words.accuracy, words.change]}>
+        {Object.values(report.artifacts).map(({ name, verdict, figures: has }) => (
+          <tr key={name} data-parity={name}>
+            <th scope="row"><code>{name}</code></th>
+            <td class={verdict === 'passed' || verdict === 'source' ? '' : 'error'}>{words.verdicts[verdict as 'source' | 'passed'] ?? verdict}</td>
+            {figures.map((figure) => <Cell key={figure} measured={has[figure]} />)}
+          </tr>
+        ))}
+      </Table>
+    </section>
+  );
+}
+
+function GalleryCard({ report }: { report: Report }) {
+  const words = text().report;
+  const flipped = Object.values(report.artifacts).filter(({ flips }) => flips.length);
+  return (
+    <section class="card" data-testid="gallery">
+      <h2>{words.flipped}</h2>
+      {!flipped.length && <p>{words.noFlips(report.pictures)}</p>}
+      {flipped.map(({ name, flips, flip_count: count }) => (
+        <section key={name}>
+          <h3><code>{name}</code> <small>{words.flipCount(flips.length, count)}</small></h3>
+          <ul class="gallery">
+            {flips.map((flip) => (
+              <li key={flip.image}>
+                <img src={`data:image/png;base64,${flip.png}`} alt={text().testImage(flip.image)} width={64} height={64} />
+                <span>{flip.source} → <b>{flip.artifact}</b><small>{words.right(flip.label)}{flip.near_tie && ` · ${words.nearTie}`}</small></span>
+              </li>
+            ))}
+          </ul>
+        </section>
+      ))}
+    </section>
+  );
+}
+
+function TrainingCard({ report }: { report: Report }) {
+  const words = text().report;
+  const runs = Object.values(report.training);
+  if (!runs.length) return null;
+  const figures = Object.keys(words.training) as (keyof typeof words.training)[];
+  return (
+    <section class="card">
+      <h2>{words.trainings}</h2>
+      <Table label={words.trainings} head={['', ...runs.map(({ framework }) => framework)]}>
+        {figures.map((name) => (
+          <tr key={name}>
+            <th scope="row">{words.training[name]}</th>
+            {runs.map(({ model, figures: has }) => <Cell key={model} measured={has[name]} />)}
+          </tr>
+        ))}
+      </Table>
+      {runs.map(({ model, framework, message }) => (
+        <details key={model}><summary>{words.fault(framework)}</summary><pre tabIndex={0} aria-label={framework}>{message}</pre></details>
+      ))}
+    </section>
+  );
+}
+
+function Table({ label: name, head, children }: { label: string; head: string[]; children: preact.ComponentChildren }) {
+  return (
+    <div class="scroll" tabIndex={0} role="region" aria-label={name}>
+      <table class="figures">
+        <thead><tr>{head.map((title, i) => (title ? <th key={i} scope="col">{title}</th> : <td key={i} />))}</tr></thead>
+        <tbody>{children}</tbody>
+      </table>
+    </div>
+  );
+}
+
+/** A figure, with how far it can be trusted for who points at it; or why there is none. */
+function Cell({ measured }: { measured: Measured | undefined }) {
+  const figure = known(measured);
+  if (!figure) return <td class="unknown" title={measured && 'missing' in measured ? measured.missing : ''}>–</td>;
+  const { value, low, high, unit, spread } = figure;
+  return <td title={low === high ? spread : `${shown(low, unit)} – ${shown(high, unit)}, ${spread}`}>{shown(value, unit)}</td>;
+}

@@ -1,0 +1,113 @@
+/** Rows against each other: the same test images through each again and again, one row at a time. */
+
+import type { Comparison, Row } from './comparison';
+import { messageOf } from './errors';
+import { quantile } from './figures';
+import { imageToTensor, type ImageSpec } from './image';
+import { bytesAt, listSamples } from './server';
+import { text } from './text';
+import type { Progress, Timing } from './timing';
+
+export interface Lane {
+  row: Row;
+  phase: 'waiting' | Progress['phase'] | 'done' | 'failed';
+  /** Milliseconds a call, as they come. */
+  warmUp: number[];
+  samples: number[];
+  timing: Timing | null;
+  error: string;
+  /** Whether the tab was in the background meanwhile. */
+  wasHidden: boolean;
+}
+
+const PICTURES = 16;
+
+export class Race {
+  lanes: Lane[] = [];
+  state: 'new' | 'running' | 'done' | 'cancelled' = 'new';
+  problem = '';
+  private stop = new AbortController();
+  private readonly listeners = new Set<() => void>();
+
+  constructor(private readonly comparison: Comparison) {}
+
+  subscribe(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  async start(rows: Row[], seconds: number): Promise<void> {
+    this.stop = new AbortController();
+    const { signal } = this.stop;
+    this.lanes = rows.map((row) => ({
+      row, phase: 'waiting', warmUp: [], samples: [], timing: null, error: '', wasHidden: false,
+    }));
+    Object.assign(this, { state: 'running', problem: '' });
+    this.changed();
+    const pictures = await this.readPictures(rows).catch((error: unknown) => {
+      this.problem = `${text().race.needsSamples} (${messageOf(error)})`;
+      this.stop.abort();
+      return new Map<string, Float32Array[]>();
+    });
+    for (const lane of this.lanes) {
+      if (signal.aborted) break;
+      await this.run(lane, pictures.get(JSON.stringify(lane.row.artifact.image))!, seconds, signal);
+    }
+    this.state = signal.aborted ? 'cancelled' : 'done';
+    this.changed();
+  }
+
+  cancel(): void {
+    this.stop.abort();
+  }
+
+  private async run(lane: Lane, pictures: Float32Array[], seconds: number, signal: AbortSignal): Promise<void> {
+    const notice = () => { lane.wasHidden ||= document.hidden; };
+    notice();
+    document.addEventListener('visibilitychange', notice);
+    const hear = ({ phase, samples }: Progress) => {
+      lane.phase = phase;
+      (phase === 'warm-up' ? lane.warmUp : lane.samples).push(...samples);
+      this.changed();
+    };
+    try {
+      lane.timing = await this.comparison.time(lane.row.id, pictures, seconds, hear, signal);
+      lane.phase = 'done';
+    } catch (error) {
+      Object.assign(lane, { phase: 'failed', error: signal.aborted ? text().cancelled : messageOf(error) });
+    } finally {
+      document.removeEventListener('visibilitychange', notice);
+      this.changed();
+    }
+  }
+
+  /** The same pictures for all, as each kind of model sees them. */
+  private async readPictures(rows: Row[]): Promise<Map<string, Float32Array[]>> {
+    const files = (await listSamples()).samples.slice(0, PICTURES);
+    const pictures = await Promise.all(files.map(({ file }) => bytesAt(`/samples/${file}`)));
+    const tensors = new Map<string, Float32Array[]>();
+    for (const kind of new Set(rows.map(({ artifact }) => JSON.stringify(artifact.image)))) {
+      const spec = JSON.parse(kind) as ImageSpec;
+      tensors.set(kind, await Promise.all(pictures.map((picture) => imageToTensor(picture, spec))));
+    }
+    return tensors;
+  }
+
+  /** All that was measured, with where and how. Times are in milliseconds. */
+  toJson(): string {
+    const rows = this.lanes.map(({ row, phase, warmUp, samples, timing, error, wasHidden }) => ({
+      row: row.id, where: row.runtime.where, backend: timing?.backend ?? null, phase, error, wasHidden,
+      firstAnswer: timing?.firstAnswer ?? null, callsPerSample: timing?.callsPerSample ?? null,
+      clockResolution: timing?.resolution ?? null,
+      median: samples.length ? quantile(samples, 0.5) : null, p95: samples.length ? quantile(samples, 0.95) : null,
+      warmUp, samples,
+    }));
+    const { userAgent, hardwareConcurrency } = navigator;
+    const machine = { userAgent, hardwareConcurrency, crossOriginIsolated, pictures: PICTURES };
+    return JSON.stringify({ made: new Date().toISOString(), unit: 'ms', ...machine, state: this.state, rows }, null, 1);
+  }
+
+  private changed(): void {
+    for (const listener of this.listeners) listener();
+  }
+}

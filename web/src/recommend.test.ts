@@ -1,0 +1,48 @@
+import { readFileSync } from 'node:fs';
+import { expect, test } from 'vitest';
+
+import { recommend, type Constraints, type TargetName } from './recommend';
+import type { Figure, Report } from './report';
+
+type Three = [value: number, low: number, high: number];
+
+interface Case {
+  why: string;
+  target: TargetName;
+  constraints: Constraints;
+  rows: {
+    name: string; ms: Three | null; mb: number; accuracy: Three; agreement?: number; verdict?: string; where?: 'server' | 'browser';
+  }[];
+  expected: object | null;
+}
+
+/** The table that compare/recommend.py is held to as well. */
+const CASES = JSON.parse(readFileSync(new URL('../../tests/recommend_cases.json', import.meta.url), 'utf8')) as Case[];
+
+function figure([value, low, high]: Three, scale = 1): Figure {
+  return { value: value * scale, unit: '', low: low * scale, high: high * scale, samples: 1, spread: 'exact' };
+}
+
+function reportFor({ rows }: Case): Report {
+  const report: Report = {
+    made: '', title: '', pictures: 1, machine: { processor: '', cores: 1, system: '' }, artifacts: {}, rows: {}, training: {},
+  };
+  for (const { name, ms, mb, accuracy, agreement = 1, verdict = 'passed', where = 'server' } of rows) {
+    const artifact = name.split('@')[0]!;
+    const format = artifact.slice(artifact.indexOf('-') + 1);
+    const time = ms ? figure(ms, 1e-3) : { missing: 'It was not measured.' };
+    const size = figure([mb, mb, mb], 1e6);
+    report.artifacts[artifact] = {
+      name: artifact, format, source: null, verdict, flips: [], flip_count: 0,
+      figures: { accuracy: figure(accuracy), agreement: figure([agreement, agreement, agreement]), disk: size },
+    };
+    const figures = { 'p50@1': time, 'http_p50@1': time, ship: size, download: size };
+    report.rows[name] = { name, artifact, where, runtime: '', backend: '', figures };
+  }
+  return report;
+}
+
+test.each(CASES)('$why', (case_) => {
+  const { candidates, choice, ties, front, relax } = recommend(reportFor(case_), case_.target, case_.constraints);
+  expect(candidates.length ? { choice, ties, front, relax } : null).toEqual(case_.expected);
+});

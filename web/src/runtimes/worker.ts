@@ -1,0 +1,66 @@
+/**
+ * What runs in a worker: one runtime, which the worker's name tells, and the artifacts that it has loaded.
+ *
+ * A runtime's code is fetched when the first of its artifacts is loaded, so the page itself stays small. Here it cannot
+ * disturb another runtime, and whatever it does, the page still answers; one that hangs is ended with its worker.
+ */
+
+import { messageOf } from '../errors';
+import { code, type Artifact } from '../server';
+import { timed, type Progress, type Timing } from '../timing';
+
+/** One artifact, loaded and warmed up: one picture's pixels (NHWC, 0..255) -> its probabilities. */
+export interface LoadedModel {
+  /** What it really runs on: backend, threads, adapter. */
+  readonly backend: string;
+  predict(pixels: Float32Array): Promise<Float32Array>;
+  dispose(): void;
+}
+
+/** The calls that a worker takes, by their names. */
+export interface Calls {
+  load(artifact: Artifact): Promise<{ backend: string }>;
+  predict(name: string, pixels: Float32Array): Promise<{ probabilities: Float32Array; ms: number }>;
+  time(artifact: Artifact, pictures: Float32Array[], seconds: number): Promise<Timing>;
+}
+
+export interface Call {
+  id: number;
+  name: keyof Calls;
+  given: unknown[];
+}
+
+export type Reply = { id: number } & ({ result: unknown } | { error: string } | { progress: Progress });
+
+const LOADERS: Record<string, (artifact: Artifact) => Promise<LoadedModel>> = {
+  server: async (artifact) => (await code(import('./server'))).load(artifact),
+  'tfjs-wasm': async (artifact) => (await code(import('./tfjs'))).load(artifact, 'wasm'),
+  'tfjs-webgl': async (artifact) => (await code(import('./tfjs'))).load(artifact, 'webgl'),
+  'tfjs-webgpu': async (artifact) => (await code(import('./tfjs'))).load(artifact, 'webgpu'),
+  'onnx-wasm': async (artifact) => (await code(import('./onnx'))).load(artifact, 'wasm'),
+  'onnx-webgpu': async (artifact) => (await code(import('./onnx'))).load(artifact, 'webgpu'),
+  'litert-wasm': async (artifact) => (await code(import('./tflite'))).load(artifact),
+};
+
+const loadHere = LOADERS[self.name]!;
+const models = new Map<string, LoadedModel>();
+
+const calls = (progress: (of: Progress) => void): Calls => ({
+  async load(artifact) {
+    const model = await loadHere(artifact);
+    models.set(artifact.name, model);
+    return { backend: model.backend };
+  },
+  async predict(name, pixels) {
+    const start = performance.now();
+    const probabilities = await models.get(name)!.predict(pixels);
+    return { probabilities, ms: performance.now() - start };
+  },
+  time: (artifact, pictures, seconds) => timed(() => loadHere(artifact), pictures, seconds, progress),
+});
+
+addEventListener('message', ({ data: { id, name, given } }: MessageEvent<Call>) => {
+  const reply = (what: { result: unknown } | { error: string } | { progress: Progress }) => postMessage({ id, ...what });
+  const run = calls((progress) => reply({ progress }))[name] as (...given: unknown[]) => Promise<unknown>;
+  run(...given).then((result) => reply({ result }), (error: unknown) => reply({ error: messageOf(error) }));
+});

@@ -1,0 +1,263 @@
+/** Code that people paste: each snippet is whole, and prints the label and the probabilities of `picture.png`. */
+
+import type { Row } from './comparison';
+import type { ImageSpec } from './image';
+import { familyOf } from './runtimes';
+import { fileEndingIn } from './runtimes/files';
+import type { Artifact } from './server';
+
+export interface Snippet {
+  title: string;
+  language: 'sh' | 'python' | 'javascript';
+  code: string;
+}
+
+/** The service, and what runs the row's artifact without it. `origin` is the service's address. */
+export function snippetsFor({ artifact, runtime }: Row, origin: string): Snippet[] {
+  const { name } = artifact;
+  const family = familyOf(artifact.format);
+  return [
+    { title: 'curl', language: 'sh', code: `curl -s --data-binary @picture.png ${origin}/predict/${name}` },
+    { title: 'Python', language: 'python', code: callService(`${origin}/predict/${name}`) },
+    ...(artifact.image && PYTHON[family] ? [python(artifact, artifact.image, PYTHON[family])] : []),
+    ...(artifact.image && JAVASCRIPT[family] ? [javascript(artifact, artifact.image, JAVASCRIPT[family], runtime.backend)] : []),
+  ];
+}
+
+/** TensorFlow's image runs both of its formats. */
+export function dockerLine({ format }: Artifact): string {
+  const family = familyOf(format);
+  const image = `rosetta-serve/serve-${family === 'savedmodel' ? 'keras' : family}`;
+  return `docker run --rm --read-only --cap-drop ALL -p 127.0.0.1:8000:8000 ${image}`;
+}
+
+function callService(url: string): string {
+  return `import json
+import urllib.request
+
+with open("picture.png", "rb") as picture:
+    request = urllib.request.Request("${url}", picture.read(), {"Content-Type": "application/octet-stream"})
+with urllib.request.urlopen(request) as response:
+    answer = json.load(response)
+print(answer["label"], answer["probabilities"])`;
+}
+
+// --- Python
+
+interface Framework {
+  title: string;
+  install: string;
+  /** Lines that set `probabilities`, an array with one value a label. */
+  run(artifact: Artifact): string;
+}
+
+const PYTHON: Record<string, Framework> = {
+  onnx: {
+    title: 'Python, ONNX Runtime', install: 'onnxruntime',
+    run: (artifact) => `import onnxruntime
+
+session = onnxruntime.InferenceSession("${fileEndingIn(artifact, '.onnx')}")
+probabilities = session.run(["${artifact.output}"], {"${artifact.input}": to_tensor("picture.png")})[0][0]`,
+  },
+  tflite: {
+    title: 'Python, LiteRT', install: 'ai-edge-litert',
+    run: (artifact) => `from ai_edge_litert.interpreter import Interpreter
+
+interpreter = Interpreter("${fileEndingIn(artifact, '.tflite')}")
+run = interpreter.get_signature_runner("serving_default")
+probabilities = run(${artifact.input}=to_tensor("picture.png"))["${artifact.output}"][0]`,
+  },
+  keras: {
+    title: 'Python, Keras', install: 'keras tensorflow',
+    run: (artifact) => `import keras
+
+model = keras.saving.load_model("${fileEndingIn(artifact, '.h5')}")
+probabilities = model(to_tensor("picture.png"), training=False).numpy()[0]`,
+  },
+  savedmodel: {
+    title: 'Python, TensorFlow', install: 'tensorflow',
+    run: ({ input, output }) => `import tensorflow as tf
+
+model = tf.saved_model.load(".")  # the folder with all of the files
+run = model.signatures["serving_default"]
+probabilities = run(${input}=tf.constant(to_tensor("picture.png")))["${output}"].numpy()[0]`,
+  },
+  torch: {
+    title: 'Python, PyTorch', install: 'torch',
+    run: (artifact) => `import torch
+
+model = torch.export.load("${fileEndingIn(artifact, '.pt2')}").module()
+with torch.inference_mode():
+    probabilities = model(torch.from_numpy(to_tensor("picture.png")))[0].numpy()`,
+  },
+};
+
+function python(artifact: Artifact, spec: ImageSpec, { title, install, run }: Framework): Snippet {
+  const code = `# pip install ${install} numpy pillow
+import numpy as np
+from PIL import Image, ImageOps
+
+LABELS = ${JSON.stringify(artifact.labels)}
+
+
+def to_tensor(file):
+    """A picture as the model takes it: (1, ${spec.height}, ${spec.width}, ${spec.channels}), float32, 0 to 255."""
+    picture = ImageOps.exif_transpose(Image.open(file)).convert("RGBA")
+    white = Image.new("RGBA", picture.size, "white")
+    picture = Image.alpha_composite(white, picture).convert("${spec.channels === 1 ? 'L' : 'RGB'}")
+${spec.invert === 'auto' ? PYTHON_INVERT : ''}    pixels = np.asarray(picture, np.float64).reshape(picture.height, picture.width, ${spec.channels})
+    tensor = np.zeros((1, ${spec.height}, ${spec.width}, ${spec.channels}), np.float32)
+${spec.fit === 'contain' ? PYTHON_CONTAIN(spec) : PYTHON_COVER(spec)}
+    return tensor
+
+
+def area(pixels, height, width):
+    """Each target pixel is the mean of the source pixels that it covers."""
+    rows = np.tensordot(cover(len(pixels), height), pixels, 1)
+    return np.floor(np.einsum("yuc,xu->yxc", rows, cover(pixels.shape[1], width)) + 0.5)
+
+
+def cover(size, count):
+    """How much of each of \`count\` target pixels each of \`size\` source pixels makes up: (count, size)."""
+    edges = np.arange(count + 1)[:, None] * size / count
+    covered = np.minimum(edges[1:], np.arange(1, size + 1)) - np.maximum(edges[:-1], np.arange(size))
+    return covered.clip(0) * count / size
+
+
+${run(artifact)}
+print(LABELS[probabilities.argmax()], dict(zip(LABELS, probabilities.tolist())))`;
+  return { title, language: 'python', code };
+}
+
+const PYTHON_INVERT = `    grey = np.asarray(picture.convert("L"))
+    ring = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
+    if (ring > 127).mean() > 2 / 3:  # on white, where the model knows pictures on black
+        picture = ImageOps.invert(picture)
+`;
+
+const PYTHON_CONTAIN = ({ height, width }: ImageSpec) => `    scale = min(${width} / picture.width, ${height} / picture.height)
+    width, height = max(1, int(picture.width * scale + 0.5)), max(1, int(picture.height * scale + 0.5))
+    left, top = (${width} - width) // 2, (${height} - height) // 2
+    tensor[0, top : top + height, left : left + width] = area(pixels, height, width)`;
+
+const PYTHON_COVER = ({ height, width }: ImageSpec) => `    scale = max(${width} / picture.width, ${height} / picture.height)
+    width, height = max(1, int(${width} / scale + 0.5)), max(1, int(${height} / scale + 0.5))
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    tensor[0] = area(pixels[top : top + height, left : left + width], ${height}, ${width})`;
+
+// --- JavaScript, for the browser
+
+interface Library {
+  title: string;
+  /** What to do before, the imports, and lines that set `probabilities`, from `pixels`. */
+  before(backend: string): string;
+  imports(backend: string): string;
+  run(artifact: Artifact, shape: string): string;
+}
+
+const tfjsBackend = (backend: string) => backend || 'webgl';
+
+const JAVASCRIPT: Record<string, Library> = {
+  tfjs: {
+    title: 'JavaScript, TensorFlow.js',
+    before: (backend) => `npm install @tensorflow/tfjs-core @tensorflow/tfjs-converter @tensorflow/tfjs-backend-${tfjsBackend(backend)}` +
+      (backend === 'wasm' ? '\n// mkdir -p public/tfjs && cp node_modules/@tensorflow/tfjs-backend-wasm/dist/*.wasm public/tfjs' : ''),
+    imports: (backend) => `import * as tf from '@tensorflow/tfjs-core';
+import { loadGraphModel } from '@tensorflow/tfjs-converter';
+${backend === 'wasm' ? `import { setWasmPaths } from '@tensorflow/tfjs-backend-wasm';
+
+setWasmPaths('/tfjs/');` : `import '@tensorflow/tfjs-backend-${tfjsBackend(backend)}';`}`,
+    run: ({ input }, shape) => `await tf.ready();
+const model = await loadGraphModel('model.json');
+const probabilities = await model.execute({ ${input}: tf.tensor4d(pixels, ${shape}) }).data();`,
+  },
+  onnx: {
+    title: 'JavaScript, ONNX Runtime Web',
+    before: () => 'npm install onnxruntime-web',
+    imports: (backend) => `import * as ort from 'onnxruntime-web/${backend || 'wasm'}';`,
+    run: (artifact, shape) => `const session = await ort.InferenceSession.create('${fileEndingIn(artifact, '.onnx')}');
+const outputs = await session.run({ ${artifact.input}: new ort.Tensor('float32', pixels, ${shape}) });
+const probabilities = outputs.${artifact.output}.data;`,
+  },
+  tflite: {
+    title: 'JavaScript, LiteRT.js',
+    before: () => 'npm install @litertjs/core\n// mkdir -p public/litert && cp node_modules/@litertjs/core/wasm/* public/litert',
+    imports: () => "import { loadAndCompile, loadLiteRt, Tensor } from '@litertjs/core';",
+    run: (artifact, shape) => `await loadLiteRt('/litert/');
+const model = await loadAndCompile('${fileEndingIn(artifact, '.tflite')}', { accelerator: 'wasm' });
+const outputs = await model.run('batch1', { ${artifact.input}: new Tensor(pixels, ${shape}) });
+const probabilities = await outputs.${artifact.output}.data();`,
+  },
+};
+
+function javascript(artifact: Artifact, spec: ImageSpec, library: Library, backend: string): Snippet {
+  const { height, width, channels } = spec;
+  const code = `// ${library.before(backend)}
+// A module of a page that Vite builds; the model's files and picture.png lie in public/.
+${library.imports(backend)}
+
+const LABELS = ${JSON.stringify(artifact.labels)};
+
+/** A picture as the model takes it: ${height} x ${width} x ${channels}, 0 to 255. */
+async function toTensor(file) {
+  const bitmap = await createImageBitmap(file);
+  const { width: w, height: h } = bitmap;
+  const context = new OffscreenCanvas(w, h).getContext('2d');
+  context.fillStyle = '#fff';
+  context.fillRect(0, 0, w, h);
+  context.drawImage(bitmap, 0, 0);
+  const rgba = context.getImageData(0, 0, w, h).data;
+  const grey = (i) => (19595 * rgba[4 * i] + 38470 * rgba[4 * i + 1] + 7471 * rgba[4 * i + 2] + 32768) >> 16;
+${spec.invert === 'auto' ? JS_INVERT : ''}  const value = (i, c) => ${valueOf(spec)};
+${spec.fit === 'contain' ? JS_CONTAIN(spec) : JS_COVER(spec)}
+  const mean = (x, y, c) => { // of the source pixels that a target pixel covers
+    const [left, right, top, bottom] = [x * sw / iw, (x + 1) * sw / iw, y * sh / ih, (y + 1) * sh / ih];
+    let sum = 0;
+    for (let v = Math.floor(top); v < bottom; v++) {
+      for (let u = Math.floor(left); u < right; u++) {
+        const part = (Math.min(u + 1, right) - Math.max(u, left)) * (Math.min(v + 1, bottom) - Math.max(v, top));
+        sum += part * value((sy + v) * w + sx + u, c);
+      }
+    }
+    return Math.round(sum * iw * ih / (sw * sh));
+  };
+  const pixels = new Float32Array(${height * width * channels});
+  for (let y = 0; y < ih; y++) {
+    for (let x = 0; x < iw; x++) {
+      for (let c = 0; c < ${channels}; c++) pixels[((y + ty) * ${width} + x + tx) * ${channels} + c] = mean(x, y, c);
+    }
+  }
+  return pixels;
+}
+
+const pixels = await toTensor(await (await fetch('picture.png')).blob());
+${library.run(artifact, `[1, ${height}, ${width}, ${channels}]`)}
+console.log(LABELS[probabilities.indexOf(Math.max(...probabilities))], Array.from(probabilities));`;
+  return { title: library.title, language: 'javascript', code };
+}
+
+function valueOf({ channels, invert }: ImageSpec): string {
+  const plain = channels === 1 ? 'grey(i)' : 'rgba[4 * i + c]';
+  return invert === 'auto' ? `(inverted ? 255 - ${plain} : ${plain})` : plain;
+}
+
+const JS_INVERT = `  let [ring, bright] = [0, 0];
+  for (let i = 0; i < w * h; i++) {
+    const [x, y] = [i % w, Math.floor(i / w)];
+    if (x > 0 && x < w - 1 && y > 0 && y < h - 1) continue;
+    ring += 1;
+    if (grey(i) > 127) bright += 1;
+  }
+  const inverted = 3 * bright > 2 * ring; // on white, where the model knows pictures on black
+`;
+
+/** The source area (sx, sy, sw, sh) becomes the area (tx, ty, iw, ih) of the tensor. */
+const JS_CONTAIN = ({ height, width }: ImageSpec) => `  const scale = Math.min(${width} / w, ${height} / h);
+  const [iw, ih] = [Math.max(1, Math.round(w * scale)), Math.max(1, Math.round(h * scale))];
+  const [tx, ty] = [(${width} - iw) >> 1, (${height} - ih) >> 1];
+  const [sx, sy, sw, sh] = [0, 0, w, h];`;
+
+const JS_COVER = ({ height, width }: ImageSpec) => `  const scale = Math.max(${width} / w, ${height} / h);
+  const [sw, sh] = [Math.max(1, Math.round(${width} / scale)), Math.max(1, Math.round(${height} / scale))];
+  const [sx, sy] = [(w - sw) >> 1, (h - sh) >> 1];
+  const [tx, ty, iw, ih] = [0, 0, ${width}, ${height}];`;
