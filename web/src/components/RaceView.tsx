@@ -1,4 +1,4 @@
-import { plot, rect, ruleX } from '@observablehq/plot';
+import { plot, rect, ruleX, text as label } from '@observablehq/plot';
 import { useEffect, useState } from 'preact/hooks';
 
 import type { Comparison } from '../comparison';
@@ -10,6 +10,7 @@ import type { ViewProps } from './Page';
 
 const REDRAW_MS = 250;
 const MAX_SECONDS = 60;
+const NARROW = 600;
 
 /** It goes on while another part of the page is looked at. */
 let race: Race | null = null;
@@ -125,19 +126,21 @@ function drawLanes(lanes: Lane[], width: number): Element {
   const bars = shown.flatMap(({ row, samples }) =>
     histogram(samples).map((bar) => ({ ...bar, id: row.id, where: row.runtime.where })));
   const medians = shown.map(({ row, samples }) => ({ id: row.id, x: quantile(samples, 0.5) }));
+  const isNarrow = width < NARROW; // no room for names beside the strips: they stand in them
   const fill = ({ where }: { where: string }) => `var(--${where})`;
   return plot({
     width,
-    height: 56 + 30 * shown.length,
-    marginLeft: width < 600 ? 8 : 210,
+    height: 56 + (isNarrow ? 44 : 30) * shown.length,
+    marginLeft: isNarrow ? 8 : 210,
     marginRight: 12,
     x: { type: 'log', label: text().race.axis, grid: true, tickFormat: '~g' },
     y: { axis: null, domain: [0, 1] },
-    fy: { domain: shown.map(({ row }) => row.id), label: null, padding: 0.15, axis: width < 600 ? null : 'left' },
+    fy: { domain: shown.map(({ row }) => row.id), label: null, padding: 0.15, axis: isNarrow ? null : 'left' },
     style: { background: 'none', color: 'var(--ink)', fontSize: '12px', overflow: 'visible' },
     marginTop: 8,
     marks: [
       rect(bars, { fy: 'id', x1: 'from', x2: 'to', y1: 0, y2: 'height', fill, inset: 0 }),
+      isNarrow ? label(medians, { fy: 'id', text: 'id', frameAnchor: 'top-right', fontSize: 11, stroke: 'var(--card)', fill: 'var(--ink)' }) : null,
       ruleX(medians, { fy: 'id', x: 'x', stroke: 'var(--accent)', strokeWidth: 2 }),
     ],
   });
