@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Request
+from playwright.sync_api import Browser, Page, Request, expect
 
 import contract
 from compare.browser import chromium as launched
@@ -26,6 +26,8 @@ START_SECONDS = 180
 STOP_SECONDS = 30
 ROW_SECONDS = 100
 """Longer than the page's own patience with a runtime, so that its message is seen, not ours."""
+
+expect.set_options(timeout=30_000)  # ms; a busy machine needs more than the usual five seconds
 
 REPORT = """
 addEventListener('unhandledrejection', ({ reason }) => reportProblem(`unhandled rejection: ${reason}`));
