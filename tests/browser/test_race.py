@@ -67,7 +67,6 @@ def test_rows_race_one_after_another_and_every_sample_is_exported(race: Page, tm
     start(race, QUICK, 0.5)
     expect(race.get_by_role("progressbar")).to_have_attribute("max", "3")
     assert finish(race) == "done"
-    race.wait_for_timeout(300)  # the page draws the last state in its own time
     assert lanes(race) == dict.fromkeys(QUICK, "done")
     assert race.locator(".chart rect").count() >= 3, "each row has bars"
     report = exported(race, tmp_path)
@@ -81,7 +80,19 @@ def test_rows_race_one_after_another_and_every_sample_is_exported(race: Page, tm
     backends = {row["row"]: row["backend"] for row in report["rows"]}
     assert "threads: " in backends["keras_cnn-tflite@litert-wasm"] and "wasm" in backends["keras_cnn-onnx@onnx-wasm"]
     assert backends["keras_cnn-onnx@server"].startswith("ONNX Runtime ")
-    assert race.evaluate("longest.task") < LONGEST_TASK_MS
+
+
+def test_the_page_stays_responsive_while_rows_race(race: Page) -> None:
+    longest = []
+    for _ in range(3):  # a busy machine holds any page up once; a page that runs a model itself is held up each time
+        race.evaluate("longest.task = 0")
+        start(race, QUICK, 0.5)
+        wait_until(race, "document.querySelector('[data-race]').dataset.race === 'running'")
+        assert finish(race) == "done"
+        longest.append(race.evaluate("longest.task"))
+        if longest[-1] < LONGEST_TASK_MS:
+            return
+    pytest.fail(f"the longest tasks of three races, in ms: {longest}")
 
 
 def test_a_race_is_cancelled_at_once_and_another_one_starts(race: Page, tmp_path: Path) -> None:
@@ -95,6 +106,7 @@ def test_a_race_is_cancelled_at_once_and_another_one_starts(race: Page, tmp_path
     assert len(report["rows"][0]["samples"]) > 0, "what was measured is kept"
     race.get_by_label("Seconds a row").fill("0.2")
     race.get_by_role("button", name="Start the race").click()
+    wait_until(race, "document.querySelector('[data-race]').dataset.race !== 'cancelled'")
     assert finish(race) == "done"
 
 
@@ -102,7 +114,6 @@ def test_a_runtime_that_does_not_start_fails_in_its_own_lane(race: Page) -> None
     race.route("**/runtimes/onnx/*.wasm", lambda route: route.abort())
     start(race, QUICK, 0.2)
     assert finish(race) == "done"
-    race.wait_for_timeout(300)
     assert lanes(race) == dict.fromkeys(QUICK, "done") | {"keras_cnn-onnx@onnx-wasm": "failed"}
     expect(race.locator("[data-lane='keras_cnn-onnx@onnx-wasm'] .error")).to_contain_text(
         "ONNX Runtime Web did not start"
@@ -114,7 +125,6 @@ def test_a_server_that_stops_half_way_fails_in_its_own_lane(race: Page) -> None:
     wait_until(race, "document.querySelector('[data-lane$=server]')?.dataset.phase === 'timed'", 60)
     race.route("**/v2/models/*/infer", lambda route: route.abort())
     assert finish(race) == "done"
-    race.wait_for_timeout(300)
     assert lanes(race) == {"keras_cnn-onnx@server": "failed", "keras_cnn-tflite@litert-wasm": "done"}
     expect(race.locator("[data-lane$=server] .error")).to_contain_text("The server did not answer")
 

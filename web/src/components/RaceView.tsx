@@ -146,17 +146,22 @@ function drawLanes(lanes: Lane[], width: number): Element {
   });
 }
 
-/** Samples come every few milliseconds: drawn that often, the page would be busy with itself. */
+/** Samples come every few milliseconds: drawn that often, the page would be busy with itself. A start or an end is drawn at once. */
 function useRedraw(source: Race): void {
   const [, redraw] = useState(0);
   useEffect(() => {
     let timer: ReturnType<typeof setTimeout> | undefined;
     let drawn = -Infinity;
+    let { state } = source;
     const draw = () => {
-      [timer, drawn] = [undefined, performance.now()];
+      clearTimeout(timer);
+      [timer, drawn, state] = [undefined, performance.now(), source.state];
       redraw((count) => count + 1);
     };
-    const stop = source.subscribe(() => { timer ??= setTimeout(draw, drawn + REDRAW_MS - performance.now()); });
+    const stop = source.subscribe(() => {
+      if (source.state !== state) draw();
+      else timer ??= setTimeout(draw, drawn + REDRAW_MS - performance.now());
+    });
     return () => { stop(); clearTimeout(timer); };
   }, [source]);
 }
