@@ -6,6 +6,8 @@
     |   |-- ArtifactMissing       there is none: no folder, or a folder without a manifest
     |   '-- ArtifactCorrupt       a file does not match the manifest, or the manifest cannot be read
     |-- TrainingError         a training script cannot go on
+    |-- BroughtError          a model that somebody brought, or what is said of it, cannot be used
+    |   '-- UntrustedModel        reading the file would run code that is in it
     |-- ExportError           a converter failed, or wrote something else than it should
     |   '-- UnknownEdge           no exporter leads from this format to that one
     |-- ParityError           answers cannot be compared
@@ -49,6 +51,14 @@ class ArtifactCorrupt(ArtifactError):
 
 class TrainingError(RosettaError):
     """A training script cannot go on."""
+
+
+class BroughtError(RosettaError):
+    """A model that somebody brought, or what is said of it, cannot be used."""
+
+
+class UntrustedModel(BroughtError):
+    """Reading the file would run code that is in it, and nobody said that it is trusted."""
 
 
 class ExportError(RosettaError):
