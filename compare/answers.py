@@ -19,12 +19,13 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from compare.figures import Figure, Measured, Missing, exact, share
-from compare.parity import BATCHES, Answers, ask, compare, judge
+from compare.parity import BATCHES, Answers, Tolerance, ask, compare_all, judge
 from compare.report import FlippedPicture
-from contract import dataset
+from contract import questions
 from contract.errors import RosettaError
 from contract.manifest import read_manifest
 from contract.parity_result import BatchParity
+from contract.questions import Questions
 
 MANY = BATCHES[-1]
 GALLERY = 24
@@ -40,33 +41,44 @@ def read_answers(file: Path) -> AskedAnswers:
         return {int(name): arrays[name] for name in arrays.files}
 
 
-def accuracy(answers: AskedAnswers, split: dataset.Split) -> Figure:
-    right = answers[MANY].argmax(axis=1) == split.labels
+UNKNOWN = Missing("Nobody knows the right answers: give pictures in one folder a class, DATA=folder.")
+
+
+def accuracy(answers: AskedAnswers, asked: Questions) -> Measured:
+    if asked.labels is None:
+        return UNKNOWN
+    right = answers[MANY].argmax(axis=1) == asked.labels
     return share(int(right.sum()), len(right))
 
 
-def accuracy_per_class(answers: AskedAnswers, split: dataset.Split, labels: tuple[str, ...]) -> dict[str, Measured]:
-    right = answers[MANY].argmax(axis=1) == split.labels
+def accuracy_per_class(answers: AskedAnswers, asked: Questions, labels: tuple[str, ...]) -> dict[str, Measured]:
+    if asked.labels is None:
+        return {}
+    right = answers[MANY].argmax(axis=1) == asked.labels
     results: dict[str, Measured] = {}
     for number, label in enumerate(labels):
-        mine = right[split.labels == number]
+        mine = right[asked.labels == number]
         results[label] = (
             share(int(mine.sum()), len(mine)) if len(mine) else Missing("No test picture is of this class.")
         )
     return results
 
 
-def accuracy_change(source: AskedAnswers, answers: AskedAnswers, split: dataset.Split) -> Figure:
+def accuracy_change(source: AskedAnswers, answers: AskedAnswers, asked: Questions) -> Measured:
     """Accuracy minus the source's, on the same pictures: those that both answer alike add nothing to its interval."""
-    before, after = (asked[MANY].argmax(axis=1) == split.labels for asked in (source, answers))
+    if asked.labels is None:
+        return UNKNOWN
+    before, after = (given[MANY].argmax(axis=1) == asked.labels for given in (source, answers))
     difference = after.astype(np.float64) - before
     reach = 1.96 * float(difference.std()) / len(difference) ** 0.5
     value = float(difference.mean())
     return Figure(value, "share", value - reach, value + reach, len(difference), "95% interval of the pairs")
 
 
-def parity(source: AskedAnswers, answers: AskedAnswers) -> tuple[BatchParity, ...]:
-    return tuple(compare(source[batch], answers[batch], batch) for batch in BATCHES)
+def parity(source: AskedAnswers, answers: AskedAnswers, tolerance: float = 1e-4) -> tuple[BatchParity, ...]:
+    return tuple(
+        compare_all({"": source[batch]}, {"": answers[batch]}, batch, Tolerance(tolerance)) for batch in BATCHES
+    )
 
 
 def parity_figures(batches: tuple[BatchParity, ...], pictures: int) -> dict[str, Measured]:
@@ -98,33 +110,39 @@ def _value(figure: Figure) -> float:
     return figure.value
 
 
-def verdict(batches: tuple[BatchParity, ...]) -> str:
-    return "; ".join(judge(batches)) or "passed"
+def verdict(batches: tuple[BatchParity, ...], tolerance: float = 1e-4) -> str:
+    return "; ".join(judge(batches, Tolerance(tolerance))) or "passed"
 
 
 def flips(
     source: AskedAnswers,
     answers: AskedAnswers,
     batches: tuple[BatchParity, ...],
-    split: dataset.Split,
+    asked: Questions,
     labels: tuple[str, ...],
 ) -> list[FlippedPicture]:
     """Every picture that changes its class, at any batch size; each once."""
     found = {flip.image: (parity.batch, flip) for parity in reversed(batches) for flip in parity.flips}
+    if asked.pictures is None:
+        return []
     return [
         FlippedPicture(
             image=image,
             batch=batch,
-            png=png(split.images[image]),
-            label=labels[split.labels[image]],
-            source=labels[flip.source],
-            artifact=labels[flip.artifact],
+            png=png(asked.pictures[image]),
+            label="" if asked.labels is None else _named(labels, int(asked.labels[image])),
+            source=_named(labels, flip.source),
+            artifact=_named(labels, flip.artifact),
             source_margin=flip.margin,
             artifact_margin=_margin(answers[batch][image]),
             near_tie=flip.near_tie,
         )
         for image, (batch, flip) in sorted(found.items())
     ]
+
+
+def _named(labels: tuple[str, ...], index: int) -> str:
+    return labels[index] if index < len(labels) else f"class {index}"
 
 
 def _margin(row: NDArray[Any]) -> float:
@@ -158,8 +176,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     options = parser.parse_args()
     try:
-        split = dataset.load(options.dataset, "test", options.limit)
-        answers = ask(options.folder, read_manifest(options.folder), split)
+        manifest = read_manifest(options.folder)
+        asked = ask(options.folder, manifest, questions.load(options.folder.parent, options.dataset, options.limit))
+        answers = {batch: outputs[manifest.outputs[0].name] for batch, outputs in asked.items()}
     except RosettaError as error:
         sys.exit(f"error: {error}")
     partial = options.file.with_suffix(".partial.npz")

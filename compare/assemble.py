@@ -14,7 +14,6 @@ from compare.measure import Bench, Found, Measurements
 from compare.report import SCHEMA, Artifact, Report, Row, Training
 from compare.store import Record
 from compare.training import SCRIPTS, compare_training
-from contract import dataset
 from contract.errors import ParityError
 from contract.manifest import MANIFEST, sha256_of
 from contract.parity_result import read_status
@@ -32,7 +31,8 @@ IMAGES = {
 
 def assemble(bench: Bench, done: Measurements) -> Report:
     """The report, without recommendations."""
-    known = dataset.get(bench.data)
+    first = bench.found[0]
+    asked = bench.questions(first)
     artifacts = {found.name: _artifact(found, bench, done) for found in bench.found}
     rows = [
         row
@@ -44,9 +44,9 @@ def assemble(bench: Bench, done: Measurements) -> Report:
         made=datetime.datetime.now(datetime.UTC).date().isoformat(),
         seconds=round(sum(float(record.get("seconds", 0)) for record in done.results.values()), 1),
         dataset=bench.data,
-        title=known.title,
-        labels=known.labels,
-        pictures=len(bench.split.images),
+        title=asked.title,
+        labels=_labels(first),
+        pictures=asked.count,
         machine=bench.machine,
         settings=bench.settings,
         artifacts=artifacts,
@@ -84,6 +84,10 @@ def _artifact(found: Found, bench: Bench, done: Measurements) -> Artifact:
     )
 
 
+def _labels(found: Found) -> tuple[str, ...]:
+    return found.manifest.labels if found.manifest else ()
+
+
 def _source(found: Found, bench: Bench) -> Found | None:
     """The model's source artifact: itself, for the source."""
     of_model = [other for other in bench.found if other.manifest and other.folder.parent == found.folder.parent]
@@ -99,28 +103,32 @@ def _answered(found: Found, source: Found | None, bench: Bench, done: Measuremen
             "verdict": f"not compared: {reason}",
             "figures": dict.fromkeys(("accuracy", "agreement"), Missing(reason)),
         }
-    mine, labels, split = bench.answers(found), bench.split_labels, bench.split
-    figures: dict[str, Measured] = {"accuracy": said.accuracy(mine, split)}
+    mine, labels, asked = bench.answers(found), _labels(found), bench.questions(found)
+    figures: dict[str, Measured] = {"accuracy": said.accuracy(mine, asked)}
     parts: dict[str, Any] = {
         "figures": figures,
-        "per_class": said.accuracy_per_class(mine, split, labels),
+        "per_class": said.accuracy_per_class(mine, asked, labels),
         "classes": said.pack_classes(mine),
     }
     if source is found:
-        pictures = len(split.images)
+        pictures = asked.count
         return parts | {"verdict": "source", "figures": figures | {"agreement": exact(1.0, "share", pictures)}}
     if source is None or f"answers-{source.name}" not in done.results:
         reason = "Its source gave no answers to compare with."
         return parts | {"verdict": f"not compared: {reason}", "figures": figures | {"agreement": Missing(reason)}}
     theirs = bench.answers(source)
     try:
-        parity = said.parity(theirs, mine)
+        parity = said.parity(theirs, mine, asked.tolerance)
     except ParityError as error:
         return parts | {"verdict": str(error), "figures": figures | {"agreement": Missing(str(error))}}
-    flips = said.flips(theirs, mine, parity, split, labels)
-    figures["accuracy_change"] = said.accuracy_change(theirs, mine, split)
-    figures |= said.parity_figures(parity, len(split.images))
-    return parts | {"verdict": said.verdict(parity), "flips": tuple(flips[: said.GALLERY]), "flip_count": len(flips)}
+    flips = said.flips(theirs, mine, parity, asked, labels)
+    figures["accuracy_change"] = said.accuracy_change(theirs, mine, asked)
+    figures |= said.parity_figures(parity, asked.count)
+    return parts | {
+        "verdict": said.verdict(parity, asked.tolerance),
+        "flips": tuple(flips[: said.GALLERY]),
+        "flip_count": len(flips),
+    }
 
 
 # --- Rows

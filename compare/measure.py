@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from compare import http_calls
@@ -25,9 +27,10 @@ from compare.machine import this_machine
 from compare.report import SCHEMA, Machine, Settings
 from compare.store import ROOT, Record, Store, digest
 from compare.training import SCRIPTS, fault_of
-from contract import dataset
+from contract import questions
 from contract.errors import ArtifactMissing, RosettaError, RuntimeFailure
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
+from contract.questions import Questions
 
 CHILD_SECONDS = 300
 
@@ -100,14 +103,26 @@ class Bench:
         self.artifacts = artifacts
         self.found = find(artifacts)
         self.data, self.limit = data, limit
-        self.split = dataset.load(data, "test", limit)
-        self.split_labels = dataset.get(data).labels
+        self._questions: dict[Path, Questions] = {}
         self.settings = settings
         self.machine: Machine = this_machine()
         self.store = Store(artifacts / "report" / "measured")
         self._code = {kind: digest([*files, Path(__file__).resolve()]) for kind, files in CODE.items()}
         self._sessions = contextlib.ExitStack()
         self._session: Session | str | None = None
+
+    def questions(self, found: Found) -> Questions:
+        """What the artifacts of this model are asked. Raises DataError."""
+        model = found.folder.parent
+        if model not in self._questions:
+            self._questions[model] = questions.load(model, self.data, self.limit)
+        return self._questions[model]
+
+    def pictures(self, found: Found) -> NDArray[np.uint8]:
+        """Raises RuntimeFailure for a model that takes none."""
+        if (pictures := self.questions(found).pictures) is None:
+            raise RuntimeFailure("It takes no pictures: only the runtime alone is timed.")
+        return pictures
 
     def run(self) -> Measurements:
         """Make what was not made before."""
@@ -213,7 +228,7 @@ class Bench:
 
         def measure() -> Record:
             answers = self.answers(found)[MANY]
-            return http_calls.measure(found.folder, self.split.images[:MANY], answers[:MANY], seconds, threads)
+            return http_calls.measure(found.folder, self.pictures(found)[:MANY], answers[:MANY], seconds, threads)
 
         return self._task("http", found, f"{found.name}-{round}", measure, seconds=seconds, threads=threads)
 
@@ -223,7 +238,7 @@ class Bench:
 
             def measure(runtime: str = runtime) -> Record:
                 answers = self.answers(found)[MANY]
-                return self._open_session().measure(found.folder, runtime, self.split.images, answers, seconds)
+                return self._open_session().measure(found.folder, runtime, self.pictures(found), answers, seconds)
 
             yield self._task("browser", found, f"{found.name}@{runtime}-{round}", measure, seconds=seconds)
 

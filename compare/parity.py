@@ -2,16 +2,18 @@
 
     python -m compare.parity artifacts/keras_cnn      compares all its artifacts, writes `parity.json` beside each
 
-It is a star, not a chain: each artifact is compared with its source, in its real runtime, on all test pictures, at
-batch 1 and at batch 64. Float32 passes when no probability differs by more than 1e-4 and no class changes, near-ties
-excepted: pictures whose two best classes lie so close in the source that rounding alone can swap them.
+It is a star, not a chain: each artifact is compared with its source, in its real runtime, on all its questions (our own
+models' are the test pictures), at batch 1 and at batch 64. Float32 passes when no probability differs by more than 1e-4
+and no class changes, near-ties excepted: pictures whose two best classes lie so close in the source that rounding alone
+can swap them. Answers that are no probabilities are held to the same share of the source's largest value.
 """
 
 import argparse
 import sys
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from contract import dataset
+from contract import dataset, questions
 from contract.errors import ArtifactMissing, ParityError, RosettaError
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
 from contract.parity_result import BatchParity, Flip, ParityResult, write_parity
-from serve.runtimes import Runtime, load_runtime
+from contract.questions import Questions
+from serve.runtimes import Runtime, load_runtime, numpy_dtype
 
 Answers = NDArray[np.floating[Any]]
+"""(N, values): one output's answers."""
+AllAnswers = Mapping[str, Answers]
+"""By the output's name."""
 
 BATCHES = (1, 64)
 
@@ -63,6 +69,15 @@ def compare(reference: Answers, candidate: Answers, batch: int, tolerance: Toler
         agreement=float((reference.argmax(axis=1) == candidate.argmax(axis=1)).mean()),
         flips=tuple(_flips(reference, candidate, difference, tolerance)),
     )
+
+
+def compare_all(reference: AllAnswers, candidate: AllAnswers, batch: int, tolerance: Tolerance) -> BatchParity:
+    """`compare` for each output, as one result. Each output is held to its own size: differences are in units of it."""
+    parities = []
+    for name, expected in reference.items():
+        unit = _unit_of(expected)
+        parities.append(compare(expected / unit, candidate[name] / unit, batch, tolerance))
+    return combine(parities)
 
 
 def _cosine(reference: Answers, candidate: Answers) -> Answers:
@@ -109,24 +124,49 @@ def judge(batches: Iterable[BatchParity], tolerance: Tolerance = FLOAT32) -> lis
     return reasons
 
 
-def answer(runtime: Runtime, manifest: Manifest, images: NDArray[Any], batch: int) -> Answers:
-    """The artifact's first output for images (N, ...) of its input's dtype, asked in batches of `batch`."""
-    name, output = manifest.inputs[0].name, manifest.outputs[0].name
-    rows = [
-        runtime.predict({name: images[start : start + batch]})[output]
-        for start in tqdm(
-            range(0, len(images), batch),
-            desc=f"{manifest.name}, batch {batch}",
-            unit="call",
-            leave=False,
-            delay=1,
-            disable=None,
-        )
-    ]
-    return np.concatenate(rows) if rows else np.empty((0, 0))
+def _unit_of(reference: Answers) -> float:
+    """1 for answers up to 1, as probabilities are; else their largest value, since rounding grows with it."""
+    finite = np.abs(reference[np.isfinite(reference)])
+    return max(1.0, float(finite.max(initial=0)))
 
 
-def verify_model(folder: Path, split: dataset.Split) -> dict[str, ParityResult]:
+def combine(parities: Sequence[BatchParity]) -> BatchParity:
+    """One result for a model's outputs: the worst of each measure, and the classes of the first output."""
+    divergences = [parity.max_kl for parity in parities if parity.max_kl is not None]
+    return replace(
+        parities[0],
+        max_abs_diff=max(parity.max_abs_diff for parity in parities),
+        mean_abs_diff=max(parity.mean_abs_diff for parity in parities),
+        min_cosine=min(parity.min_cosine for parity in parities),
+        max_kl=max(divergences, default=None),
+    )
+
+
+def answer(runtime: Runtime, manifest: Manifest, asked: Questions, batch: int) -> AllAnswers:
+    """The artifact's outputs by name, each as a table (N, values), asked in batches of `batch`."""
+    dtypes = {spec.name: numpy_dtype(spec.dtype) for spec in manifest.inputs}
+    starts = tqdm(
+        range(0, asked.count, batch),
+        desc=f"{manifest.name}, batch {batch}",
+        unit="call",
+        leave=False,
+        delay=1,
+        disable=None,
+    )
+    parts = [runtime.predict(asked.rows(start, start + batch, dtypes)) for start in starts]
+    return {spec.name: _table([part[spec.name] for part in parts]) for spec in manifest.outputs}
+
+
+def _table(parts: Sequence[NDArray[Any]]) -> Answers:
+    """The parts (n, ...) of an output as one table (N, values); texts become numbers."""
+    rows = [part.reshape(len(part), -1) for part in parts]
+    table = np.concatenate(rows) if rows else np.empty((0, 0))
+    if table.dtype == object:  # byte strings: equal ones have the same checksum
+        table = np.frompyfunc(lambda value: float(zlib.crc32(bytes(value))), 1, 1)(table).astype(np.float64)
+    return table
+
+
+def verify_model(folder: Path, asked: Questions) -> dict[str, ParityResult]:
     """Compare every artifact of the model in `folder` with its source; write and return the results by format.
 
     An artifact that cannot be compared does not keep the others from it: what is wrong with the first of them is raised
@@ -137,13 +177,13 @@ def verify_model(folder: Path, split: dataset.Split) -> dict[str, ParityResult]:
     if len(sources) != 1:
         raise ArtifactMissing(f"{folder} has {len(sources)} source artifacts, expected one. Run `make artifacts`.")
     (source,) = sources
-    references = ask(source, manifests[source], split)
+    references = ask(source, manifests[source], asked)
     results, errors = {}, []
     for path, manifest in manifests.items():
         if path == source:
             continue
         try:
-            result = _result(path, manifest, source, references, split, time.perf_counter())
+            result = _result(path, manifest, source, references, asked)
         except RosettaError as error:
             errors.append(error)
             continue
@@ -155,13 +195,12 @@ def verify_model(folder: Path, split: dataset.Split) -> dict[str, ParityResult]:
     return results
 
 
-def ask(path: Path, manifest: Manifest, split: dataset.Split) -> dict[int, Answers]:
+def ask(path: Path, manifest: Manifest, asked: Questions) -> dict[int, AllAnswers]:
     """The artifact's answers by batch size. Raises ArtifactCorrupt, ModelUnavailable or RuntimeFailure."""
     verify_files(path, manifest)
-    images = split.images.astype(manifest.inputs[0].dtype)
     runtime = load_runtime(path, manifest)
     try:
-        return {batch: answer(runtime, manifest, images, batch) for batch in BATCHES}
+        return {batch: answer(runtime, manifest, asked, batch) for batch in BATCHES}
     finally:
         runtime.close()
 
@@ -170,13 +209,14 @@ def _result(
     path: Path,
     manifest: Manifest,
     source: Path,
-    references: Mapping[int, Answers],
-    split: dataset.Split,
-    start: float,
+    references: Mapping[int, AllAnswers],
+    asked: Questions,
 ) -> ParityResult:
-    answers = ask(path, manifest, split)
-    batches = tuple(compare(references[batch], answers[batch], batch) for batch in BATCHES)
-    reasons = judge(batches)
+    start = time.perf_counter()
+    answers, tolerance = ask(path, manifest, asked), Tolerance(asked.tolerance)
+    batches = tuple(compare_all(references[batch], answers[batch], batch, tolerance) for batch in BATCHES)
+    reasons = judge(batches, tolerance)
+    first = answers[BATCHES[-1]][manifest.outputs[0].name]
     return ParityResult(
         artifact=manifest.name,
         source=read_manifest(source).name,
@@ -184,9 +224,9 @@ def _result(
         source_sha256=sha256_of(source / MANIFEST),
         passed=not reasons,
         reasons=tuple(reasons),
-        tolerance=FLOAT32.max_abs_diff,
-        images=len(split.images),
-        accuracy=float((answers[BATCHES[-1]].argmax(axis=1) == split.labels).mean()),
+        tolerance=tolerance.max_abs_diff,
+        images=asked.count,
+        accuracy=None if asked.labels is None else float((first.argmax(axis=1) == asked.labels).mean()),
         batches=batches,
         seconds=round(time.perf_counter() - start, 1),
     )
@@ -211,8 +251,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="compare on the first pictures only")
     options = parser.parse_args(arguments)
     try:
-        split = dataset.load(options.dataset, "test", options.limit)
-        results = [result for folder in options.models for result in verify_model(folder, split).values()]
+        results: list[ParityResult] = []
+        for folder in options.models:
+            results += verify_model(folder, questions.load(folder, options.dataset, options.limit)).values()
     except RosettaError as error:
         sys.exit(f"error: {error}")
     failed = [result.artifact for result in results if not result.passed]

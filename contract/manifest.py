@@ -80,6 +80,8 @@ class Manifest:
     labels: tuple[str, ...]
     files: Mapping[str, str] = field(default_factory=dict)
     made_with: Mapping[str, Any] = field(default_factory=dict)
+    batch: int | None = None
+    """The only batch that its graph takes, where it takes one alone: its runtime is asked piece by piece then."""
 
     def __post_init__(self) -> None:
         check_name("model", self.model, MODEL_NAME)
@@ -113,6 +115,7 @@ class Manifest:
             labels=tuple(data["labels"]),
             files=files,
             made_with=dict(data["made_with"]),
+            batch=data.get("batch"),
         )
 
     def to_json(self) -> dict[str, Any]:

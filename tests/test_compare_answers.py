@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 
 from compare import answers as said
-from compare.figures import Figure, Missing
+from compare.figures import Figure, Measured, Missing
 from compare.parity import compare
-from contract.dataset import Split
+from contract.questions import Questions
 
 CLASSES = 3
 LABELS = ("a", "b", "c")
@@ -23,19 +23,25 @@ def both(rows: NDArray[np.float64]) -> said.AskedAnswers:
     return {1: rows, 64: rows}
 
 
-def split_of(labels: list[int]) -> Split:
+def questions_of(labels: list[int]) -> Questions:
     count = len(labels)
-    return Split(np.arange(count * 4, dtype=np.uint8).reshape(count, 2, 2, 1), np.array(labels, np.uint8))
+    pictures = np.arange(count * 4, dtype=np.uint8).reshape(count, 2, 2, 1)
+    return Questions({"pixels": pictures}, np.array(labels, np.uint8), "")
+
+
+def figure_of(measured: Measured) -> Figure:
+    assert isinstance(measured, Figure), measured
+    return measured
 
 
 def test_accuracy_is_counted_with_its_interval() -> None:
-    figure = said.accuracy(both(table([0, 1, 2, 0])), split_of([0, 1, 2, 1]))
+    figure = figure_of(said.accuracy(both(table([0, 1, 2, 0])), questions_of([0, 1, 2, 1])))
     assert (figure.value, figure.samples) == (0.75, 4)
     assert figure.low < 0.31 < 0.95 < figure.high
 
 
 def test_each_class_has_its_own_accuracy() -> None:
-    found = said.accuracy_per_class(both(table([0, 0, 1])), split_of([0, 1, 1]), LABELS)
+    found = said.accuracy_per_class(both(table([0, 0, 1])), questions_of([0, 1, 1]), LABELS)
     values = {label: figure.value for label, figure in found.items() if isinstance(figure, Figure)}
     assert values == {"a": 1.0, "b": 0.5}
     assert isinstance(found["c"], Missing), "no test picture is of the class c: that is not an accuracy of 0"
@@ -45,10 +51,10 @@ def test_a_change_of_accuracy_is_known_better_than_either_accuracy() -> None:
     """999 of 1,000 pictures are answered alike: the interval is one of the pictures that are not."""
     labels = [0] * 1000
     source, artifact = both(table([0] * 900 + [1] * 100)), both(table([0] * 899 + [1] * 101))
-    change = said.accuracy_change(source, artifact, split_of(labels))
+    change = figure_of(said.accuracy_change(source, artifact, questions_of(labels)))
     assert change.value == pytest.approx(-0.001)
     assert change.high - change.low < 0.005
-    alone = said.accuracy(artifact, split_of(labels))
+    alone = figure_of(said.accuracy(artifact, questions_of(labels)))
     assert alone.high - alone.low > 0.03
 
 
@@ -86,12 +92,29 @@ def test_an_answer_that_is_no_number_is_missing_and_fails() -> None:
     assert "inf" in said.verdict(batches)
 
 
+def test_without_labels_accuracy_is_unknown_and_parity_is_not() -> None:
+    asked = Questions({"pixels": np.zeros((3, 2, 2, 1), np.uint8)}, None, "")
+    source = both(table([0, 1, 2]))
+    assert isinstance(said.accuracy(source, asked), Missing)
+    assert isinstance(said.accuracy_change(source, source, asked), Missing)
+    assert said.accuracy_per_class(source, asked, LABELS) == {}
+    changed = both(table([0, 1, 0]))
+    (flip,) = said.flips(source, changed, said.parity(source, changed), asked, ())
+    assert (flip.label, flip.source, flip.artifact) == ("", "class 2", "class 0")
+
+
+def test_answers_larger_than_1_are_held_to_their_size() -> None:
+    logits = np.array([[3000.0, -1.0, 0.5]])
+    assert said.verdict(said.parity(both(logits), both(logits + 0.1))) == "passed"
+    assert said.verdict(said.parity(both(logits), both(logits + 1))).startswith("the largest difference")
+
+
 def test_a_flipped_picture_is_shown_with_both_answers_and_margins() -> None:
     source = table([0, 1, 2])
     artifact = {1: source.copy(), 64: source.copy()}
     artifact[64][2] = [0.5, 0.3, 0.2]
     batches = said.parity(both(source), artifact)
-    (flip,) = said.flips(both(source), artifact, batches, split_of([0, 1, 2]), LABELS)
+    (flip,) = said.flips(both(source), artifact, batches, questions_of([0, 1, 2]), LABELS)
     assert (flip.image, flip.batch, flip.label, flip.source, flip.artifact) == (2, 64, "c", "c", "a")
     assert flip.source_margin == pytest.approx(0.7)
     assert flip.artifact_margin == pytest.approx(0.2)
@@ -100,5 +123,5 @@ def test_a_flipped_picture_is_shown_with_both_answers_and_margins() -> None:
 
 def test_a_picture_that_flips_at_both_batch_sizes_is_shown_once() -> None:
     source, artifact = both(table([0, 1, 2])), both(table([0, 0, 2]))
-    found = said.flips(source, artifact, said.parity(source, artifact), split_of([0, 1, 2]), LABELS)
+    found = said.flips(source, artifact, said.parity(source, artifact), questions_of([0, 1, 2]), LABELS)
     assert [(flip.image, flip.batch) for flip in found] == [(1, 1)]

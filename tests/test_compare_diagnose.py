@@ -30,6 +30,7 @@ from contract import dataset
 from contract.dataset import Bytes, Split
 from contract.errors import RuntimeFailure
 from contract.manifest import MANIFEST, read_manifest, sha256_of_files, write_manifest
+from contract.questions import of_split
 from export import export_artifact, signatures
 from export.onnx_graph import finish_onnx
 from serve.runtimes import load_runtime
@@ -396,7 +397,7 @@ def test_each_channel_is_looked_at(
     )
     exported(tmp_path / "made", "savedmodel", folder / "savedmodel")
     split = Split(odd_images, np.zeros(len(odd_images), np.uint8))
-    diagnosis = diagnose(folder, read_manifest(folder / "savedmodel"), read_manifest(folder / "keras"), split)
+    diagnosis = diagnose(folder, read_manifest(folder / "savedmodel"), read_manifest(folder / "keras"), of_split(split))
     assert diagnosis.checks[-1].cause == cause, text(diagnosis)
     assert evidence in diagnosis.checks[-1].said
 

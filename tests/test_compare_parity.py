@@ -17,6 +17,7 @@ from contract.dataset import Split
 from contract.errors import ArtifactCorrupt, ArtifactMissing, ParityError
 from contract.manifest import MANIFEST, read_manifest, sha256_of, sha256_of_files, write_manifest
 from contract.parity_result import PARITY, ParityResult, read_status, write_parity
+from contract.questions import Questions, of_split
 from serve.runtimes import Tensors
 from train.keras_cnn import build
 
@@ -80,7 +81,7 @@ class Noted:
 def test_pictures_are_asked_in_batches_and_their_answers_stay_in_order(artifacts: Path, test_split: Split) -> None:
     runtime, manifest = Noted(), read_manifest(artifacts / "torch_cnn" / "torch")
     images = test_split.images[:130]
-    answers = answer(runtime, manifest, images, 64)
+    answers = answer(runtime, manifest, Questions({"pixels": images}, None, ""), 64)["probabilities"]
     assert runtime.batches == [64, 64, 2]
     np.testing.assert_array_equal(answers, images.reshape(130, -1)[:, :10])
 
@@ -98,7 +99,7 @@ def test_another_manifest_is_unverified(artifacts_copy: Path) -> None:
 def test_a_changed_byte_of_a_file_is_not_compared_at_all(artifacts_copy: Path, test_split: Split) -> None:
     flip_a_byte(artifacts_copy / "keras_cnn" / "onnx" / "model.onnx")
     with pytest.raises(ArtifactCorrupt, match=r"model\.onnx has sha256"):
-        verify_model(artifacts_copy / "keras_cnn", test_split)
+        verify_model(artifacts_copy / "keras_cnn", of_split(test_split))
 
 
 def test_a_source_that_was_made_anew_makes_all_its_exports_unverified(artifacts_copy: Path) -> None:
@@ -221,7 +222,7 @@ Plant = Callable[[Callable[[Path], keras.Model]], Path]
 def test_a_right_conversion_passes(plant: Plant, test_split: Split) -> None:
     """So that the faults below fail for their fault, and for nothing else."""
     model = plant(as_it_should_be)
-    result = verify_model(model, test_split)["keras"]
+    result = verify_model(model, of_split(test_split))["keras"]
     assert result.passed, result.reasons
     assert result.max_abs_diff < 1e-5
     assert read_status(model / "keras").word == "verified"
@@ -232,21 +233,21 @@ def test_a_right_conversion_passes(plant: Plant, test_split: Split) -> None:
 )
 def test_a_planted_fault_fails(plant: Plant, test_split: Split, fault: Callable[[Path], keras.Model]) -> None:
     model = plant(fault)
-    result = verify_model(model, test_split)["keras"]
+    result = verify_model(model, of_split(test_split))["keras"]
     assert not result.passed
     assert result.max_abs_diff > 0.1
     assert read_status(model / "keras").word == "unverified"
 
 
 def test_unpermuted_columns_are_off_by_more_than_half(plant: Plant, test_split: Split) -> None:
-    result = verify_model(plant(columns_in_chw_order), test_split)["keras"]
+    result = verify_model(plant(columns_in_chw_order), of_split(test_split))["keras"]
     assert all(batch.max_abs_diff > 0.5 for batch in result.batches)
     assert result.agreement < 0.5
     assert len(result.reasons) == 4, "at both batches: the difference, and the classes"
 
 
 def test_two_softmaxes_fail_although_no_class_changes(plant: Plant, test_split: Split) -> None:
-    result = verify_model(plant(with_two_softmaxes), test_split)["keras"]
+    result = verify_model(plant(with_two_softmaxes), of_split(test_split))["keras"]
     assert result.agreement == 1
     assert not result.passed
 
@@ -273,7 +274,7 @@ def test_a_model_needs_exactly_one_source(plant: Plant, test_split: Split, count
     else:
         write_manifest(model / "keras", replace(read_manifest(model / "keras"), parent=None))
     with pytest.raises(ArtifactMissing, match=rf"has {count} source artifacts, expected one"):
-        verify_model(model, test_split)
+        verify_model(model, of_split(test_split))
 
 
 # compare and judge

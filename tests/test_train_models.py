@@ -162,12 +162,13 @@ def test_the_shipped_program_takes_any_batch(artifacts: Path, test_split: Split,
 @pytest.mark.parametrize("model", SOURCES)
 def test_the_written_files_answer_with_the_accuracy_that_the_manifest_names(artifacts: Path, model: str) -> None:
     from compare.parity import answer
+    from contract.questions import of_split
     from serve.runtimes import load_runtime
 
     folder = artifacts / model / SOURCES[model]
     manifest = read_manifest(folder)
     split = dataset.load("fashion_mnist", "test", 3_000)
-    answers = answer(load_runtime(folder, manifest), manifest, split.images.astype(np.float32), 500)
+    answers = answer(load_runtime(folder, manifest), manifest, of_split(split), 500)["probabilities"]
     assert recipe.accuracy(answers, split.labels) == pytest.approx(manifest.made_with["test_accuracy"], abs=1e-3)
 
 

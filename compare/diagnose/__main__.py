@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compare.diagnose.diagnosis import diagnose
 from compare.diagnose.show import text, write_report
-from contract import dataset
+from contract import dataset, questions
 from contract.errors import ArtifactMissing, RosettaError
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
 
@@ -55,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         folder, artifact, source = find(options.artifacts, options.model, options.format)
-        split = dataset.load(options.dataset, "test", options.limit)
-        diagnosis = diagnose(folder, artifact, source, split)
-        paths = write_report(diagnosis, split, options.artifacts / "report", options.images)
+        asked = questions.load(folder, options.dataset, options.limit)
+        diagnosis = diagnose(folder, artifact, source, asked)
+        paths = write_report(diagnosis, asked, options.artifacts / "report", options.images)
     except (RosettaError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -14,10 +14,10 @@ from compare.diagnose.causes import CHECKS, TOLERANCES, Case, Check, precision_o
 from compare.diagnose.match import Pair, first_difference, match, relative_difference
 from compare.diagnose.tracers import Trace, Tracer, Values, joined, load_tracer
 from compare.parity import BATCHES, FLOAT32, Answers, answer, compare, judge
-from contract import dataset
-from contract.errors import ModelUnavailable, RosettaError
+from contract.errors import ModelUnavailable, ParityError, RosettaError
 from contract.manifest import Manifest
 from contract.parity_result import BatchParity
+from contract.questions import Questions
 from serve.runtimes import load_runtime
 
 TRACED = 31
@@ -31,7 +31,7 @@ class Picture:
     """A test picture, and what both say of it; an answer is a class and its probability."""
 
     index: int
-    label: int
+    label: int | None
     source: tuple[int, float]
     artifact: tuple[int, float]
     difference: float
@@ -61,14 +61,16 @@ class Diagnosis:
     seconds: float
 
 
-def diagnose(folder: Path, artifact: Manifest, source: Manifest, split: dataset.Split) -> Diagnosis:
+def diagnose(folder: Path, artifact: Manifest, source: Manifest, asked: Questions) -> Diagnosis:
     """Compare the artifact with its source, both in `folder`, on these pictures; their files were verified.
 
     Raises ModelUnavailable, RuntimeFailure and ParityError when the two cannot be compared or looked into.
     """
     start = time.perf_counter()
-    images = split.images.astype(artifact.inputs[0].dtype)
-    here, there = (_answers(folder, manifest, images, *BATCHES) for manifest in (source, artifact))
+    if asked.pictures is None:
+        raise ParityError(f"{artifact.name} takes no pictures: only models of pictures are diagnosed.")
+    images = asked.pictures.astype(artifact.inputs[0].dtype)
+    here, there = (_answers(folder, manifest, asked, *BATCHES) for manifest in (source, artifact))
     parities = [compare(here[batch], there[batch], batch) for batch in BATCHES]
     reasons = judge(parities)
     batch = _batch_to_trace(parities)
@@ -88,14 +90,15 @@ def diagnose(folder: Path, artifact: Manifest, source: Manifest, split: dataset.
         pairs=case.pairs,
         place=case.place if reasons and checks[-1].cause != RUNTIME else None,
         checks=tuple(checks),
-        pictures=tuple(_pictures(worst[:WORST], split, here[batch], there[batch])) if reasons else (),
+        pictures=tuple(_pictures(worst[:WORST], asked, here[batch], there[batch])) if reasons else (),
         seconds=round(time.perf_counter() - start, 1),
     )
 
 
-def _answers(folder: Path, manifest: Manifest, images: Values, *batches: int) -> dict[int, Answers]:
+def _answers(folder: Path, manifest: Manifest, asked: Questions, *batches: int) -> dict[int, Answers]:
+    output = manifest.outputs[0].name
     with closing(load_runtime(folder / manifest.format, manifest)) as runtime:
-        return {batch: answer(runtime, manifest, images, batch) for batch in batches}
+        return {batch: answer(runtime, manifest, asked, batch)[output] for batch in batches}
 
 
 def _batch_to_trace(parities: Sequence[BatchParity]) -> int:
@@ -173,7 +176,8 @@ RUNTIME = "runtime"
 
 def served(folder: Path, artifact: Manifest, case: Case) -> Check:
     """The graph is right, layer by layer, and only the runtime as it is served computes something else."""
-    answers = _answers(folder, artifact, case.images, len(case.images[case.pieces[0]]))
+    asked = Questions({artifact.inputs[0].name: case.images}, None, "")
+    answers = _answers(folder, artifact, asked, len(case.images[case.pieces[0]]))
     (as_served,) = answers.values()
     traced = case.artifact_trace.value(case.artifact_trace.output)
     here = case.source_trace.value(case.source_trace.output)
@@ -187,11 +191,12 @@ def served(folder: Path, artifact: Manifest, case: Case) -> Check:
     return Check(RUNTIME, right <= limit < wrong, said, right, advice)
 
 
-def _pictures(indices: NDArray[np.intp], split: dataset.Split, here: Answers, there: Answers) -> Iterator[Picture]:
+def _pictures(indices: NDArray[np.intp], asked: Questions, here: Answers, there: Answers) -> Iterator[Picture]:
     differences = _by_picture(here, there)
     for index in map(int, indices):
         source, artifact = ((int(row.argmax()), float(row.max())) for row in (here[index], there[index]))
-        yield Picture(index, int(split.labels[index]), source, artifact, float(differences[index]))
+        label = None if asked.labels is None else int(asked.labels[index])
+        yield Picture(index, label, source, artifact, float(differences[index]))
 
 
 def _said(error: Exception) -> str:

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from compare.diagnose.diagnosis import Diagnosis, Picture
 from compare.diagnose.match import Pair
-from contract.dataset import Split
 from contract.manifest import Manifest, write_json
+from contract.questions import Questions
 
 SCHEMA = 1
 
@@ -81,7 +81,9 @@ def _said(picture: Picture, manifest: Manifest) -> str:
     return f"{truth}: source {here}, artifact {there}"
 
 
-def _label(manifest: Manifest, index: int) -> str:
+def _label(manifest: Manifest, index: int | None) -> str:
+    if index is None:
+        return "unknown"
     return manifest.labels[index] if index < len(manifest.labels) else f"class {index}"
 
 
@@ -138,14 +140,14 @@ def _number(value: float | None) -> float | None:
     return value if value is not None and np.isfinite(value) else None
 
 
-def write_report(diagnosis: Diagnosis, split: Split, folder: Path, images: bool) -> list[Path]:
+def write_report(diagnosis: Diagnosis, asked: Questions, folder: Path, images: bool) -> list[Path]:
     """Write `diagnose-<model>-<format>.json` into `folder`, and the sheet beside it where it is wanted."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"diagnose-{diagnosis.artifact.name}.json"
     write_json(path, as_json(diagnosis))
     if not (images and diagnosis.pictures):
         return [path]
-    sheet(diagnosis, split).save(path.with_suffix(".png"))
+    sheet(diagnosis, asked).save(path.with_suffix(".png"))
     return [path, path.with_suffix(".png")]
 
 
@@ -153,14 +155,16 @@ CELL, PICTURE, COLUMNS = (230, 230), 140, 4
 """Sizes on the sheet, in pixels: a cell (width, height), a picture's longer side; and cells in a row."""
 
 
-def sheet(diagnosis: Diagnosis, split: Split) -> Image.Image:
+def sheet(diagnosis: Diagnosis, asked: Questions) -> Image.Image:
     """The worst pictures, enlarged, each over what both say of it."""
+    pictures = asked.pictures
+    assert pictures is not None  # nothing else is diagnosed
     rows = -(-len(diagnosis.pictures) // COLUMNS)
     page = Image.new("RGB", (CELL[0] * COLUMNS, CELL[1] * rows), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=13)
     for number, picture in enumerate(diagnosis.pictures):
         left, top = CELL[0] * (number % COLUMNS) + 10, CELL[1] * (number // COLUMNS) + 10
-        shown = Image.fromarray(split.images[picture.index].squeeze())
+        shown = Image.fromarray(pictures[picture.index].squeeze())
         scale = PICTURE / max(shown.size)
         shown = shown.resize((round(shown.width * scale), round(shown.height * scale)), Image.Resampling.NEAREST)
         page.paste(shown, (left, top))

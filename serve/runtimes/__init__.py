@@ -72,7 +72,34 @@ def open_runtime(folder: Path, manifest: Manifest, threads: int = 1) -> Runtime:
     """Load an artifact, and leave it cold: its first call is its caller's. Raises what `load_runtime` raises."""
     load = import_runtime(manifest)
     with _explained(folder, manifest):
-        return load(folder, manifest, threads)
+        runtime = load(folder, manifest, threads)
+    return PieceByPiece(runtime, manifest.batch) if manifest.batch else runtime
+
+
+class PieceByPiece:
+    """A runtime whose graph takes one batch alone: more rows are asked in pieces, the last one filled up."""
+
+    def __init__(self, runtime: Runtime, batch: int) -> None:
+        self.title, self.platform, self.in_process = runtime.title, runtime.platform, runtime.in_process
+        self._runtime, self._batch = runtime, batch
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        rows = len(next(iter(inputs.values())))
+        if rows == self._batch:
+            return self._runtime.predict(inputs)
+        answers = [self._runtime.predict(self._piece(inputs, start)) for start in range(0, rows, self._batch)]
+        return {name: np.concatenate([answer[name] for answer in answers])[:rows] for name in answers[0]}
+
+    def _piece(self, inputs: Tensors, start: int) -> Tensors:
+        pieces = {name: value[start : start + self._batch] for name, value in inputs.items()}
+        return {name: piece[np.arange(self._batch) % len(piece)] for name, piece in pieces.items()}
+
+    def close(self) -> None:
+        self._runtime.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """What a runtime has beside the protocol, such as its process's id."""
+        return getattr(self._runtime, name)
 
 
 def import_runtime(manifest: Manifest) -> LoadRuntime:
