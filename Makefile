@@ -69,10 +69,10 @@ $(A)/$(1)/$(3)/manifest.json: $(A)/$(1)/$(2)/manifest.json export/$(2)_to_$(3).p
 	$(PY) -m export $(A)/$(1)/$(2) $(3)
 endef
 
-$(eval $(call edge,keras_cnn,keras,onnx,export/onnx_graph.py))
-$(eval $(call edge,keras_cnn,keras,savedmodel,export/signatures.py))
+$(eval $(call edge,keras_cnn,keras,onnx,export/onnx_graph.py train/keras_file.py))
+$(eval $(call edge,keras_cnn,keras,savedmodel,train/signatures.py train/keras_file.py))
 $(eval $(call edge,torch_cnn,torch,onnx,export/onnx_graph.py))
-$(eval $(call edge,torch_cnn,onnx,savedmodel,export/signatures.py))
+$(eval $(call edge,torch_cnn,onnx,savedmodel,train/signatures.py))
 $(foreach model,$(MODELS),$(eval $(call edge,$(model),savedmodel,tflite)))
 $(foreach model,$(MODELS),$(eval $(call edge,$(model),savedmodel,tfjs)))
 

@@ -6,15 +6,18 @@ python -m compare.samples artifacts/samples
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 
 from contract import dataset
 from contract.errors import RosettaError
-from contract.manifest import staged, write_json
+from contract.manifest import Manifest, staged, write_json
+from contract.questions import Questions
 
 PER_CLASS = 20
+MOST = 200
 
 
 def write_samples(name: str, folder: Path) -> None:
@@ -28,6 +31,21 @@ def write_samples(name: str, folder: Path) -> None:
             PIL.Image.fromarray(split.images[index].squeeze()).save(staging / file)
             samples.append({"file": file, "index": index, "label": int(split.labels[index])})
         about = {"dataset": known.name, "title": known.title, "licence": known.licence, "labels": known.labels}
+        write_json(staging / "index.json", about | {"samples": samples})
+
+
+def write_samples_of(asked: Questions, manifest: Manifest, folder: Path) -> None:
+    """The same for a model that somebody brought: the first pictures that it is asked, with the classes if known."""
+    pictures = asked.pictures
+    assert pictures is not None  # only such models have samples
+    labels = [] if asked.labels is None else asked.labels.tolist()
+    with staged(folder) as staging:
+        samples: list[dict[str, Any]] = []
+        for index, picture in enumerate(pictures[:MOST]):
+            file = f"{index:04}.png"
+            PIL.Image.fromarray(picture.squeeze()).save(staging / file)
+            samples.append({"file": file, "index": index, "label": labels[index] if labels else None})
+        about = {"dataset": manifest.model, "title": asked.title, "licence": "", "labels": manifest.labels}
         write_json(staging / "index.json", about | {"samples": samples})
 
 

@@ -4,10 +4,11 @@ Our own models are asked the test pictures of a data set. A model that somebody 
 `<artifacts>/questions/<model>.npz`, made from their pictures or from its inputs' shapes (compare/questions.py).
 """
 
+import contextlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract import dataset
-from contract.errors import DataError
+from contract.errors import DataError, ImageError
+from contract.image import image_to_batch
+from contract.manifest import ImageSpec, TensorSpec
 
 FOLDER = "questions"
 
@@ -100,3 +103,65 @@ def _plain(rows: NDArray[Any]) -> NDArray[Any]:
 
 def _restored(rows: NDArray[Any], kind: str) -> NDArray[Any]:
     return rows.astype(object) if kind == "bytes" else rows
+
+
+# --- Questions for a model that nobody gave any data for
+
+FREE = 16
+"""What a free size becomes, besides the batch."""
+
+GOLDEN = Path(__file__).with_name("golden")
+
+
+def invented(inputs: Sequence[TensorSpec], rows: int, below: int, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Rows in the inputs' dtypes and shapes, of different sizes and structures, so that faults show.
+
+    Free sizes are FREE; whole numbers are at least 0 and below `below`.
+    """
+    random = np.random.default_rng((seed, rows))
+    return {spec.name: _invented(spec, rows, below, random) for spec in inputs}
+
+
+def _invented(spec: TensorSpec, rows: int, below: int, random: np.random.Generator) -> NDArray[Any]:
+    shape = (rows, *(FREE if size is None else size for size in spec.shape[1:]))
+    if spec.dtype == "bytes":
+        words = random.integers(0, 100_000, shape)
+        texts: NDArray[Any] = np.frompyfunc(lambda number: b"word %d" % number, 1, 1)(words)
+        return texts
+    kind = "float32" if spec.dtype in ("bfloat16", "float16") else spec.dtype
+    if kind == "bool":
+        return random.integers(0, 2, shape).astype(bool)
+    if np.dtype(kind).kind in "iu":
+        return random.integers(0, below if kind != "uint8" or len(shape) != 4 else 256, shape).astype(kind)
+    # Rows of different scales, each with a slope along its sizes: no permutation leaves them as they are.
+    scales = np.geomspace(0.1, 3, rows).reshape(-1, *[1] * (len(shape) - 1))
+    slopes = [
+        np.linspace(-1, 1, size).reshape([-1 if axis == place else 1 for axis in range(len(shape))])
+        for place, size in enumerate(shape)
+        if place
+    ]
+    values = random.normal(size=shape) * scales + sum(slopes)
+    return values.astype("float16" if spec.dtype == "float16" else kind)
+
+
+def invented_pictures(image: ImageSpec, rows: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Pictures (rows, H, W, C): the project's own test pictures, then noise at every scale on slopes of colour."""
+    known: list[NDArray[np.uint8]] = []
+    for file in sorted(GOLDEN.glob("*.png")):
+        with contextlib.suppress(ImageError):
+            known.append(image_to_batch(file.read_bytes(), image)[0].astype(np.uint8))
+    known = [picture for picture in known if picture.std() > 10][: rows // 2]
+    random = np.random.default_rng(seed)
+    return np.stack([*known, *(_noise(image, random) for _ in range(rows - len(known)))])
+
+
+def _noise(image: ImageSpec, random: np.random.Generator) -> NDArray[np.uint8]:
+    height, width, channels = image.shape
+    total = np.zeros(image.shape)
+    for cells in (2, 5, 12, 31):
+        coarse = random.uniform(-1, 1, (cells, cells, channels))
+        rows, columns = (np.arange(size) * cells // size for size in (height, width))
+        total += coarse[rows][:, columns] / cells**0.3
+    total += np.linspace(-1, 1, height)[:, None, None] * random.uniform(-1, 1, channels)
+    scaled = (total - total.min()) / max(float(np.ptp(total)), 1e-9)
+    return (scaled * 255).astype(np.uint8)  # type: ignore[no-any-return]

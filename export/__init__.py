@@ -2,7 +2,7 @@
 
     keras --> savedmodel --> tflite          torch --> onnx --> savedmodel --> tflite
       |           '--> tfjs                                         '--> tfjs
-      '--> onnx
+      '--> onnx   savedmodel --> onnx, for a model that starts there
 
 `export_artifact(parent, format)` finds the edge, calls it, hashes what came, and writes the manifest. An artifact's
 inputs and outputs are its source's: names, dtype, layout and meaning do not change on any edge.
@@ -12,7 +12,7 @@ import importlib
 import importlib.metadata
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contract.errors import ExportError, RosettaError, UnknownEdge
@@ -21,42 +21,74 @@ from contract.manifest import Manifest, read_manifest, sha256_of_files, staged, 
 Exporter = Callable[[Path, Manifest, Path], Sequence[Path]]
 """(the parent's folder, its manifest, the target folder) -> the files written into the target folder."""
 
-EXPORTERS: dict[tuple[str, str], str] = {
-    ("keras", "onnx"): "export.keras_to_onnx",
-    ("keras", "savedmodel"): "export.keras_to_savedmodel",
-    ("torch", "onnx"): "export.torch_to_onnx",
-    ("onnx", "savedmodel"): "export.onnx_to_savedmodel",
-    ("savedmodel", "tflite"): "export.savedmodel_to_tflite",
-    ("savedmodel", "tfjs"): "export.savedmodel_to_tfjs",
+
+@dataclass(frozen=True)
+class Route:
+    """One way along an edge."""
+
+    name: str
+    exporter: str
+    """`module:function`: named and not imported, since each brings a framework of its own. The module's `CONVERTERS`
+    are the packages that it converts with."""
+    batch: int | None = None
+    """The only batch that what it writes takes; None: as the parent."""
+
+
+EXPORTERS: dict[tuple[str, str], tuple[Route, ...]] = {
+    ("keras", "onnx"): (
+        Route("Keras's own export", "export.keras_to_onnx:by_keras"),
+        Route("the frozen graph of a call", "export.keras_to_onnx:by_frozen_graph"),
+    ),
+    ("keras", "savedmodel"): (Route("saved again, with signatures", "export.keras_to_savedmodel:export"),),
+    ("torch", "onnx"): (Route("PyTorch's own export", "export.torch_to_onnx:export"),),
+    ("onnx", "savedmodel"): (
+        Route("onnx2tf", "export.onnx_to_savedmodel:export"),
+        Route("onnx2tf, not simplified first", "export.onnx_to_savedmodel:unsimplified"),
+        Route("onnx2tf, a batch of 1", "export.onnx_to_savedmodel:export", batch=1),
+    ),
+    ("savedmodel", "tflite"): (
+        Route("built-in operators", "export.savedmodel_to_tflite:export"),
+        Route("built-in operators, a batch of 1", "export.savedmodel_to_tflite:export_one", batch=1),
+    ),
+    ("savedmodel", "tfjs"): (Route("graph model", "export.savedmodel_to_tfjs:export"),),
+    ("savedmodel", "onnx"): (Route("tf2onnx of the frozen graph", "export.savedmodel_to_onnx:export"),),
 }
-"""(parent's format, format) -> the module whose `export` is the exporter and whose `CONVERTERS` it is made with.
-
-Modules are named and not imported: each brings a framework of its own.
-"""
+"""(parent's format, format) -> its routes, in the order in which they are tried: where the first one fails, or its
+artifact does not answer like the source, the next one may do."""
 
 
-def find_exporter(parent: str, format: str) -> tuple[Exporter, dict[str, str]]:
-    """The exporter of an edge, and the version of each package that it converts with."""
+def find_routes(parent: str, format: str) -> tuple[Route, ...]:
+    """The routes of an edge. Raises UnknownEdge."""
     try:
-        module = importlib.import_module(EXPORTERS[parent, format])
+        return EXPORTERS[parent, format]
     except KeyError:
         known = sorted(target for source, target in EXPORTERS if source == parent)
         raise UnknownEdge(
             f"No exporter {parent} -> {format}. Known from {parent}: {', '.join(known) or 'none'}."
         ) from None
-    exporter: Exporter = module.export
+
+
+def load_exporter(route: Route) -> tuple[Exporter, dict[str, str]]:
+    """The exporter of a route, and the version of each package that it converts with."""
+    name, _, function = route.exporter.partition(":")
+    module = importlib.import_module(name)
+    exporter: Exporter = getattr(module, function)
     return exporter, {package: importlib.metadata.version(package) for package in module.CONVERTERS}
 
 
-def export_artifact(parent: Path, format: str, folder: Path | None = None) -> Manifest:
+def export_artifact(parent: Path, format: str, folder: Path | None = None, number: int = 0) -> Manifest:
     """Convert the artifact in `parent` to `format`, into `folder` (by default its sibling of that name).
+
+    `number` chooses among the edge's routes.
 
     Raises UnknownEdge for an edge that is not in EXPORTERS, ArtifactError for a parent that is missing or damaged, and
     ExportError when the converter fails. In each case what was in `folder` before is still there.
     """
     folder = folder or parent.with_name(format)
     source = read_manifest(parent)
-    exporter, converters = find_exporter(source.format, format)
+    route = find_routes(source.format, format)[number]
+    exporter, converters = load_exporter(route)
+    source = replace(source, batch=route.batch or source.batch)
     verify_files(parent, source)
     with staged(folder) as staging:
         start = time.perf_counter()
@@ -66,7 +98,7 @@ def export_artifact(parent: Path, format: str, folder: Path | None = None) -> Ma
             format=format,
             parent=source.format,
             files=sha256_of_files(staging, files),
-            made_with={"converters": converters, "seconds": round(time.perf_counter() - start, 1)},
+            made_with={"converters": converters, "route": route.name, "seconds": round(time.perf_counter() - start, 1)},
         )
         write_manifest(staging, manifest)
     return manifest

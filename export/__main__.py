@@ -15,15 +15,16 @@ def main() -> None:
     parser.add_argument("parent", type=Path, help="the parent artifact's folder")
     parser.add_argument("format", help="the format to convert to; all: every one that can be reached")
     parser.add_argument("folder", type=Path, nargs="?", help="where to write; by default beside the parent")
+    parser.add_argument("--route", type=int, default=0, help="the number of the edge's route, from 0")
     arguments = parser.parse_args()
     try:
         if arguments.format == "all":
-            if arguments.folder:
-                parser.error("all formats are written beside the parent: leave the folder out")
+            if arguments.folder or arguments.route:
+                parser.error("all formats are written beside the parent: leave folder and route out")
             for manifest in export_all(arguments.parent):
                 _tell(manifest)
         else:
-            _tell(export_artifact(arguments.parent, arguments.format, arguments.folder))
+            _tell(export_artifact(arguments.parent, arguments.format, arguments.folder, arguments.route))
     except RosettaError as error:
         sys.exit(f"error: {error}")
 

@@ -2,22 +2,41 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from contract.manifest import Manifest
-from export.onnx_graph import finish_onnx
+from export.onnx_graph import finish_onnx, write_frozen
+from train.keras_file import read_keras
+from train.signatures import tensor_spec
 
 CONVERTERS = ("keras", "tf2onnx", "onnx")
 
 
-def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
+def by_keras(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.onnx`, with the source's names and a free batch."""
-    model = keras.models.load_model(parent / "model.h5", compile=False, safe_mode=True)
+    model = read_keras(parent, manifest)
     # A Sequential that was read from a file can be exported only once it was called.
-    model(np.zeros([size or 1 for size in manifest.inputs[0].shape], np.float32))
+    zeros = [np.zeros([size or 1 for size in spec.shape], spec.dtype) for spec in manifest.inputs]
+    model(zeros[0] if len(zeros) == 1 else zeros)
     path = target / "model.onnx"
     model.export(path, format="onnx", verbose=False)
     finish_onnx(path, manifest)
     return [path]
+
+
+def by_frozen_graph(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
+    """The same from the graph of one call, with everything that does not vary made a constant.
+
+    Keras takes tensors that a layer keeps beside its weights, such as Normalization's mean, for inputs.
+    """
+    model = read_keras(parent, manifest)
+
+    def call(*tensors: Any) -> Any:
+        return keras.tree.flatten(model(tensors[0] if len(tensors) == 1 else list(tensors), training=False))
+
+    specs = [tensor_spec(spec, manifest.batch) for spec in manifest.inputs]
+    return [write_frozen(tf.function(call).get_concrete_function(*specs), manifest, target)]

@@ -1,6 +1,7 @@
 """What both exporters to ONNX do last: the source's names, a batch called "batch", and a check of the file."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,6 +11,27 @@ from contract.errors import ExportError
 from contract.manifest import Manifest, TensorSpec
 
 BATCH = "batch"
+
+
+OPSET = 18
+
+
+def write_frozen(function: Any, manifest: Manifest, target: Path) -> Path:
+    """Convert a concrete function by tf2onnx, its variables and captured tensors made constants."""
+    import tf2onnx
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
+    path = target / "model.onnx"
+    tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(),
+        input_names=[tensor.name for tensor in frozen.inputs],
+        output_names=[tensor.name for tensor in frozen.outputs],
+        opset=OPSET,
+        output_path=str(path),
+    )
+    finish_onnx(path, manifest)
+    return path
 
 
 def finish_onnx(path: Path, manifest: Manifest) -> None:
@@ -25,23 +47,37 @@ def finish_onnx(path: Path, manifest: Manifest) -> None:
         if len(values) != len(specs):
             raise ExportError(f"The ONNX graph has {len(values)} {kind}s, expected {[spec.name for spec in specs]}.")
         for value, spec in zip(values, specs, strict=True):
-            _check(kind, value, spec)
+            _check(kind, value, spec, manifest.batch)
             _rename(model, value, spec.name)
-            value.type.tensor_type.shape.dim[0].dim_param = BATCH
+            if manifest.batch is None:
+                value.type.tensor_type.shape.dim[0].dim_param = BATCH
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
 
-def _check(kind: str, value: ValueInfoProto, spec: TensorSpec) -> None:
+def _check(kind: str, value: ValueInfoProto, spec: TensorSpec, batch: int | None) -> None:
     tensor = value.type.tensor_type
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
     dtype = TensorProto.DataType.Name(tensor.elem_type)
-    expected = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
-    if shape != spec.shape or tensor.elem_type != expected:
+    is_text = spec.dtype == "bytes"
+    expected = TensorProto.STRING if is_text else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+    wanted = (batch, *spec.shape[1:])
+    # A size that one of the two leaves open is no contradiction, and a converter that forgot them all says nothing.
+    fits = not shape or (
+        len(shape) == len(wanted)
+        and (batch is not None or shape[0] is None)
+        and all(None in pair or pair[0] == pair[1] for pair in zip(shape[1:], wanted[1:], strict=True))
+    )
+    if not fits or tensor.elem_type != expected:
         raise ExportError(
             f"The ONNX graph's {kind} {value.name} is {dtype} {list(shape)}, "
-            f"expected {spec.name}: {spec.dtype} {list(spec.shape)}."
+            f"expected {spec.name}: {spec.dtype} {list(wanted)}."
         )
+    if not shape:
+        for size in wanted:
+            dim = tensor.shape.dim.add()
+            if size is not None:
+                dim.dim_value = size
 
 
 def _rename(model: ModelProto, value: ValueInfoProto, name: str) -> None:

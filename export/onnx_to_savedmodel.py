@@ -5,25 +5,32 @@ import io
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import onnx2tf
+import onnx2tf.onnx2tf
+import onnxruntime
+from numpy.typing import NDArray
 
 from contract.errors import ExportError
 from contract.manifest import Manifest
-from export import signatures
+from train import signatures
 
-CONVERTERS = ("onnx2tf", "tensorflow-cpu", "tf-keras", "onnx")
+CONVERTERS = ("onnx2tf", "tensorflow-cpu", "tf-keras", "onnx", "onnxruntime")
 
 
-def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
-    """Write the SavedModel's files, with the signatures `serving_default` and `batch1`."""
+def export(parent: Path, manifest: Manifest, target: Path, **options: Any) -> Sequence[Path]:
+    """Write the SavedModel's files, with the signatures `serving_default` and `batch1`; `options` are onnx2tf's."""
     with tempfile.TemporaryDirectory() as scratch:
         # A copy, since onnx2tf rewrites its input file when it can simplify it.
         copy = shutil.copy(parent / "model.onnx", scratch)
-        model = _convert(copy, scratch, manifest)
+        if manifest.batch is not None:
+            _fix_batch(copy, manifest.batch)
+        model = _convert(copy, scratch, manifest, options)
     names = [spec.name for spec in manifest.inputs]
 
     def function(*tensors: Any) -> Sequence[Any]:
@@ -33,9 +40,15 @@ def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     return signatures.save(function, model.weights, manifest, target)
 
 
-def _convert(path: str, scratch: str, manifest: Manifest) -> Any:
+def unsimplified(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
+    """The same from the graph as it is: what its simplification makes of some graphs cannot be converted."""
+    return export(parent, manifest, target, not_use_onnxsim=True)
+
+
+def _convert(path: str, scratch: str, manifest: Manifest, options: Mapping[str, Any]) -> Any:
     """The ONNX graph as a tf_keras model with the same inputs; raises ExportError with the converter's own words."""
     said = io.StringIO()
+    onnx2tf.onnx2tf.download_test_image_data = _pictures_to_try
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             return onnx2tf.convert(
@@ -45,9 +58,35 @@ def _convert(path: str, scratch: str, manifest: Manifest) -> Any:
                 keep_shape_absolutely_input_names=[spec.name for spec in manifest.inputs],
                 disable_model_save=True,
                 non_verbose=True,
+                **options,
             )
     except SystemExit as error:  # onnx2tf calls sys.exit(1) when an operator has no counterpart
         raise ExportError(f"onnx2tf gave up on {manifest.name}: {_in_one_line(said.getvalue())}") from error
+    except Exception as error:
+        # Which operator it was at is only in what it wrote.
+        where = re.search(r"onnx_op_name: ?(\S+)", said.getvalue())
+        if where is None:
+            raise
+        words = f"{type(error).__name__}: {error}"
+        raise ExportError(f"onnx2tf failed at {where[1]} of {manifest.name}: {words}") from error
+
+
+def _fix_batch(path: str, batch: int) -> None:
+    """Every input takes this batch alone. Shapes that were computed in the graph are constants then: they are folded."""
+    model = onnx.load(path)
+    for value in model.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    del model.graph.value_info[:]
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = path
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _pictures_to_try() -> NDArray[np.float32]:
+    """What onnx2tf asks graphs of pictures, to see whether axes are in their places: else it downloads pictures."""
+    return np.random.default_rng(0).random((20, 128, 128, 3), dtype=np.float32)
 
 
 def _in_one_line(said: str) -> str:

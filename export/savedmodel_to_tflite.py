@@ -17,7 +17,16 @@ CONVERTERS = ("tensorflow-cpu",)
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.tflite`, with LiteRT's built-in operators only."""
     # Subgraph 0, which callers that know nothing of signatures get, is the static one.
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(parent), signature_keys=["batch1", "serving_default"])
+    return _converted(parent, target, ["batch1", "serving_default"])
+
+
+def export_one(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
+    """The same for one row at a time: some operators are converted only where every size is known."""
+    return _converted(parent, target, ["batch1"])
+
+
+def _converted(parent: Path, target: Path, signatures: list[str]) -> Sequence[Path]:
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(parent), signature_keys=signatures)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     path = target / "model.tflite"
     path.write_bytes(converter.convert())

@@ -31,13 +31,14 @@ from contract.dataset import Bytes, Split
 from contract.errors import RuntimeFailure
 from contract.manifest import MANIFEST, read_manifest, sha256_of_files, write_manifest
 from contract.questions import of_split
-from export import export_artifact, signatures
+from export import export_artifact
 from export.onnx_graph import finish_onnx
 from serve.runtimes import load_runtime
 from serve.runtimes.onnx import OnnxRuntime
 from serve.runtimes.tfjs import TFJSRuntime
 from tests.conftest import ODD, Run, write_source
 from tests.conftest import write_keras as write_odd_keras
+from train import signatures
 from train.keras_cnn import build
 
 ROOT = Path(contract.__file__).resolve().parent.parent

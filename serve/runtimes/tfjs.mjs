@@ -49,9 +49,9 @@ function readInputs(specs, payload) {
   return inputs;
 }
 
-function answer(model, header, payload) {
+async function answer(model, header, payload) {
   const inputs = readInputs(header.inputs, payload);
-  const named = tf.tidy(() => (header.nodes ? fetch(model, inputs, header.nodes) : predict(model, inputs)));
+  const named = await (header.nodes ? fetch(model, inputs, header.nodes) : predict(model, inputs));
   const payloads = Object.values(named).map((tensor) => {
     const values = tensor.dataSync();
     return Buffer.from(values.buffer, values.byteOffset, values.byteLength);
@@ -61,28 +61,44 @@ function answer(model, header, payload) {
   tf.dispose([inputs, named]);
 }
 
-function predict(model, inputs) {
-  const outputs = model.predict(inputs);
-  return outputs instanceof tf.Tensor ? { [Object.keys(model.signature.outputs)[0]]: outputs } : outputs;
+// Outputs are asked for by the signature: model.predict() gives them the names in another order than the tensors.
+async function predict(model, inputs) {
+  const names = Object.keys(model.signature.outputs);
+  const values = await execute(model, inputs, names.map((name) => model.signature.outputs[name].name));
+  return Object.fromEntries(names.map((name, index) => [name, values[index]]));
 }
 
-function fetch(model, inputs, nodes) {
-  const values = [model.execute(inputs, nodes)].flat(); // a single one comes without its array
+async function fetch(model, inputs, nodes) {
+  const values = await execute(model, inputs, nodes);
   return Object.fromEntries(nodes.map((node, index) => [node, values[index]]));
+}
+
+let hasControlFlow = false; // such graphs, of recurrent layers for one, are executed asynchronously alone
+
+async function execute(model, inputs, nodes) {
+  if (!hasControlFlow) {
+    try {
+      return [tf.tidy(() => model.execute(inputs, nodes))].flat(); // a single one comes without its array
+    } catch (error) {
+      if (!/dynamic op|executeAsync/.test(error?.message)) throw error;
+      hasControlFlow = true;
+    }
+  }
+  return [await model.executeAsync(inputs, nodes)].flat();
 }
 
 function serve(model) {
   let chunks = [];
   let size = 0;
+  let last = Promise.resolve(); // frames are answered in their order
   process.stdin.on("data", (chunk) => {
     chunks.push(chunk);
     size += chunk.length;
     for (let frame = takeFrame(); frame; frame = takeFrame()) {
-      try {
-        answer(model, frame.header, frame.payload);
-      } catch (error) {
-        send({ error: String(error?.message ?? error) });
-      }
+      const { header, payload } = frame;
+      last = last
+        .then(() => answer(model, header, payload))
+        .catch((error) => send({ error: String(error?.message ?? error) }));
     }
   });
   process.stdin.on("end", () => process.exit(0));

@@ -15,6 +15,7 @@ from tensorflow.python.framework.convert_to_constants import _run_inline_graph_o
 
 from compare.diagnose.tracers import Step, Trace, Values
 from contract.manifest import Manifest
+from train.keras_file import read_keras
 
 
 class _Graph:
@@ -90,10 +91,10 @@ class SavedModelTracer:
 
 
 class KerasTracer:
-    """Traces an HDF5 model, operator by operator; steps carry the names of their layers."""
+    """Traces a Keras model, operator by operator; steps carry the names of their layers."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._path = folder / "model.h5"
+        self._folder, self._manifest = folder, manifest
         self._spec = manifest.inputs[0]
         self._model = self._load()
         self._graph = self._traced(self._model, training=False)
@@ -120,7 +121,8 @@ class KerasTracer:
         """Nothing is held outside this process's memory."""
 
     def _load(self) -> keras.Model:
-        return keras.models.load_model(self._path, compile=False, safe_mode=True)
+        model: keras.Model = read_keras(self._folder, self._manifest)
+        return model
 
     def _traced(self, model: keras.Model, training: bool) -> _Graph:
         scopes: dict[str, str] = {}

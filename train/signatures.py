@@ -32,11 +32,13 @@ def save(
         outputs = dict(zip((spec.name for spec in manifest.outputs), function(*tensors), strict=True))
         for spec in manifest.outputs:
             # This only checks and notes the shape; tf.ensure_shape would be an operator, which TF.js cannot run.
-            outputs[spec.name].set_shape((None, *spec.shape[1:]))
+            outputs[spec.name].set_shape((manifest.batch, *spec.shape[1:]))
         return outputs
 
     signatures = {
-        signature: tf.function(named).get_concrete_function(*(tensor_spec(spec, batch) for spec in manifest.inputs))
+        signature: tf.function(named).get_concrete_function(
+            *(tensor_spec(spec, manifest.batch or batch) for spec in manifest.inputs)
+        )
         for signature, batch in SIGNATURES.items()
     }
     tf.saved_model.save(module, str(target), signatures=signatures)
@@ -45,4 +47,5 @@ def save(
 
 def tensor_spec(spec: TensorSpec, batch: int | None) -> Any:
     """The input as TensorFlow describes it, with this batch."""
-    return tf.TensorSpec((batch, *spec.shape[1:]), spec.dtype, name=spec.name)
+    dtype = tf.string if spec.dtype == "bytes" else spec.dtype
+    return tf.TensorSpec((batch, *spec.shape[1:]), dtype, name=spec.name)

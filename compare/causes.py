@@ -1,0 +1,98 @@
+"""Known causes of an edge that fails: what a converter's words mean, and what to try."""
+
+import re
+from dataclasses import dataclass
+
+BATCH = "make the batch fixed: export the source with a batch of 1"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What lies behind a failure."""
+
+    reason: str
+    """Which operator or feature, in one sentence."""
+    cause: str = ""
+    advice: str = ""
+
+
+KNOWN: tuple[tuple[str, str, str, str], ...] = (
+    (
+        r"its parent, (\w+), could not be made",
+        "It is made from {0}, which could not be made.",
+        "",
+        "",
+    ),
+    (
+        r"No module named 'onnx2tf\.ops\.(\w+)'",
+        "onnx2tf does not know the ONNX operator {0}.",
+        "The operator has no counterpart in TensorFlow that onnx2tf builds.",
+        "Replace it in the network, or export with another opset; for TF Lite alone, convert the PyTorch model by "
+        "litert-torch.",
+    ),
+    (
+        r"onnx2tf failed at (\S+) of \S+: (.*)",
+        "onnx2tf could not convert the operator {0}: {1}.",
+        "It takes ONNX's NCHW tensors for NHWC ones where it can, and loses track of an axis here.",
+        "Start from a Keras model, or ship ONNX.",
+    ),
+    (
+        r"(?:Some ops are not supported by the native TFLite runtime|needs? (?:a )?(?:custom|Flex).*?)[\s\S]*?"
+        r"(?:Flex ops|ops?): ([\w., ]+)",
+        "LiteRT has no built-in operator for {0}.",
+        "TensorFlow's own operators (Flex) could stand in, but LiteRT's small runtimes and browsers do not have them.",
+        "Replace the operator in the network, or ship ONNX.",
+    ),
+    (
+        r"'(tf\.\w+)' op is neither a custom op nor a flex op",
+        "LiteRT has no built-in operator for {0}.",
+        "TensorFlow's own operators (Flex) could stand in, but LiteRT's small runtimes and browsers do not have them.",
+        "Replace the operator in the network, or ship ONNX.",
+    ),
+    (
+        r"Unsupported Ops?(?: in the model)?\s*(?:before optimization)?[:\s]+([\w, ]+)",
+        "TF.js has no operator {0}.",
+        "Its runtimes implement a part of TensorFlow's operators.",
+        "Replace the operator in the network, or ship ONNX for the browser.",
+    ),
+    (
+        r"(?:No ONNX function found for|No decompositions registered for|Unsupported FX nodes?:?) [<']?([\w.:]+)",
+        "PyTorch's ONNX exporter does not know {0}.",
+        "The operator has no translation in this version's registry.",
+        "Write it with other operators, or update PyTorch.",
+    ),
+    (
+        r"Tensorflow op \[\S*?: (\w+)\] is not supported",
+        "tf2onnx does not know TensorFlow's operator {0}.",
+        "It has no counterpart in ONNX.",
+        "Replace the operator in the network.",
+    ),
+    (
+        r"(?:GuardOnDataDependentSymNode|ConstraintViolationError|Constraints violated)",
+        "The network's shapes depend on its values or on a fixed batch.",
+        "torch.export keeps only sizes free that nothing in the network decides by.",
+        BATCH + ".",
+    ),
+    (
+        r"(?:larger than 2 ?GB|exceeds? maximum protobuf size|2147483647)",
+        "The model is larger than 2 GB.",
+        "One ONNX file, and one TF.js graph, cannot hold more.",
+        "Use half precision, or a smaller network.",
+    ),
+    (
+        r"more than ([\d.]+) GiB of memory and was ended",
+        "The converter took more than {0} GiB of memory.",
+        "The limit keeps a file from taking the whole machine.",
+        "Allow more with MEMORY_GIB=, where the machine has it.",
+    ),
+)
+
+
+def explain(edge: str, said: str, log: str) -> Cause:
+    """The cause behind what a converter said; its own words where none is known."""
+    for text in (said, log):
+        for pattern, reason, cause, advice in KNOWN:
+            if found := re.search(pattern, text):
+                words = [" ".join(group.split()).strip(" .,") for group in found.groups()]
+                return Cause(reason.format(*words), cause, advice)
+    return Cause(f"{edge}: {said.rstrip('.')}.")

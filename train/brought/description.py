@@ -1,0 +1,290 @@
+"""What a person says of a model beside its file: in `model.toml` next to it, or on the command line.
+
+    name = "flowers"                  # default: the file's name
+    labels = "labels.txt"             # one a line, or a list: ["daisy", "rose"]
+    data = "pictures"                 # a folder with one subfolder a class
+    architecture = "nets:build"       # module:callable, for a file that holds weights alone
+    answers = "logits"                # or "probabilities" or "values"; default: what they look like
+
+    [preprocess]                      # how a picture, pixels 0..255 in RGB, becomes the model's input
+    size = [224, 224]                 # height, width; default: the file's
+    channels = 3
+    scale = "1/255"                   # (pixels * scale - mean) / std
+    mean = [0.485, 0.456, 0.406]
+    std = [0.229, 0.224, 0.225]
+    layout = "NCHW"                   # default: what the shape tells
+    order = "RGB"                     # or "BGR"
+    fit = "contain"                   # or "cover": see contract/image.py
+
+    [[input]]                         # only for weights alone: what the file cannot tell
+    name = "tokens"
+    dtype = "int32"
+    shape = [-1, 128]                 # -1: any size
+
+On the command line the same keys are `PREPROCESS="size=224 scale=1/255 mean=0.5,0.5,0.5"`, or one of the names in
+`PRESETS`. What is said there wins over `model.toml`.
+"""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Self
+
+from contract.errors import BroughtError
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "unit": {"scale": "1/255"},
+    "symmetric": {"scale": "1/127.5", "mean": 1},
+    "imagenet": {"scale": "1/255", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+    "caffe": {"mean": [103.939, 116.779, 123.68], "order": "BGR"},
+}
+"""Names for what models are usually trained with: pixels as they are, 0..1, -1..1, and ImageNet's two conventions."""
+
+ANSWERS = ("probabilities", "logits", "values")
+LAYOUTS = ("NHWC", "NCHW")
+ORDERS = ("RGB", "BGR")
+FITS = ("contain", "cover")
+
+FILE = "model.toml"
+MANY_LABELS = 100_000
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How pixels 0..255 become what the file takes: `(pixels * scale - mean) / std`, in its layout and order."""
+
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    layout: str | None = None
+    order: str = "RGB"
+    fit: str = "contain"
+
+    @property
+    def changes_values(self) -> bool:
+        return (self.scale, set(self.mean), set(self.std)) != (1.0, {0.0}, {1.0})
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """An input of a network whose file holds weights alone; None in `shape` is any size, and the batch is left out."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that is said of a model; None where nothing is said."""
+
+    name: str | None = None
+    labels: tuple[str, ...] = ()
+    data: Path | None = None
+    architecture: str | None = None
+    answers: str | None = None
+    preprocess: Preprocess | None = None
+    inputs: tuple[InputShape, ...] = ()
+    trusted: bool = False
+    classes: tuple[str, ...] = ()
+    """Names that the classes may have where there are as many: the subfolders of `data`."""
+
+    def to_json(self) -> str:
+        return json.dumps({**asdict(self), "data": str(self.data) if self.data else None})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` wrote."""
+        said = json.loads(text)
+        preprocess = said["preprocess"] and {
+            key: tuple(value) if isinstance(value, list) else value for key, value in said["preprocess"].items()
+        }
+        return cls(
+            **{
+                **said,
+                "labels": tuple(said["labels"]),
+                "classes": tuple(said["classes"]),
+                "data": said["data"] and Path(said["data"]),
+                "preprocess": preprocess and Preprocess(**preprocess),
+                "inputs": tuple(InputShape(**{**each, "shape": tuple(each["shape"])}) for each in said["inputs"]),
+            }
+        )
+
+
+def describe(model: Path, said: Mapping[str, str]) -> Description:
+    """From `model.toml` beside the file (or in the folder that is the model) and from the command line's variables.
+
+    `said` may have name, labels, data, arch, answers, preprocess and trust. Raises BroughtError with what is wrong.
+    """
+    description = Description()
+    for folder in (model if model.is_dir() else None, model.parent):
+        if folder and (folder / FILE).is_file():
+            description = _read_toml(folder / FILE)
+            break
+    changes: dict[str, Any] = {}
+    for key in ("name", "answers"):
+        if said.get(key):
+            changes[key] = said[key]
+    if said.get("arch"):
+        changes["architecture"] = said["arch"]
+    if said.get("labels"):
+        changes["labels"] = read_labels(Path(said["labels"]))
+    if said.get("data"):
+        changes["data"] = Path(said["data"])
+    if said.get("preprocess"):
+        changes["preprocess"] = parse_preprocess(said["preprocess"])
+    if said.get("trust"):
+        changes["trusted"] = True
+    return _checked(replace(description, **changes))
+
+
+def _read_toml(file: Path) -> Description:
+    try:
+        said = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BroughtError(f"{file} is no TOML: {error}.") from None
+    known = ("name", "labels", "data", "architecture", "answers", "preprocess", "input")
+    _check_keys(said, known, str(file))
+    changes: dict[str, Any] = {key: said[key] for key in ("name", "architecture", "answers") if key in said}
+    for key, value in changes.items():
+        if not isinstance(value, str):
+            raise BroughtError(f'{file}: {key} is {value!r}, expected a text, such as {key} = "...".')
+    if "labels" in said:
+        labels = said["labels"]
+        changes["labels"] = tuple(labels) if isinstance(labels, list) else read_labels(file.parent / str(labels))
+    if "data" in said:
+        changes["data"] = file.parent / str(said["data"])
+    if "preprocess" in said:
+        value = said["preprocess"]
+        changes["preprocess"] = parse_preprocess(value) if isinstance(value, str) else _preprocess(value, str(file))
+    if "input" in said:
+        changes["inputs"] = tuple(_input(entry, str(file)) for entry in said["input"])
+    return Description(**changes)
+
+
+def read_labels(file: Path) -> tuple[str, ...]:
+    """One label a line; empty lines at the end do not count."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BroughtError(f"The labels cannot be read from {file}: {error}. One label a line is expected.") from None
+    if not lines or len(lines) > MANY_LABELS:
+        raise BroughtError(f"{file} has {len(lines)} labels: one a line is expected, at most {MANY_LABELS}.")
+    return tuple(line.strip() for line in lines)
+
+
+def parse_preprocess(said: str) -> Preprocess:
+    """`size=224 scale=1/255 mean=0.5,0.5,0.5`, or the name of a preset, or both."""
+    values: dict[str, Any] = {}
+    for word in said.split():
+        key, is_setting, value = word.partition("=")
+        if not is_setting:
+            if word not in PRESETS:
+                raise BroughtError(
+                    f"PREPROCESS: {word!r} is no setting and no name{_nearest(word, PRESETS)}. Expected one of "
+                    f'{", ".join(PRESETS)}, or settings such as "size=224 scale=1/255 mean=0.5,0.5,0.5 std=0.2".'
+                )
+            values |= PRESETS[word]
+        else:
+            values[key] = value.split(",") if "," in value else value
+    return _preprocess(values, "PREPROCESS")
+
+
+def _preprocess(values: Mapping[str, Any], where: str) -> Preprocess:
+    _check_keys(values, [known.name for known in fields(Preprocess)], where)
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == "scale":
+            changes[key] = _number(value, key, where)
+        elif key in ("mean", "std"):
+            changes[key] = tuple(_number(each, key, where) for each in _listed(value))
+        elif key == "size":
+            numbers = re.sub("[x×]", ",", value) if isinstance(value, str) else value
+            sizes = [_whole(each, key, where) for each in _listed(numbers)]
+            if len(sizes) not in (1, 2):
+                raise BroughtError(f"{where}: size is {value!r}, expected one number or height and width, such as 224.")
+            changes[key] = (sizes[0], sizes[-1])
+        elif key == "channels":
+            changes[key] = _whole(value, key, where)
+        else:
+            changes[key] = _one_of(str(value), {"layout": LAYOUTS, "order": ORDERS, "fit": FITS}[key], key, where)
+    if 0 in changes.get("std", ()):
+        raise BroughtError(f"{where}: std is 0, and nothing can be divided by it.")
+    return Preprocess(**changes)
+
+
+def _input(entry: Any, where: str) -> InputShape:
+    example = '[[input]] name = "tokens", dtype = "int32", shape = [-1, 128] is expected'
+    if not isinstance(entry, dict):
+        raise BroughtError(f"{where}: an input is {entry!r}: {example}.")
+    _check_keys(entry, ("name", "dtype", "shape"), f"{where}, [[input]]")
+    try:
+        shape = tuple(None if size < 1 else int(size) for size in entry["shape"])
+        return InputShape(str(entry["name"]), str(entry.get("dtype", "float32")), shape[1:])
+    except (KeyError, TypeError):
+        raise BroughtError(f"{where}: an input is {entry!r}: {example}, the batch first.") from None
+
+
+def _checked(description: Description) -> Description:
+    if description.answers is not None:
+        _one_of(description.answers, ANSWERS, "answers", "ANSWERS")
+    if len(set(description.labels)) != len(description.labels):
+        twice = next(label for label in description.labels if description.labels.count(label) > 1)
+        raise BroughtError(f"The label {twice!r} is there twice: each class needs a name of its own.")
+    if description.data is not None and not description.data.is_dir():
+        raise BroughtError(
+            f"DATA={description.data} is no folder: one with a subfolder of pictures a class is expected."
+        )
+    return description
+
+
+def _check_keys(values: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    known = tuple(known)
+    for key in values:
+        if key not in known:
+            raise BroughtError(f"{where}: {key!r} is not known{_nearest(key, known)}. Known: {', '.join(known)}.")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), 1, 0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return value.split(",")
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _number(value: Any, key: str, where: str) -> float:
+    try:
+        if isinstance(value, str) and "/" in value:
+            above, _, below = value.partition("/")
+            return float(Fraction(above.strip()) / Fraction(below.strip()))
+        return float(value)
+    except (ValueError, TypeError, ZeroDivisionError):
+        raise BroughtError(f"{where}: {key} is {value!r}, expected a number, such as 0.5 or 1/255.") from None
+
+
+def _whole(value: Any, key: str, where: str) -> int:
+    try:
+        number = int(value)
+    except (ValueError, TypeError):
+        number = 0
+    if number < 1:
+        raise BroughtError(f"{where}: {key} is {value!r}, expected a whole number of at least 1.")
+    return number
+
+
+def _one_of(value: str, known: tuple[str, ...], key: str, where: str) -> str:
+    if value not in known:
+        raise BroughtError(f"{where}: {key} is {value!r}{_nearest(value, known)}. Expected {' or '.join(known)}.")
+    return value
