@@ -142,7 +142,7 @@ def _write_torch(folder: Path) -> None:
     torch.save({"state_dict": net.state_dict(), "optimizer": optimizer.state_dict()}, folder / "checkpoint.pth")
     torch.save(net, folder / "module.pt")
     torch.save(net, folder / "module_legacy.pt", _use_new_zipfile_serialization=False)
-    torch.jit.save(torch.jit.trace(net, pixels), folder / "script.pt")
+    torch.jit.save(torch.jit.trace(net, pixels), folder / "script.pt")  # type: ignore[no-untyped-call]
 
 
 def _write_onnx(folder: Path) -> None:

@@ -68,38 +68,25 @@ def archive(path: Path, file: zipfile.ZipFile, max_bytes: int) -> Told:
 
 
 def config_findings(config: Any) -> Iterator[Finding]:
-    """Walk a model's whole config: layers lie in layers, in wrappers, and in arguments."""
+    """What a model's config says of its layers: those that run code, and those that Keras does not have."""
     if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
         raise ValueError("its config does not describe a model")
-    custom: dict[str, None] = {}
-    old: dict[str, None] = {}
-    todo: list[Any] = [config]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, list):
-            todo += reversed(node)
-        if not isinstance(node, dict):
-            continue
-        class_name = node.get("class_name")
-        if not isinstance(class_name, str):
-            todo += reversed(node.values())
-            continue
-        inner = node.get("config")
-        inner = inner if isinstance(inner, dict) else {}
-        layer = inner.get("name", node.get("name"))
-        parts = {key: value for key, value in inner.items() if key != "function"} if class_name == "Lambda" else inner
-        todo += [value for key, value in node.items() if key != "config"]
-        todo.append(parts if inner else node.get("config"))
-        if told := RUNS_CODE.get(class_name.rpartition(">")[2]):
-            yield Finding(f"the layer {few([str(layer)])} {told}. Replace it with Keras's own layers and save again.")
+    custom: list[str] = []
+    old: list[str] = []
+    for node in _objects(config):
+        class_name, inner = node["class_name"], _inner(node)
+        layer = few([str(inner.get("name", node.get("name")))])
+        own = class_name.rpartition(">")[2]
+        if own in RUNS_CODE and not _is_named(node):
+            yield Finding(f"the layer {layer} {RUNS_CODE[own]}. Replace it with Keras's own layers and save again.")
         elif class_name in ONLY_KERAS_2:
-            old[class_name] = None
+            old.append(class_name)
         elif name := _custom(node, class_name):
-            custom[name] = None
+            custom.append(name)
         if isinstance(vocabulary := inner.get("vocabulary"), str):
             yield Finding(
-                f"the layer {few([str(layer)])} reads its vocabulary from {few([vocabulary])}, a file outside of the "
-                "model. Give it the words themselves and save again.",
+                f"the layer {layer} reads its vocabulary from {few([vocabulary])}, a file outside of the model. "
+                "Give it the words themselves and save again.",
                 False,
             )
     if custom:
@@ -114,6 +101,35 @@ def config_findings(config: Any) -> Iterator[Finding]:
             "`model.export(folder)`, and bring that SavedModel.",
             False,
         )
+
+
+def _objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Everything that names a class, in the config's order: layers lie in layers, in wrappers, and in arguments.
+
+    The code of a Lambda is told by the Lambda, and not once more.
+    """
+    todo = [config]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, list):
+            todo += reversed(node)
+        elif isinstance(node, dict):
+            if isinstance(node.get("class_name"), str):
+                yield node
+                if node["class_name"] == "Lambda" and not _is_named(node):
+                    node = {**node, "config": {**_inner(node), "function": None}}
+            todo += reversed(node.values())
+
+
+def _inner(node: dict[str, Any]) -> dict[str, Any]:
+    inner = node.get("config")
+    return inner if isinstance(inner, dict) else {}
+
+
+def _is_named(node: dict[str, Any]) -> bool:
+    """Whether this is a Lambda of a function's name, not of code: the name is judged as any other."""
+    function = _inner(node).get("function")
+    return node["class_name"] == "Lambda" and isinstance(function, dict) and function.get("class_name") == "function"
 
 
 def _custom(node: dict[str, Any], class_name: str) -> str | None:
@@ -144,7 +160,7 @@ def _keras_names() -> frozenset[str]:
         names |= set(re.findall(r"\bas (\w+)", (root / folder / "__init__.py").read_text(encoding="utf-8")))
     for source in [*(root / "src" / "ops").glob("*.py"), *(root / "src" / "applications").glob("*.py")]:
         names |= set(re.findall(r"^class (\w+)\(", source.read_text(encoding="utf-8"), re.MULTILINE))
-    return frozenset(names)
+    return frozenset(names - {"get", "serialize", "deserialize"})
 
 
 def _hdf5_findings(path: Path, file: h5py.File, max_bytes: int) -> Iterator[Finding]:
@@ -152,6 +168,10 @@ def _hdf5_findings(path: Path, file: h5py.File, max_bytes: int) -> Iterator[Find
     seen, groups, size = set(), [file["/"]], 0
     while groups:
         group = groups.pop()
+        address = h5py.h5o.get_info(group.id).addr
+        if address in seen:
+            continue
+        seen.add(address)
         for name in group:
             link = group.get(name, getlink=True)
             where = f"{group.name.rstrip('/')}/{name}"
@@ -161,10 +181,7 @@ def _hdf5_findings(path: Path, file: h5py.File, max_bytes: int) -> Iterator[Find
                 continue
             member = group[name]
             if isinstance(member, h5py.Group):
-                address = h5py.h5o.get_info(member.id).addr
-                if address not in seen:
-                    seen.add(address)
-                    groups.append(member)
+                groups.append(member)
             elif isinstance(member, h5py.Dataset):
                 size += member.size * member.dtype.itemsize if member.shape is not None else 0
                 elsewhere = [str(entry[0]) for entry in member.external or ()]

@@ -165,5 +165,5 @@ def _innocent(node: ast.AST) -> bool:
         return not node.attr.startswith("_")
     if isinstance(node, ast.Constant):
         return not isinstance(node.value, str) or re.fullmatch(r"[\w .-]*", node.value) is not None
-    plain = (ast.Expression, ast.Name, ast.keyword, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Subscript)
-    return isinstance(node, (*plain, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context))
+    plain = (ast.Expression, ast.Name, ast.keyword, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp)
+    return isinstance(node, (*plain, ast.Subscript, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context))
