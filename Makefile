@@ -5,16 +5,21 @@
 DATASET   ?= fashion_mnist
 HOST      ?= 127.0.0.1
 PORT      ?= 8000
-ARTIFACTS ?= $(if $(filter fashion_mnist,$(DATASET)),artifacts,artifacts-$(DATASET))
 TRAIN     ?=
 VERIFY    ?=
 URL       ?= http://$(HOST):$(PORT)
 MODEL     ?=
+MODELS    ?=
 FORMAT    ?=
 PYTHON    ?= python3
 
+# A model that somebody brought has a folder of artifacts of its own; `conformance` and `diagnose` name served models by MODEL.
+OWN       := $(if $(filter conformance diagnose,$(MAKECMDGOALS)),,$(MODEL)$(MODELS))
+OWN_NAME  := $(shell basename "$(OWN)" | sed 's/\.[A-Za-z0-9]*$$//' | tr A-Z a-z | sed 's/[^a-z0-9_]/_/g')
+ARTIFACTS ?= artifacts$(if $(OWN),-$(OWN_NAME),$(if $(filter fashion_mnist,$(DATASET)),,-$(DATASET)))
+
 PY     := .venv/bin/python
-MODELS := keras_cnn torch_cnn
+OURS   := keras_cnn torch_cnn
 A      := $(ARTIFACTS)
 
 export HOST PORT ARTIFACTS PYTHON
@@ -22,16 +27,24 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: all up down logs ps sbom wheelhouse bench-images test-containers run artifacts verify web compare serve test conformance diagnose lint bench bench-serve readme screenshots help clean lock
+.PHONY: brought all up down logs ps sbom wheelhouse bench-images test-containers run artifacts verify web compare serve test conformance diagnose lint bench bench-serve readme screenshots help clean lock
 
-run: ## Do it all: environment, data, training, exports, parity; then serve the page (PORT=8000, HOST=127.0.0.1, DATASET=fashion_mnist)
+run: ## Do it all: environment, data, training, exports, parity; then serve the page (PORT=8000, HOST=127.0.0.1, DATASET=fashion_mnist; MODEL=file: your own)
 	@./bootstrap port
-	@$(MAKE) --no-print-directory verify web $(A)/samples/index.json
+	@$(MAKE) --no-print-directory $(if $(OWN),brought web,verify web $(A)/samples/index.json)
 	@$(MAKE) --no-print-directory serve
 
-artifacts: $(foreach model,$(MODELS),$(foreach format,onnx savedmodel tflite tfjs,$(A)/$(model)/$(format)/manifest.json)) ## Train both models and write every artifact
+artifacts: $(foreach model,$(OURS),$(foreach format,onnx savedmodel tflite tfjs,$(A)/$(model)/$(format)/manifest.json)) ## Train both models and write every artifact
 
-verify: $(foreach model,$(MODELS),$(A)/$(model)/.verified) ## Compare every artifact with its source: the parity gate
+SAID := name labels data preprocess arch answers trust
+
+# The file takes the place of training, and what is unchanged is not made again. What is said of it counts from the command line
+# alone: many a shell has a NAME of its own.
+brought: .venv/ready web/node_modules/.package-lock.json ## Bring your own model: every format, compared with it (MODEL=file or MODELS=folder; LABELS= DATA= PREPROCESS= ARCH= NAME= TRUST=)
+	@test -n "$(OWN)" || { echo "error: say which: make brought MODEL=path/to/model.h5, or MODELS=folder" >&2; exit 1; }
+	@$(PY) -m compare.bring $(foreach path,MODEL MODELS,$(if $($(path)),"$($(path))")) --artifacts $(A) $(foreach name,$(SAID),$(if $(findstring command,$(origin $(call upper,$(name)))),$(call option,$(name))))
+
+verify: $(foreach model,$(OURS),$(A)/$(model)/.verified) ## Compare every artifact with its source: the parity gate
 
 web: web/dist/index.html ## Build the page
 
@@ -69,12 +82,12 @@ $(A)/$(1)/$(3)/manifest.json: $(A)/$(1)/$(2)/manifest.json export/$(2)_to_$(3).p
 	$(PY) -m export $(A)/$(1)/$(2) $(3)
 endef
 
-$(eval $(call edge,keras_cnn,keras,onnx,export/onnx_graph.py train/keras_file.py))
-$(eval $(call edge,keras_cnn,keras,savedmodel,train/signatures.py train/keras_file.py))
+$(eval $(call edge,keras_cnn,keras,onnx,export/onnx_graph.py))
+$(eval $(call edge,keras_cnn,keras,savedmodel,train/signatures.py))
 $(eval $(call edge,torch_cnn,torch,onnx,export/onnx_graph.py))
 $(eval $(call edge,torch_cnn,onnx,savedmodel,train/signatures.py))
-$(foreach model,$(MODELS),$(eval $(call edge,$(model),savedmodel,tflite)))
-$(foreach model,$(MODELS),$(eval $(call edge,$(model),savedmodel,tfjs)))
+$(foreach model,$(OURS),$(eval $(call edge,$(model),savedmodel,tflite)))
+$(foreach model,$(OURS),$(eval $(call edge,$(model),savedmodel,tfjs)))
 
 # --- Parity: all artifacts of a model are compared in one process, which asks the source once.
 
@@ -89,7 +102,7 @@ $(A)/$(1)/.verified: $(foreach format,onnx savedmodel tflite tfjs,$(A)/$(1)/$(fo
 	@touch $$@
 endef
 
-$(foreach model,$(MODELS),$(eval $(call parity,$(model))))
+$(foreach model,$(OURS),$(eval $(call parity,$(model))))
 
 $(A)/samples/index.json: compare/samples.py contract/dataset.py $(A)/.data | .venv/ready
 	$(PY) -m compare.samples $(@D) --dataset $(DATASET)
@@ -151,7 +164,7 @@ lint: .venv/ready web/node_modules/.package-lock.json ## Check style and types: 
 	npm --prefix web run check
 
 # A damaged artifact or a failed parity is part of the answer here, so nothing of `verify` is asked for first.
-compare: artifacts web ## Measure every artifact and say which format to ship (TARGET=server|browser|mobile MAX_MB= MAX_MS= MIN_AGREEMENT=; BASELINE=report.json)
+compare: $(if $(OWN),brought,artifacts) web ## Measure every artifact and say which format to ship (TARGET=server|browser|mobile MAX_MB= MAX_MS= MIN_AGREEMENT=; BASELINE=report.json)
 	-@./bootstrap browser
 	$(PY) -m compare $(A) --dataset $(DATASET) $(foreach name,target max-mb max-ms min-agreement baseline,$(call option,$(name))) $(COMPARE)
 

@@ -64,7 +64,7 @@ class Edge:
 
 
 def main() -> None:
-    """The command line: exit status 1 when a model could not be brought at all; the others are there."""
+    """The command line: exit status 1 when no model could be brought; one that cannot keeps no other from it."""
     parser = argparse.ArgumentParser(prog="python -m compare.bring", description="Bring your own model.")
     parser.add_argument("models", type=Path, nargs="+", help="files, or folders of files")
     parser.add_argument("--artifacts", type=Path, required=True)
@@ -90,9 +90,13 @@ def main() -> None:
         except (RosettaError, OSError) as error:
             print(f"error: {path.name}: {error}", file=sys.stderr, flush=True)
             failures.append(name)
+    if len(failures) == len(models):
+        sys.exit(f"error: {', '.join(failures)} could not be brought.")
     if failures:
-        others = f" The others are there: {len(models) - len(failures)} of {len(models)}." if len(models) > 1 else ""
-        sys.exit(f"error: {', '.join(failures)} could not be brought.{others}")
+        print(
+            f"{', '.join(failures)} could not be brought; the other {len(models) - len(failures)} are there.",
+            flush=True,
+        )
 
 
 def named(paths: Sequence[Path], said: Mapping[str, str]) -> dict[str, Path]:

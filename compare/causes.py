@@ -62,6 +62,12 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
         "Write it with other operators, or update PyTorch.",
     ),
     (
+        r"Cannot compute the outputs \S+ from the provided inputs|only supports rank-1 bias",
+        "TF.js cannot run the loop in this graph.",
+        "A recurrent layer becomes a loop of operators, which TF.js's executor does not finish.",
+        "Build the recurrent layer with unroll=True, or ship ONNX for the browser.",
+    ),
+    (
         r"Tensorflow op \[\S*?: (\w+)\] is not supported",
         "tf2onnx does not know TensorFlow's operator {0}.",
         "It has no counterpart in ONNX.",

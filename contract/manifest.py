@@ -96,6 +96,18 @@ class Manifest:
     def is_source(self) -> bool:
         return self.parent is None
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether somebody said that code which is in the files may run."""
+        return self.made_with.get("trusted") is True
+
+    def file(self, *suffixes: str) -> str:
+        """The one file that ends like this. Raises ArtifactCorrupt."""
+        found = [name for name in self.files if name.endswith(suffixes)]
+        if len(found) != 1:
+            raise ArtifactCorrupt(f"{self.name} has {len(found)} files {' or '.join(suffixes)}, expected one.")
+        return found[0]
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""

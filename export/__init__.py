@@ -50,7 +50,10 @@ EXPORTERS: dict[tuple[str, str], tuple[Route, ...]] = {
         Route("built-in operators", "export.savedmodel_to_tflite:export"),
         Route("built-in operators, a batch of 1", "export.savedmodel_to_tflite:export_one", batch=1),
     ),
-    ("savedmodel", "tfjs"): (Route("graph model", "export.savedmodel_to_tfjs:export"),),
+    ("savedmodel", "tfjs"): (
+        Route("graph model", "export.savedmodel_to_tfjs:export"),
+        Route("graph model, nothing fused", "export.savedmodel_to_tfjs:unfused"),
+    ),
     ("savedmodel", "onnx"): (Route("tf2onnx of the frozen graph", "export.savedmodel_to_onnx:export"),),
 }
 """(parent's format, format) -> its routes, in the order in which they are tried: where the first one fails, or its

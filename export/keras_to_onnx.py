@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from contract.manifest import Manifest
 from export.onnx_graph import finish_onnx, write_frozen
-from train.keras_file import read_keras
 from train.signatures import tensor_spec
 
 CONVERTERS = ("keras", "tf2onnx", "onnx")
@@ -18,7 +17,9 @@ CONVERTERS = ("keras", "tf2onnx", "onnx")
 
 def by_keras(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.onnx`, with the source's names and a free batch."""
-    model = read_keras(parent, manifest)
+    model = keras.models.load_model(
+        parent / manifest.file(".h5", ".keras"), compile=False, safe_mode=not manifest.is_trusted
+    )
     # A Sequential that was read from a file can be exported only once it was called.
     zeros = [np.zeros([size or 1 for size in spec.shape], spec.dtype) for spec in manifest.inputs]
     model(zeros[0] if len(zeros) == 1 else zeros)
@@ -33,7 +34,9 @@ def by_frozen_graph(parent: Path, manifest: Manifest, target: Path) -> Sequence[
 
     Keras takes tensors that a layer keeps beside its weights, such as Normalization's mean, for inputs.
     """
-    model = read_keras(parent, manifest)
+    model = keras.models.load_model(
+        parent / manifest.file(".h5", ".keras"), compile=False, safe_mode=not manifest.is_trusted
+    )
 
     def call(*tensors: Any) -> Any:
         return keras.tree.flatten(model(tensors[0] if len(tensors) == 1 else list(tensors), training=False))

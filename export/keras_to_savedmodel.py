@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from contract.manifest import Manifest
 from train import signatures
-from train.keras_file import read_keras
 
 CONVERTERS = ("keras", "tensorflow-cpu")
 
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write the SavedModel's files, with the signatures `serving_default` and `batch1`."""
-    model = read_keras(parent, manifest)
+    model = keras.models.load_model(
+        parent / manifest.file(".h5", ".keras"), compile=False, safe_mode=not manifest.is_trusted
+    )
 
     def function(*tensors: Any) -> Sequence[Any]:
         outputs = model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)

@@ -72,7 +72,7 @@ def _convert(path: str, scratch: str, manifest: Manifest, options: Mapping[str, 
 
 
 def _fix_batch(path: str, batch: int) -> None:
-    """Every input takes this batch alone. Shapes that were computed in the graph are constants then: they are folded."""
+    """Every input takes this batch alone. Shapes that the graph computed are constants then: they are folded."""
     model = onnx.load(path)
     for value in model.graph.input:
         value.type.tensor_type.shape.dim[0].dim_value = batch

@@ -1,10 +1,15 @@
 """savedmodel -> tfjs: a graph model. Load the result with `tf.loadGraphModel(".../model.json")` in JavaScript."""
 
 import importlib.machinery
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+# TensorFlow's optimiser would put operators of oneDNN into the graph, which no other runtime has.
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 
 import keras  # noqa: F401  # first: it would take the empty jax below for a real one
 
@@ -19,9 +24,32 @@ UNUSED = ("tensorflow_decision_forests", "tensorflow_hub", "jax", "jax.experimen
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.json` and its weight files: convolution, bias and relu are fused, constants folded."""
     _stand_in_for_unused()
-    from tensorflowjs.converters.tf_saved_model_conversion_v2 import convert_tf_saved_model
+    from tensorflowjs.converters import tf_saved_model_conversion_v2 as conversion
 
-    convert_tf_saved_model(
+    return _converted(conversion, parent, target)
+
+
+def unfused(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
+    """The same with every operator by itself: inside loops, fused ones get shapes that TF.js does not take."""
+    _stand_in_for_unused()
+    from tensorflowjs.converters import tf_saved_model_conversion_v2 as conversion
+
+    optimise = conversion._run_grappler
+
+    def without_fusion(config: Any, *others: Any) -> Any:
+        steps = config.graph_options.rewrite_options.optimizers
+        steps[:] = [step for step in steps if step != "remap"]
+        return optimise(config, *others)
+
+    conversion._run_grappler = without_fusion
+    try:
+        return _converted(conversion, parent, target)
+    finally:
+        conversion._run_grappler = optimise
+
+
+def _converted(conversion: Any, parent: Path, target: Path) -> Sequence[Path]:
+    conversion.convert_tf_saved_model(
         str(parent),
         str(target),
         signature_def="serving_default",

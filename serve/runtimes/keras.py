@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from contract.manifest import Manifest
 from serve.runtimes import Tensors
-from train.keras_file import read_keras
 
 
 class KerasRuntime:
@@ -19,7 +18,9 @@ class KerasRuntime:
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.title = f"Keras {keras.__version__}"
         set_threads(threads)
-        model = read_keras(folder, manifest)
+        model = keras.models.load_model(
+            folder / manifest.file(".h5", ".keras"), compile=False, safe_mode=not manifest.is_trusted
+        )
         self._inputs = [spec.name for spec in manifest.inputs]
         self._outputs = [spec.name for spec in manifest.outputs]
         single = len(self._inputs) == 1

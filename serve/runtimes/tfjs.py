@@ -122,6 +122,8 @@ class TFJSRuntime:
                 _open(stream).close()
 
     def _send(self, inputs: Tensors, nodes: Sequence[str] | None, deadline: float) -> None:
+        # TF.js has one kind of whole number.
+        inputs = {name: value.astype(np.int32) if value.dtype.kind in "iu" else value for name, value in inputs.items()}
         tensors = [{"name": name, "dtype": value.dtype.name, "shape": value.shape} for name, value in inputs.items()]
         header = json.dumps({"inputs": tensors, "nodes": nodes}).encode()
         self._write(memoryview(struct.pack("<I", len(header)) + header), deadline)
@@ -158,9 +160,10 @@ class TFJSRuntime:
         outputs: dict[str, NDArray[Any]] = {}
         start = 0
         for spec in specs:
-            shape, dtype = spec["shape"], np.dtype(self._dtypes.get(spec["name"], spec["dtype"]))
+            shape, dtype = spec["shape"], np.dtype(spec["dtype"])
             count = int(np.prod(shape, dtype=np.int64))
-            outputs[spec["name"]] = np.frombuffer(payload, dtype, count, start).reshape(shape)
+            values = np.frombuffer(payload, dtype, count, start).reshape(shape)
+            outputs[spec["name"]] = values.astype(self._dtypes.get(spec["name"], dtype), copy=False)
             start += count * dtype.itemsize
         return outputs
 

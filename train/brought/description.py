@@ -13,7 +13,7 @@
     mean = [0.485, 0.456, 0.406]
     std = [0.229, 0.224, 0.225]
     layout = "NCHW"                   # default: what the shape tells
-    order = "RGB"                     # or "BGR"
+    order = "RGB"                     # or "BGR": mean and std are in this order
     fit = "contain"                   # or "cover": see contract/image.py
 
     [[input]]                         # only for weights alone: what the file cannot tell
@@ -57,7 +57,7 @@ MANY_LABELS = 100_000
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pixels 0..255 become what the file takes: `(pixels * scale - mean) / std`, in its layout and order."""
+    """How pixels 0..255 become what the file takes: `(pixels * scale - mean) / std`, in its order, then its layout."""
 
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)

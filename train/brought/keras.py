@@ -22,6 +22,7 @@ FIRST = 4
 
 class BroughtKeras:
     format = "keras"
+    can_ask = True
     can_wrap = True
 
     def __init__(self, path: Path, description: Description) -> None:

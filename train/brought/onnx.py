@@ -33,20 +33,27 @@ PASSING = ("Transpose", "Cast", "Identity")
 
 class BroughtOnnx:
     format = "onnx"
+    can_ask = True
     can_wrap = True
 
     def __init__(self, path: Path, description: Description) -> None:
         try:
             self._model = onnx.load(path)
-            onnx.checker.check_model(self._model)
             self._session = _session(self._model)
         except Exception as error:  # of any kind, on a file that it does not like
             said = " ".join(f"{type(error).__name__}: {error}".split())[:600]
             raise BroughtError(f"ONNX Runtime {onnxruntime.__version__} cannot read {path.name}: {said}") from error
         graph = self._model.graph
         constants = {tensor.name for tensor in graph.initializer}
-        self.inputs = tuple(_spec(value) for value in graph.input if value.name not in constants)
-        self.outputs = tuple(_spec(value) for value in graph.output)
+        entries = [value for value in graph.input if value.name not in constants]
+        # A file need not tell the shapes of its outputs: ONNX Runtime works them out.
+        self.inputs, self.outputs = (
+            tuple(_spec(value, known.shape) for value, known in zip(values, knowns, strict=True))
+            for values, knowns in (
+                (entries, self._session.get_inputs()),
+                (graph.output, self._session.get_outputs()),
+            )
+        )
         self.scales = self._begins_with_arithmetic()
 
     def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
@@ -67,7 +74,6 @@ class BroughtOnnx:
             _rename_output(model, around.outputs[0].name)
         if around.image is not None and around.preprocess is None:
             _rename_input(model, around.inputs[0].name)
-        onnx.checker.check_model(model)
         onnx.save(model, target)
         return [target]
 
@@ -91,15 +97,13 @@ def _session(model: onnx.ModelProto) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+def _spec(value: onnx.ValueInfoProto, sizes: Sequence[int | str | None]) -> TensorSpec:
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type") or tensor.elem_type not in DTYPES:
         raise BroughtError(
             f"{value.name} is no tensor of a dtype that is served: expected one of {', '.join(DTYPES.values())}."
         )
-    shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim
-    )
+    shape = tuple(size if isinstance(size, int) and size > 0 else None for size in sizes)
     layout = "NCHW" if len(shape) == 4 else "N" + "D" * (len(shape) - 1)
     return TensorSpec(value.name, DTYPES[tensor.elem_type], shape, layout)
 
@@ -111,14 +115,14 @@ def _prepare(model: onnx.ModelProto, around: Around) -> None:
     (old,) = [value for value in graph.input if value.name not in {tensor.name for tensor in graph.initializer}]
     factors, offsets = around.affine()
     steps: list[tuple[str, list[str], dict[str, Any]]] = []
-    if around.preprocess.changes_values:
-        for name, values in (("factor", factors), ("offset", offsets)):
-            graph.initializer.append(numpy_helper.from_array(np.array(values, np.float32), f"shipped_{name}"))
-        steps += [("Mul", ["shipped_factor"], {}), ("Add", ["shipped_offset"], {})]
     if around.preprocess.order == "BGR":
         reversed_channels = np.arange(len(factors), dtype=np.int64)[::-1].copy()
         graph.initializer.append(numpy_helper.from_array(reversed_channels, "shipped_order"))
         steps.append(("Gather", ["shipped_order"], {"axis": 3}))
+    if around.preprocess.changes_values:
+        for name, values in (("factor", factors), ("offset", offsets)):
+            graph.initializer.append(numpy_helper.from_array(np.array(values, np.float32), f"shipped_{name}"))
+        steps += [("Mul", ["shipped_factor"], {}), ("Add", ["shipped_offset"], {})]
     if around.preprocess.layout == "NCHW":
         steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
     if old.type.tensor_type.elem_type == TensorProto.FLOAT16:

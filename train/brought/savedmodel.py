@@ -18,6 +18,7 @@ from train.brought.shape import Around, Arrays
 
 class BroughtSavedModel:
     format = "savedmodel"
+    can_ask = True
     can_wrap = True
     scales = False
     """A SavedModel's graph does not tell it reliably: variables and calls hide what comes first."""
@@ -70,10 +71,10 @@ class BroughtSavedModel:
 def _prepared(pixels: Any, around: Around) -> Any:
     assert around.preprocess is not None
     factors, offsets = around.affine()
-    if around.preprocess.changes_values:
-        pixels = pixels * tf.constant(factors, tf.float32) + tf.constant(offsets, tf.float32)
     if around.preprocess.order == "BGR":
         pixels = tf.gather(pixels, list(range(len(factors)))[::-1], axis=3)
+    if around.preprocess.changes_values:
+        pixels = pixels * tf.constant(factors, tf.float32) + tf.constant(offsets, tf.float32)
     return tf.transpose(pixels, (0, 3, 1, 2)) if around.preprocess.layout == "NCHW" else pixels
 
 

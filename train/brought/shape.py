@@ -41,7 +41,7 @@ class Around:
         return self.preprocess is None and not self.softmax
 
     def affine(self) -> tuple[list[float], list[float]]:
-        """The preprocessing as `pixels * factor + offset`, one of each a channel, in RGB order."""
+        """The preprocessing as `pixels * factor + offset`, one of each a channel, in the graph's own order."""
         assert self.preprocess is not None and self.image is not None
         channels, said = self.image.channels, self.preprocess
         mean, std = (np.resize(values, channels).astype(np.float64) for values in (said.mean, said.std))
@@ -60,6 +60,8 @@ class Brought(Protocol):
     """Whether the graph begins with arithmetic on its input, so that it takes pixels as they are."""
     can_wrap: bool
     """Whether something can be put around the graph."""
+    can_ask: bool
+    """Whether `predict` runs it here."""
 
     def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
         """The outputs in their order."""
@@ -74,6 +76,8 @@ def plan(brought: Brought, description: Description, name: str) -> Around:
     around = Around(_free(brought.inputs), _free(brought.outputs), batch=batch)
     if (image := _picture(brought, description, name)) is not None:
         around = _for_pictures(around, brought, description, image, name)
+    if not brought.can_ask:
+        return around
     around, answers = _probed(around, brought, name)
     around = replace(around, outputs=_measured(around.outputs, answers))
     if _classes(around) and _looks_like_logits(answers[0], description, around):

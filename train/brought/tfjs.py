@@ -18,11 +18,12 @@ DTYPES = {"DT_FLOAT": "float32", "DT_INT32": "int32", "DT_BOOL": "bool"}
 
 class BroughtTFJS:
     format = "tfjs"
+    can_ask = False  # only Node runs it, as the service does
     can_wrap = False
     scales = False
 
     def __init__(self, path: Path, description: Description) -> None:
-        self._file = path / "model.json" if path.is_dir() else path
+        self._file = path
         self._content = json.loads(self._file.read_bytes())
         signature = self._content.get("signature") or (self._content.get("userDefinedMetadata") or {}).get("signature")
         if not signature or not signature.get("inputs") or not signature.get("outputs"):
@@ -33,8 +34,8 @@ class BroughtTFJS:
         self.inputs, self.outputs = (_specs(signature[kind]) for kind in ("inputs", "outputs"))
 
     def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
-        """Only Node runs it, as the service does: what its answers look like is seen there."""
-        raise NotImplementedError
+        """Never called: see `can_ask`."""
+        raise AssertionError(self._file)
 
     def write(self, folder: Path, around: Around) -> Sequence[Path]:
         """The file and its weights, by the names that it has for them."""

@@ -17,6 +17,7 @@ from train.brought.shape import Around, Arrays
 
 class BroughtTFLite:
     format = "tflite"
+    can_ask = True
     can_wrap = False
     scales = False
 

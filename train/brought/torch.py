@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from contract.errors import BroughtError
 from contract.manifest import TensorSpec
+from contract.questions import FREE
 from train.brought.description import Description
 from train.brought.shape import Around, Arrays
 
@@ -42,11 +43,13 @@ class BroughtTorch:
     """A program, whose tensors are in its signature."""
 
     format = "torch"
+    can_ask = True
     can_wrap = True
 
     def __init__(self, program: torch.export.ExportedProgram, file: Path | None) -> None:
         self._program, self._file = program, file
-        self._module: Any = program.module()
+        # What it was exported with bounds its batch; it is exported again for any.
+        self._module: Any = program.module(check_guards=False)
         signature = program.graph_signature
         values = {node.name: node.meta.get("val") for node in program.graph.nodes}
         self.inputs = tuple(_spec(values[name], name) for name in map(str, signature.user_inputs))
@@ -64,19 +67,23 @@ class BroughtTorch:
         return [answer.numpy() for answer in pytree.tree_leaves(answers)]
 
     def write(self, folder: Path, around: Around) -> Sequence[Path]:
-        """The file itself where nothing is put around its graph."""
+        """Exported again, for any batch; the file itself where that cannot be and nothing is put around its graph."""
         target = folder / "model.pt2"
-        if around.is_nothing and self._file is not None:
+        rows = around.batch or 2
+        samples = tuple(
+            torch.zeros(rows, *(size or FREE for size in spec.shape[1:]), dtype=DTYPES[spec.dtype])
+            for spec in around.inputs
+        )
+        free = [
+            set() if around.batch else {axis for axis, size in enumerate(spec.shape) if size is None}
+            for spec in around.inputs
+        ]
+        try:
+            torch.export.save(exported(Wrapped(self._module, around), samples, free), target)
+        except Exception as error:  # torch.export raises many kinds of error
+            if self._file is None or not around.is_nothing:
+                raise BroughtError(f"torch.export cannot put the preprocessing in front: {_in_short(error)}") from error
             shutil.copyfile(self._file, target)
-            return [target]
-        program = self._program
-        if not around.is_nothing:
-            rows = around.batch or 2
-            sample = torch.zeros(
-                rows, *(size or 1 for size in around.inputs[0].shape[1:]), dtype=DTYPES[around.inputs[0].dtype]
-            )
-            program = exported(Wrapped(self._module, around), (sample,), [{0} if around.batch is None else set()])
-        torch.export.save(program, target)
         return [target]
 
 
@@ -98,10 +105,10 @@ class Wrapped(nn.Module):
     def forward(self, *tensors: Tensor) -> Any:
         if self.preprocess is not None:
             (pixels,) = tensors
-            if self.preprocess.changes_values:
-                pixels = pixels * self.factor + self.offset
             if self.preprocess.order == "BGR":
                 pixels = pixels.flip(-1)
+            if self.preprocess.changes_values:
+                pixels = pixels * self.factor + self.offset
             tensors = (pixels.permute(0, 3, 1, 2) if self.preprocess.layout == "NCHW" else pixels,)
         first, *others = pytree.tree_leaves(self.module(*tensors))
         if self.softmax:

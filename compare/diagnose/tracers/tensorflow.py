@@ -15,7 +15,6 @@ from tensorflow.python.framework.convert_to_constants import _run_inline_graph_o
 
 from compare.diagnose.tracers import Step, Trace, Values
 from contract.manifest import Manifest
-from train.keras_file import read_keras
 
 
 class _Graph:
@@ -121,8 +120,8 @@ class KerasTracer:
         """Nothing is held outside this process's memory."""
 
     def _load(self) -> keras.Model:
-        model: keras.Model = read_keras(self._folder, self._manifest)
-        return model
+        file = self._folder / self._manifest.file(".h5", ".keras")
+        return keras.models.load_model(file, compile=False, safe_mode=not self._manifest.is_trusted)
 
     def _traced(self, model: keras.Model, training: bool) -> _Graph:
         scopes: dict[str, str] = {}
