@@ -30,13 +30,13 @@ from compare.samples import write_samples_of
 from compare.store import ROOT
 from contract import questions
 from contract.errors import BroughtError, RosettaError
+from contract.failed_edge import FailedEdge, FailedRoute, write_failed_edge
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files, write_json
 from contract.parity_result import ParityResult, read_status
 from export import EXPORTERS, find_routes
 from train.brought.description import FILE as MODEL_TOML
 from train.brought.description import Description, describe
 
-FAILED = "failed"
 SCHEMA = 1
 KINDS = (".h5", ".hdf5", ".keras", ".pt2", ".pt", ".pth", ".safetensors", ".onnx", ".tflite")
 DONE = "brought.json"
@@ -289,20 +289,9 @@ class Walk:
     def _fail(self, edge: Edge, said: str) -> None:
         log = "\n".join([*edge.logs, self.log])
         cause = explain(f"{edge.parent} -> {edge.format}", said, log)
-        folder = self.model / FAILED
-        folder.mkdir(exist_ok=True)
-        (folder / f"{edge.format}.log").write_text(log.replace(str(self.cell.folder), ""), encoding="utf-8")
-        record = {
-            "schema": SCHEMA,
-            "model": self.name,
-            "format": edge.format,
-            "parent": edge.parent,
-            "reason": cause.reason,
-            "cause": cause.cause,
-            "try": cause.advice,
-            "routes": [{"route": route, "error": error} for route, error in edge.errors],
-        }
-        write_json(folder / f"{edge.format}.json", record)
+        routes = tuple(FailedRoute(route, error) for route, error in edge.errors)
+        failed = FailedEdge(self.name, edge.format, edge.parent, cause.reason, cause.cause, cause.advice, routes)
+        write_failed_edge(self.cell.folder, failed, log.replace(str(self.cell.folder), ""))
         print(f"{self.name}-{edge.format}: failed. {' '.join(filter(None, (cause.reason, cause.advice)))}", flush=True)
 
 

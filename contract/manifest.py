@@ -108,6 +108,18 @@ class Manifest:
             raise ArtifactCorrupt(f"{self.name} has {len(found)} files {' or '.join(suffixes)}, expected one.")
         return found[0]
 
+    @property
+    def classifies(self) -> bool:
+        """Whether it takes one picture, and gives one probability a class."""
+        if self.image is None or len(self.inputs) != 1 or not self.outputs or len(self.outputs[0].shape) != 2:
+            return False
+        first = self.outputs[0]
+        return first.shape[1] == len(self.labels) if self.labels else first.name == "probabilities"
+
+    def class_names(self, count: int) -> tuple[str, ...]:
+        """The labels; of a model without any, the numbers of its `count` classes."""
+        return self.labels or tuple(f"class {number}" for number in range(count))
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""

@@ -5,11 +5,12 @@ forked: runtimes have threads.
 """
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from contract.errors import ArtifactError, ModelUnavailable, UnknownModel
+from contract.failed_edge import FailedEdge, read_failed_edges
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
 from contract.parity_result import Status, read_status
 from serve.runtimes import Runtime, load_runtime
@@ -65,14 +66,20 @@ class ServedModel:
 class Catalog(Mapping[str, ServedModel]):
     """The served models by name, in a fixed order: by model, then as `FORMATS` has them."""
 
-    def __init__(self, models: list[ServedModel]) -> None:
+    def __init__(self, models: list[ServedModel], failed_edges: Iterable[FailedEdge] = ()) -> None:
         self._models = {model.name: model for model in models}
+        self.failed_edges = {edge.name: edge for edge in failed_edges if edge.name not in self._models}
+        """Artifacts that there are not, since their conversion failed; one that succeeded later counts."""
 
     def __getitem__(self, name: str) -> ServedModel:
-        """Raises UnknownModel, which names those that there are."""
+        """Raises UnknownModel, which names those that there are, or ModelUnavailable where its conversion failed."""
         try:
             return self._models[name]
         except KeyError:
+            if edge := self.failed_edges.get(name):
+                raise ModelUnavailable(
+                    f"There is no {name}: its conversion from {edge.parent} failed. {edge.reason}"
+                ) from None
             known = ", ".join(self._models) or "none"
             raise UnknownModel(f"No model is named {name[:100]!r}. Served here: {known}.") from None
 
@@ -92,7 +99,12 @@ class Catalog(Mapping[str, ServedModel]):
 def load_catalog(artifacts: Path, settings: Settings = Settings()) -> Catalog:  # noqa: B008 - it is frozen
     """Load every artifact in `artifacts` of the settings' formats, warmed up with one row."""
     folders = find_artifacts(artifacts, settings.formats)
-    return Catalog([load_model(folder, settings) for folder in sorted(folders, key=_order)])
+    failed = [
+        edge
+        for edge in read_failed_edges(artifacts)
+        if not settings.formats or _family(edge.format) in settings.formats
+    ]
+    return Catalog([load_model(folder, settings) for folder in sorted(folders, key=_order)], failed)
 
 
 def find_artifacts(artifacts: Path, formats: Collection[str] = ()) -> list[Path]:
@@ -102,7 +114,7 @@ def find_artifacts(artifacts: Path, formats: Collection[str] = ()) -> list[Path]
         folder
         for folder in folders
         if not (folder.name.startswith(".") or folder.parent.name.startswith("."))
-        and (not formats or _family(folder) in formats)
+        and (not formats or _family(folder.name) in formats)
     ]
 
 
@@ -115,7 +127,7 @@ def load_model(folder: Path, settings: Settings = Settings()) -> ServedModel:  #
         if manifest.name != name:
             raise ModelUnavailable(f"{folder / MANIFEST} is the manifest of {manifest.name}, expected {name}")
         status, source = read_status(folder), _source(folder, manifest)
-        if address := settings.remotes.get(_family(folder)):  # the files may lie only there
+        if address := settings.remotes.get(_family(folder.name)):  # the files may lie only there
             remote = RemoteRuntime(address, manifest, settings.timeout)
             return ServedModel(name, folder, manifest, status, source, remote, remote.sizes)
         verify_files(folder, manifest)
@@ -127,13 +139,13 @@ def load_model(folder: Path, settings: Settings = Settings()) -> ServedModel:  #
     return ServedModel(name, folder, manifest, status, source, runtime, sizes)
 
 
-def _family(folder: Path) -> str:
+def _family(format: str) -> str:
     """The format without its precision."""
-    return folder.name.split("-")[0]
+    return format.split("-")[0]
 
 
 def _order(folder: Path) -> tuple[str, int, str]:
-    family = _family(folder)
+    family = _family(folder.name)
     return folder.parent.name, FORMATS.index(family) if family in FORMATS else len(FORMATS), folder.name
 
 

@@ -70,7 +70,7 @@ class Prediction:
         return int(self.probabilities.argmax())
 
     def to_json(self) -> dict[str, Any]:
-        labels = self.model.described.labels
+        labels = self.model.described.class_names(len(self.probabilities))
         return {
             "model": self.model.name,
             "label": labels[self.winner],
@@ -269,11 +269,12 @@ def _median_seconds(model: ServedModel, rows: int) -> float:
 
 
 def image_spec(model: ServedModel) -> ImageSpec:
-    """Raises NotAPictureModel for a model that does not take one picture and give one probability a label."""
+    """Raises NotAPictureModel for a model that does not take one picture and give one probability a class."""
     manifest = model.described
-    takes_picture = manifest.image is not None and len(manifest.inputs) == 1
-    if manifest.image is None or not takes_picture or manifest.outputs[0].shape[-1] != len(manifest.labels):
-        raise NotAPictureModel(f"{model.name} does not take pictures. Send tensors to /v2/models/{model.name}/infer.")
+    if manifest.image is None or not manifest.classifies:
+        raise NotAPictureModel(
+            f"{model.name} does not classify pictures. Send tensors to /v2/models/{model.name}/infer."
+        )
     return manifest.image
 
 

@@ -19,7 +19,13 @@ from serve.catalog import ServedModel
 COMPRESSED = frozenset({".png", ".jpg", ".woff2", ".gz"})
 """Suffixes of files that gzip does not make smaller."""
 
-TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm", ".json": "application/json"}
+TYPES = {
+    ".mjs": "text/javascript",
+    ".js": "text/javascript",
+    ".wasm": "application/wasm",
+    ".json": "application/json",
+    ".log": "text/plain",
+}
 """Browsers insist on these; what a system's table says of them differs."""
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import NotFound, RequestEntityTooLarge, ServiceUnavailable
 
-from contract.errors import InputError, RosettaError
+from contract.errors import ArtifactMissing, InputError, RosettaError
+from contract.failed_edge import FAILED, FailedEdge, log_file
 from serve import files, metrics
 from serve.catalog import ServedModel
 from serve.dataplane import DataPlane
@@ -68,7 +69,22 @@ def repository_index() -> Response:
         for model in plane().catalog.values()
         if model.ready or wanted.get("ready") is not True
     ]
+    if wanted.get("ready") is not True:
+        entries += map(_failed_edge, plane().catalog.failed_edges.values())
     return respond(json_reply(entries))
+
+
+def _failed_edge(edge: FailedEdge) -> dict[str, Any]:
+    """A model that there is not: clients of the protocol see it as unavailable, the page all that is known of it."""
+    has_log = log_file(plane().settings.artifacts, edge).is_file()
+    address = f"/artifacts/{edge.model}/{FAILED}/{edge.format}.log" if has_log else None
+    return {
+        "name": edge.name,
+        "version": VERSION,
+        "state": "UNAVAILABLE",
+        "reason": edge.reason,
+        "failed_edge": edge.to_json() | {"log": address},
+    }
 
 
 @api.get("/v2/models/<name>")
@@ -101,7 +117,9 @@ def _parameters(model: ServedModel) -> dict[str, Any]:
         "status": model.status.word,
         "status_reason": model.status.reason,
         "image": manifest.image,
+        "classifies": manifest.classifies,
         "labels": manifest.labels,
+        "layouts": {spec.name: spec.layout for spec in (*manifest.inputs, *manifest.outputs)},
         "files": {name: {"sha256": digest, "bytes": model.sizes[name]} for name, digest in manifest.files.items()},
         "parity": parity and {"max_abs_diff": parity.max_abs_diff, "agreement": parity.agreement},
         "made_with": manifest.made_with,
@@ -271,6 +289,16 @@ def report(name: str = "report.html") -> Response:
     if name == "report.json" and not (folder / name).is_file():
         return respond(json_reply(None))  # the page asks whether there is one, and no error is to be logged for that
     return files.page_file(folder, name)
+
+
+@api.get(f"/artifacts/<model>/{FAILED}/<format>.log")
+def failed_log(model: str, format: str) -> Response:
+    """What was printed while a conversion failed."""
+    edge = plane().catalog.failed_edges.get(f"{model}-{format}")
+    if edge is None:
+        raise ArtifactMissing(f"No conversion of {model[:100]!r} to {format[:100]!r} failed.")
+    path = log_file(plane().settings.artifacts, edge)
+    return files.page_file(path.parent, path.name)
 
 
 @api.get("/artifacts/<model>/<format>/<path:name>")

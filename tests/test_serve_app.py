@@ -17,15 +17,17 @@ from werkzeug.test import TestResponse
 
 import serve.views
 from contract.dataset import Split
+from contract.failed_edge import write_failed_edge
 from contract.image import image_to_batch
 from contract.manifest import MANIFEST, sha256_of
 from contract.parity_result import PARITY
 from serve.app import create_app
-from serve.catalog import Catalog, ServedModel, load_model
+from serve.catalog import Catalog, ServedModel, load_catalog, load_model
 from serve.dataplane import DataPlane
 from serve.replies import DATA_HEADERS, DATA_TYPES, HEADERS
 from serve.runtimes import Tensors
 from serve.settings import PAGE, Settings
+from tests.brought import CLASSES, FAILED, LOG, write_photo, write_sequence
 
 NAMES = [
     *(f"keras_cnn-{format}" for format in ("keras", "onnx", "savedmodel", "tflite", "tfjs")),
@@ -646,6 +648,90 @@ def test_a_model_answers_after_its_folder_is_gone(
     assert post(client, "/v2/models/keras_cnn-onnx/infer", json=infer_body(images[:1]))["outputs"]
     assert post(client, "/compare", data=picture)["results"][0]["label"]
     assert client.get("/artifacts/keras_cnn/onnx/model.onnx").status_code == 404
+
+
+# Conversions that failed, and models that take other tensors
+
+
+@pytest.fixture
+def brought(artifacts: Path, tmp_path: Path) -> Opened:
+    """A colour classifier without labels, a sequence model; conversions that failed, of which one succeeded later."""
+    write_photo(tmp_path / "photo" / "onnx", "probabilities")
+    write_photo(tmp_path / "features" / "onnx", "features")
+    write_sequence(tmp_path / "sequence" / "onnx")
+    write_failed_edge(tmp_path, FAILED, LOG)
+    write_failed_edge(tmp_path, replace(FAILED, model="photo", format="onnx"), LOG)
+    (tmp_path / "pair" / "failed" / "tfjs.json").write_text("{")
+    return client_of(load_catalog(tmp_path), tmp_path)
+
+
+def test_the_index_has_a_conversion_that_failed_with_all_that_is_known(brought: Opened) -> None:
+    *served, failed = post(brought, "/v2/repository/index")
+    assert [(model["name"], model["state"]) for model in served] == [
+        (name, "READY") for name in ("features-onnx", "photo-onnx", "sequence-onnx")
+    ]
+    assert (failed["name"], failed["state"], failed["reason"]) == ("pair-onnx-int8", "UNAVAILABLE", FAILED.reason)
+    assert failed["failed_edge"] == FAILED.to_json() | {"log": "/artifacts/pair/failed/onnx-int8.log"}
+    assert len(post(brought, "/v2/repository/index", json={"ready": True})) == 3
+    message = get(brought, "/v2/models/pair-onnx-int8", 503)["error"]
+    assert message == f"There is no pair-onnx-int8: its conversion from onnx failed. {FAILED.reason}"
+
+
+def test_the_log_of_a_conversion_that_failed_is_plain_text(brought: Opened, tmp_path: Path) -> None:
+    response = brought.get("/artifacts/pair/failed/onnx-int8.log")
+    assert response.get_data(as_text=True) == LOG
+    assert response.content_type == "text/plain; charset=utf-8"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    (tmp_path / "pair" / "failed" / "onnx-int8.log").unlink()
+    assert get(brought, "/artifacts/pair/failed/onnx-int8.log", 404)["error"]
+    assert post(brought, "/v2/repository/index")[-1]["failed_edge"]["log"] is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "pair/failed/tfjs.log",
+        "pair/failed/onnx-int8.json",
+        "photo/failed/onnx.log",
+        "pair/failed/..%2fonnx-int8.log",
+        "pair/failed/%2e%2e/failed/onnx-int8.log",
+        "../pair/failed/secret.log",
+        "pair/failed/secret.log",
+        f"pair/failed/{LONG}.log",
+    ],
+)
+def test_no_other_file_is_a_log(brought: Opened, tmp_path: Path, path: str) -> None:
+    (tmp_path / "pair" / "failed" / "secret.log").write_text("secret")
+    response = brought.get(f"/artifacts/{path}", follow_redirects=True)
+    assert response.status_code == 404
+    assert len(response.get_json()["error"]) < 500
+
+
+def test_a_container_of_some_formats_has_their_failed_conversions(brought: Opened, tmp_path: Path) -> None:
+    def failed(*formats: str) -> list[str]:
+        return list(load_catalog(tmp_path, Settings(formats=formats)).failed_edges)
+
+    assert failed("onnx") == ["pair-onnx-int8"]
+    assert failed("tflite") == []
+
+
+def test_metadata_has_all_that_a_form_needs(brought: Opened) -> None:
+    answer = get(brought, "/v2/models/sequence-onnx")
+    assert answer["inputs"] == [{"name": "tokens", "datatype": "INT64", "shape": [1, -1]}]
+    assert answer["outputs"] == [{"name": "mean", "datatype": "FP32", "shape": [1, 2]}]
+    assert answer["parameters"]["layouts"] == {"tokens": "NT", "mean": "NC"}
+    assert (answer["parameters"]["image"], answer["parameters"]["classifies"]) == (None, False)
+
+
+def test_classes_without_labels_go_by_their_numbers(brought: Opened, picture: bytes) -> None:
+    answer = post(brought, "/predict/photo-onnx", data=picture)
+    assert list(answer["probabilities"]) == [f"class {number}" for number in range(CLASSES)]
+    assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].__getitem__)
+    assert [row["model"] for row in post(brought, "/compare", data=picture)["results"]] == ["photo-onnx"]
+    assert "does not classify pictures" in post(brought, "/predict/features-onnx", 400, data=picture)["error"]
+    about = {name: get(brought, f"/v2/models/{name}-onnx")["parameters"] for name in ("photo", "features")}
+    assert (about["photo"]["classifies"], about["features"]["classifies"]) == (True, False)
+    assert about["features"]["image"]["height"] == 20
 
 
 # The samples and the page

@@ -3,6 +3,7 @@
 import array
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ from contract.errors import ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec, read_manifest, sha256_of_files, verify_files
 from serve.catalog import Catalog
 from serve.runtimes import RUNTIMES, Runtime, load_runtime, tfjs, warm_up_inputs
+from tests.brought import write_pair
 
 ROOT = Path(contract.__file__).resolve().parent.parent
 
@@ -377,6 +379,21 @@ def test_what_tfjs_refuses_fails_and_leaves_the_process_alive(node: tfjs.TFJSRun
         ask(node, np.zeros((1, 3, 3, 1), np.float32))
     assert ask(node, images[:1]).shape == (1, 10)
     assert node.process_id == process
+
+
+def test_outputs_go_by_their_names_in_whatever_order_the_file_has_them(tmp_path: Path) -> None:
+    write_pair(tmp_path / "pair")
+    folder = tmp_path / "pair" / "tfjs"
+    model = json.loads((folder / "model.json").read_bytes())
+    inputs = {"left": np.zeros((2, 4), np.float32), "ids": np.array([[1, 2, 3], [4, 5, 6]], np.int32)}
+    for order in (sorted, reversed):
+        outputs = model["signature"]["outputs"]
+        model["signature"]["outputs"] = {name: outputs[name] for name in order(sorted(outputs))}
+        (folder / "model.json").write_text(json.dumps(model))
+        with contextlib.closing(tfjs.TFJSRuntime(folder, read_manifest(folder), 1)) as runtime:
+            answer = runtime.predict(inputs)
+        assert answer["doubled"].tolist() == [[2, 4, 6], [8, 10, 12]]
+        assert answer["scores"].tolist() == [[0.5, 0.5], [0.5, 0.5]]
 
 
 def test_a_node_process_is_not_restarted_with_other_files(artifacts: Path, tmp_path: Path, images: Images) -> None:

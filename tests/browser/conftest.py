@@ -87,15 +87,15 @@ class Service:
 
 
 @contextlib.contextmanager
-def serving(artifacts: Path, log: Path) -> Iterator[Service]:
-    """The service over a folder of artifacts, on a free port; what it prints goes into the file `log`.
+def serving(artifacts: Path, log: Path, **more: str) -> Iterator[Service]:
+    """The service over a folder of artifacts, on a free port, with more settings; what it prints goes into `log`.
 
     Raises RuntimeError when it ends, or is not ready in time.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = {"HOST": "127.0.0.1", "PORT": str(port), "ARTIFACTS": str(artifacts)}
+    settings = {"HOST": "127.0.0.1", "PORT": str(port), "ARTIFACTS": str(artifacts), **more}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
     with log.open("wb") as output:
         command = [sys.executable, "-m", "serve"]

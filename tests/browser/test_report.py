@@ -8,6 +8,7 @@ from dataclasses import asdict
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from compare.figures import Missing
 from compare.recommend import recommend
 from compare.report import Constraints, FlippedPicture, Report
 from tests.browser.conftest import OpenPage, Service, wait_until
@@ -97,3 +98,19 @@ def test_parity_and_flipped_pictures_are_shown(page: Page) -> None:
 def test_without_a_report_the_page_says_how_to_get_one(open_page: OpenPage, service: Service) -> None:
     page = open_page(service, path="/?idle#report")
     expect(page.get_by_test_id("no-report")).to_contain_text("run `make compare`")
+
+
+def test_an_accuracy_that_nobody_knows_is_called_unknown(open_page: OpenPage, service: Service) -> None:
+    unknown = Missing("unknown: there are no pictures with labels")
+    report = flipped()
+    artifacts = {
+        name: dataclasses.replace(one, figures={**one.figures, "accuracy": unknown})
+        for name, one in report.artifacts.items()
+    }
+    page = open_report(open_page, service, dataclasses.replace(report, artifacts=artifacts))
+    cell = page.locator("[data-parity='m-tflite']").get_by_text("unknown", exact=True)
+    expect(cell).to_have_attribute("title", unknown.missing)
+    assert chosen(page) == ""
+    expect(page.get_by_test_id("why-not")).to_contain_text(unknown.missing)
+    page.get_by_label("It is to run on").select_option("browser")
+    expect(page.locator("[data-candidate]")).to_have_count(0)

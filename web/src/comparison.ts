@@ -1,5 +1,6 @@
 /**
- * One picture through every row: what each row is, what it answered, and the order in which rows run.
+ * One picture, or the tensors of a form, through every row of the chosen models: what each row is, what it answered, and
+ * the order in which rows run.
  *
  * Rows run one at a time, the server's before the browser's: two at once would share a processor and spoil each other's
  * times.
@@ -10,17 +11,18 @@ import { imageToTensor, type ImageSpec } from './image';
 import { runtimesFor, type Runtime } from './runtimes';
 import { RuntimeWorker } from './runtimes/host';
 import { sha256 } from './runtimes/files';
-import { predictPicture, type Artifact } from './server';
+import { infer, predictPicture, type Artifact, type FailedEdge, type Served } from './server';
+import { defaultTensors, onlyTensor, type Tensor } from './tensors';
 import { text } from './text';
 import type { Progress, Timing } from './timing';
 
 export type State = 'idle' | 'loading' | 'running' | 'done' | 'failed';
 
 export interface Answer {
-  /** In the order of the artifact's labels. */
-  probabilities: number[];
-  /** Milliseconds. The server's rows also have queue and network. */
-  ms: { preprocess: number; compute: number; queue?: number; network?: number };
+  /** Of a model that classifies, the probabilities in the order of its labels. */
+  outputs: Tensor[];
+  /** Milliseconds. The server tells its parts for a picture; of tensors only the whole way is known. */
+  ms: { preprocess?: number; queue?: number; compute?: number; network?: number; whole?: number };
   /** The sha256 of what the server's model saw. */
   tensor?: string;
 }
@@ -44,23 +46,40 @@ export interface ModelTensor {
   sha256: string | null;
 }
 
+/** What a row is asked: its inputs, and how long it took to make them of a picture. */
+interface Question {
+  inputs: Tensor[];
+  ms: number;
+}
+
 const LOAD_SECONDS = 90;
 const CALL_SECONDS = 30;
+/** How many models are compared until somebody chooses. */
+const FEW = 3;
+
+export function probabilitiesOf({ outputs }: Answer): number[] {
+  return Array.from(outputs[0]!.data as Float32Array);
+}
 
 export class Comparison {
   readonly rows: Row[] = [];
+  failedEdges: FailedEdge[] = [];
+  /** The models whose rows are compared. */
+  readonly chosen = new Set<string>();
   /** What each distinct kind of model sees of the picture. */
   tensors: ModelTensor[] = [];
   imageError = '';
   inBrowser = true;
   picture: Uint8Array | null = null;
-  private current = new AbortController();
+  /** The tensors that a model without pictures was given last. */
+  private readonly given = new Map<string, Tensor[]>();
+  private readonly current = new Map<string, AbortController>();
   private queue: Promise<unknown> = Promise.resolve();
   private readonly workers = new Map<string, RuntimeWorker>();
   private readonly loaded = new Map<Row, Promise<RuntimeWorker>>();
   private readonly listeners = new Set<() => void>();
 
-  async addRows(artifacts: Artifact[]): Promise<void> {
+  async addRows({ artifacts, failedEdges }: Served): Promise<void> {
     for (const artifact of artifacts) {
       for (const runtime of await runtimesFor(artifact.format)) {
         if (artifact.problem && runtime.where === 'browser') continue; // said once, by the server's row
@@ -68,13 +87,37 @@ export class Comparison {
         this.rows.push({ id, artifact, runtime, state: 'idle', answer: null, error: '', readyMs: null });
       }
     }
+    this.failedEdges = failedEdges;
+    const pictured = this.models.filter((model) => this.takesPictures(model));
+    for (const model of (pictured.length ? pictured : this.models.slice(0, 1)).slice(0, FEW)) this.chosen.add(model);
     this.changed();
-    if (this.picture) void this.show(this.picture); // it was chosen before there were rows
+    // A picture may have been chosen before there were rows; what cannot be run says so at once.
+    void this.askAgain(({ artifact }) => this.picture !== null || artifact.problem !== null);
+  }
+
+  get models(): string[] {
+    return [...new Set([...this.artifacts, ...this.failedEdges].map(({ model }) => model))];
+  }
+
+  takesPictures(model: string): boolean {
+    return this.artifacts.some((artifact) => artifact.model === model && artifact.image);
+  }
+
+  /** An artifact that tells the model's inputs, for a model that takes no pictures and has one. */
+  tensorArtifactOf(model: string): Artifact | undefined {
+    if (this.takesPictures(model)) return undefined;
+    return this.artifacts.find((artifact) => artifact.model === model && artifact.inputs.length > 0);
+  }
+
+  /** Those that are compared now. */
+  get shownRows(): Row[] {
+    return this.rows.filter(({ artifact, runtime }) =>
+      this.chosen.has(artifact.model) && (this.inBrowser || runtime.where === 'server'));
   }
 
   /** When no row is loading or running any more. */
   async finished(): Promise<void> {
-    while (this.rows.some(({ state }) => state !== 'done' && state !== 'failed')) {
+    while (this.shownRows.some(({ state }) => state !== 'done' && state !== 'failed')) {
       await new Promise<void>((done) => { const stop = this.subscribe(() => { stop(); done(); }); });
     }
   }
@@ -84,27 +127,39 @@ export class Comparison {
     return () => this.listeners.delete(listener);
   }
 
-  /** Run a picture through every row. A picture that is still running is given up. */
+  /** Take a model into the comparison, or out of it. */
+  async choose(model: string, wanted: boolean): Promise<void> {
+    if (wanted) this.chosen.add(model);
+    else {
+      this.chosen.delete(model);
+      this.current.get(model)?.abort();
+    }
+    this.changed();
+    if (wanted) await this.askAgain((row) => row.artifact.model === model);
+  }
+
+  /** Run a picture through every row that takes one. A picture that is still running is given up. */
   async show(picture: Uint8Array): Promise<void> {
     this.picture = picture;
-    this.current.abort();
-    const { signal } = (this.current = new AbortController());
-    for (const row of this.rows) Object.assign(row, { state: 'idle', answer: null, error: '' });
-    this.changed();
-    await this.prepare(picture, signal);
-    const rows = (where: string) => this.rows.filter(({ runtime }) => runtime.where === where);
-    await this.run([...rows('server'), ...(this.inBrowser ? rows('browser') : [])], signal);
+    await this.askAgain(({ artifact }) => this.takesPictures(artifact.model));
+  }
+
+  /** Run tensors through every row of a model. */
+  async give(model: string, tensors: Tensor[]): Promise<void> {
+    this.given.set(model, tensors);
+    await this.askAgain(({ artifact }) => artifact.model === model);
   }
 
   async setInBrowser(wanted: boolean): Promise<void> {
     this.inBrowser = wanted;
-    if (this.picture) await this.show(this.picture);
+    await this.askAgain(() => true);
   }
 
-  /** One tensor through one row: the page's programmatic interface (see main.tsx). */
-  async infer(id: string, pixels: Float32Array): Promise<Float32Array> {
+  /** A list of numbers as the only input of one row, and its first output: the page's programmatic interface (see main.tsx). */
+  async infer(id: string, values: number[]): Promise<number[]> {
     const row = this.rowNamed(id);
-    return this.oneAtATime(async () => (await this.ask(row, pixels)).probabilities);
+    const inputs = onlyTensor(row.artifact.inputs, values);
+    return this.oneAtATime(async () => Array.from((await this.ask(row, inputs)).outputs[0]!.data as Float32Array, Number));
   }
 
   /** What a row's model would see of a picture: the page's programmatic interface too. */
@@ -116,7 +171,7 @@ export class Comparison {
 
   /** How long a row takes to load and to answer, in a worker of its own, while no other row runs. */
   async time(
-    id: string, pictures: Float32Array[], seconds: number, progress?: (of: Progress) => void, signal?: AbortSignal,
+    id: string, questions: Tensor[][], seconds: number, progress?: (of: Progress) => void, signal?: AbortSignal,
   ): Promise<Timing> {
     const { runtime, artifact } = this.rowNamed(id);
     return this.oneAtATime(async () => {
@@ -125,7 +180,7 @@ export class Comparison {
       const end = () => worker.end(new Error(text().cancelled));
       signal?.addEventListener('abort', end);
       try {
-        const timing = worker.call('time', [artifact, pictures, seconds], progress);
+        const timing = worker.call('time', [artifact, questions, seconds], progress);
         return await within(LOAD_SECONDS + 3 * seconds, text().late, timing);
       } finally {
         end();
@@ -134,7 +189,17 @@ export class Comparison {
     });
   }
 
-  /** The same picture's answer from the artifact that all others of this model are compared with. */
+  /** What a row of a model without pictures is asked when it is timed: what it was given last. */
+  tensorsFor({ model, inputs }: Artifact): Tensor[] {
+    return this.given.get(model) ?? defaultTensors(inputs);
+  }
+
+  /** The tensor that a row's model sees of a picture, by its pixels. */
+  pictureTensors(id: string, pixels: ArrayLike<number>): Tensor[] {
+    return onlyTensor(this.rowNamed(id).artifact.inputs, Array.from(pixels));
+  }
+
+  /** The same question's answer from the artifact that all others of this model are compared with. */
   sourceOf({ artifact }: Row): Row | undefined {
     return this.rows.find(
       (row) =>
@@ -159,8 +224,30 @@ export class Comparison {
     return row;
   }
 
-  private async prepare(picture: Uint8Array, signal: AbortSignal): Promise<void> {
-    const specs = new Map(this.rows.flatMap(({ artifact: { image } }) => (image ? [[JSON.stringify(image), image]] : [])));
+  /** Ask those rows of the chosen models that have something to be asked; what their models are still asked is given up. */
+  private async askAgain(isMeant: (row: Row) => boolean): Promise<void> {
+    const hasQuestion = ({ model, problem }: Artifact) =>
+      problem !== null || (this.takesPictures(model) ? this.picture !== null : this.given.has(model));
+    const rows = this.rows.filter((row) => this.chosen.has(row.artifact.model) && isMeant(row) && hasQuestion(row.artifact));
+    const signals = new Map<string, AbortSignal>();
+    for (const model of new Set(rows.map(({ artifact }) => artifact.model))) {
+      this.current.get(model)?.abort();
+      const begun = new AbortController();
+      this.current.set(model, begun);
+      signals.set(model, begun.signal);
+    }
+    for (const row of rows) Object.assign(row, { state: 'idle', answer: null, error: '' });
+    this.changed();
+    if (this.picture && rows.some(({ artifact }) => this.takesPictures(artifact.model))) await this.prepare(this.picture);
+    const here = (where: string) => rows.filter(({ runtime }) => runtime.where === where);
+    for (const row of [...here('server'), ...(this.inBrowser ? here('browser') : [])]) {
+      await this.run(row, signals.get(row.artifact.model)!);
+    }
+  }
+
+  private async prepare(picture: Uint8Array): Promise<void> {
+    const specs = new Map(this.rows.flatMap(({ artifact: { image, model } }) =>
+      (image && this.chosen.has(model) ? [[JSON.stringify(image), image]] : [])));
     const tensors: ModelTensor[] = [];
     let problem = '';
     for (const spec of specs.values()) {
@@ -172,56 +259,65 @@ export class Comparison {
         problem = messageOf(error);
       }
     }
-    if (signal.aborted) return;
+    if (picture !== this.picture) return; // another one was chosen meanwhile
     this.tensors = tensors;
     this.imageError = problem;
     this.changed();
   }
 
-  private async run(rows: Row[], signal: AbortSignal): Promise<void> {
-    for (const row of rows) {
-      if (signal.aborted) return;
-      try {
-        if (row.artifact.problem) throw new Error(row.artifact.problem);
-        const answer = await (row.runtime.where === 'server' ? this.askServer(row, signal) : this.runHere(row, signal));
-        if (!signal.aborted) this.set(row, { state: 'done', answer });
-      } catch (error) {
-        if (!signal.aborted) this.set(row, { state: 'failed', error: messageOf(error) });
-      }
+  private async run(row: Row, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return;
+    try {
+      if (row.artifact.problem) throw new Error(row.artifact.problem);
+      const answer = await this.oneAtATime(async () => {
+        signal.throwIfAborted();
+        if (row.runtime.where === 'browser') return this.runHere(row);
+        return row.artifact.classifies ? this.classify(row, signal) : this.askServer(row, signal);
+      });
+      if (!signal.aborted) this.set(row, { state: 'done', answer });
+    } catch (error) {
+      if (!signal.aborted) this.set(row, { state: 'failed', error: messageOf(error) });
     }
   }
 
-  private askServer(row: Row, signal: AbortSignal): Promise<Answer> {
-    return this.oneAtATime(async () => {
-      signal.throwIfAborted();
-      this.set(row, { state: 'running' });
-      const start = performance.now();
-      const asked = predictPicture(row.artifact.name, this.picture!, signal);
-      const { probabilities, ms, tensor } = await within(CALL_SECONDS, text().late, asked);
-      const network = performance.now() - start - ms.preprocess - ms.queue - ms.compute;
-      return {
-        probabilities: row.artifact.labels.map((label) => probabilities[label] ?? NaN),
-        ms: { ...ms, network: Math.max(0, network) },
-        tensor,
-      };
-    });
+  private async classify(row: Row, signal: AbortSignal): Promise<Answer> {
+    const { artifact } = row;
+    this.set(row, { state: 'running' });
+    const start = performance.now();
+    const asked = predictPicture(artifact.name, this.picture!, signal);
+    const { probabilities, ms, tensor } = await within(CALL_SECONDS, text().late, asked);
+    const network = performance.now() - start - ms.preprocess - ms.queue - ms.compute;
+    const data = artifact.labels.length ? artifact.labels.map((label) => probabilities[label] ?? NaN) : Object.values(probabilities);
+    const output = { name: artifact.outputs[0]!.name, datatype: 'FP64', shape: [1, data.length], data: Float64Array.from(data) };
+    return { outputs: [output], ms: { ...ms, network: Math.max(0, network) }, tensor };
   }
 
-  private runHere(row: Row, signal: AbortSignal): Promise<Answer> {
-    const tensor = this.tensors.find(({ spec }) => JSON.stringify(spec) === JSON.stringify(row.artifact.image));
+  private async askServer(row: Row, signal: AbortSignal): Promise<Answer> {
+    const { inputs, ms } = this.questionFor(row.artifact);
+    this.set(row, { state: 'running' });
+    const start = performance.now();
+    const outputs = await within(CALL_SECONDS, text().late, infer(row.artifact, inputs, signal));
+    return { outputs, ms: { ...(ms ? { preprocess: ms } : {}), whole: performance.now() - start } };
+  }
+
+  private async runHere(row: Row): Promise<Answer> {
+    const { inputs, ms: preprocess } = this.questionFor(row.artifact);
+    const { outputs, ms: compute } = await this.ask(row, inputs);
+    return { outputs, ms: { ...(preprocess ? { preprocess } : {}), compute } };
+  }
+
+  private questionFor({ image, model, inputs }: Artifact): Question {
+    if (!image) return { inputs: this.given.get(model)!, ms: 0 };
+    const tensor = this.tensors.find(({ spec }) => JSON.stringify(spec) === JSON.stringify(image));
     if (!tensor) throw new Error(this.imageError || text().unreadable);
-    return this.oneAtATime(async () => {
-      signal.throwIfAborted();
-      const { probabilities, ms } = await this.ask(row, tensor.pixels);
-      return { probabilities: Array.from(probabilities), ms: { preprocess: tensor.ms, compute: ms } };
-    });
+    return { inputs: onlyTensor(inputs, Array.from(tensor.pixels)), ms: tensor.ms };
   }
 
   /** One call of a row's runtime. A runtime that does not answer is ended, and started anew for the next call. */
-  private async ask(row: Row, pixels: Float32Array): Promise<{ probabilities: Float32Array; ms: number }> {
+  private async ask(row: Row, inputs: Tensor[]): Promise<{ outputs: Tensor[]; ms: number }> {
     const worker = await this.load(row);
     this.set(row, { state: 'running' });
-    return within(CALL_SECONDS, text().late, worker.call('predict', [row.artifact.name, pixels])).catch(this.giveUp(row));
+    return within(CALL_SECONDS, text().late, worker.call('predict', [row.artifact.name, inputs])).catch(this.giveUp(row));
   }
 
   private load(row: Row): Promise<RuntimeWorker> {

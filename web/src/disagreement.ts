@@ -2,7 +2,7 @@
 
 import { argmax, difference } from './figures';
 import { imageToTensor } from './image';
-import { bytesAt, inferBatch, parityOf, readReport, type Artifact, type Sample, type Samples } from './server';
+import { bytesAt, inferPictures, labelOf, parityOf, readReport, type Artifact, type Sample, type Samples } from './server';
 import { text } from './text';
 
 /** What was found, in words, and the picture to show; null where it is not here. */
@@ -26,7 +26,7 @@ export async function findDisagreement(artifacts: Artifact[], samples: Samples):
     return { says: `${none} ${nearest.says}`, picture: nearest.picture };
   }
   const { artifact, flip } = known;
-  const says = text().flipFound(flip.image, artifact.name, artifact.labels[flip.source]!, artifact.labels[flip.artifact]!);
+  const says = text().flipFound(flip.image, artifact.name, labelOf(artifact, flip.source), labelOf(artifact, flip.artifact));
   const sample = here(flip.image);
   if (sample) return { says, picture: { sample } };
   const reported = (await readReport())?.artifacts[artifact.name]?.flips.find(({ image }) => image === flip.image);
@@ -40,16 +40,16 @@ async function findNearest(artifacts: Artifact[], samples: Samples): Promise<Fou
   const pictures = await Promise.all(samples.samples.map(({ file }) => bytesAt(`/samples/${file}`)));
   let best = { margin: Infinity, says: '', picture: null as Found['picture'] };
   for (const source of artifacts) {
-    if (source.status !== 'source' || !source.image || source.problem) continue;
+    if (source.status !== 'source' || !source.classifies || source.problem) continue;
     const tensors = await Promise.all(pictures.map((picture) => imageToTensor(picture, source.image!)));
-    const answers = await inferBatch(source, tensors);
+    const answers = await inferPictures(source, tensors);
     answers.forEach((probabilities, i) => {
       const first = argmax(probabilities);
       const second = argmax(probabilities.map((value, label) => (label === first ? -1 : value)));
       const margin = probabilities[first]! - probabilities[second]!;
       if (margin >= best.margin) return;
       const sample = samples.samples[i]!;
-      const [one, other] = [source.labels[first]!, source.labels[second]!];
+      const [one, other] = [labelOf(source, first), labelOf(source, second)];
       best = { margin, says: text().nearest(sample.index, source.model, one, other, difference(margin)), picture: { sample } };
     });
   }

@@ -23,10 +23,6 @@ export function argmax(values: readonly number[]): number {
   return values.reduce((best, value, i) => (value > values[best]! ? i : best), 0);
 }
 
-export function maxAbsDiff(a: readonly number[], b: readonly number[]): number {
-  return a.reduce((largest, value, i) => Math.max(largest, Math.abs(value - b[i]!)), 0);
-}
-
 const DIGITS = 9; // what float32 can tell apart
 
 /** A number's digits: those that it begins with like the other number, and the rest. */

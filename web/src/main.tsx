@@ -8,7 +8,7 @@ import type { Timing } from './timing';
 const comparison = new Comparison();
 
 /**
- * The page's programmatic interface: the same tensor through any row, without a picture.
+ * The page's programmatic interface: the same numbers through any row of a model with one input, without a picture.
  *
  * `rows()` names them, `<artifact>@<runtime>`, once `document.documentElement.dataset.ready` is set.
  * `infer(row, pixels)` takes height * width * channels numbers, 0..255, and gives the probabilities in the order of the
@@ -31,9 +31,9 @@ declare global {
 
 window.rosetta = {
   rows: () => comparison.rows.map(({ id }) => id),
-  infer: async (row, pixels) => Array.from(await comparison.infer(row, Float32Array.from(pixels))),
-  time: (row, pictures, seconds) => 
-    comparison.time(row, pictures.map((pixels) => Float32Array.from(pixels)), seconds),
+  infer: (row, pixels) => comparison.infer(row, pixels),
+  time: async (row, pictures, seconds) =>
+    comparison.time(row, pictures.map((pixels) => comparison.pictureTensors(row, pixels)), seconds),
   tensor: async (row, picture) => Array.from(await comparison.tensor(row, Uint8Array.from(picture))),
 };
 

@@ -1,6 +1,6 @@
 /** The page's side of the service worker (public/sw.js), which lets the page work without the server once it is loaded. */
 
-import { listArtifacts, readReport } from './server';
+import { listServed, readReport } from './server';
 
 const PATIENCE_MS = 1500;
 
@@ -22,5 +22,5 @@ export async function keepWhatCameBefore(): Promise<void> {
   if (!navigator.serviceWorker?.controller) return;
   const came = performance.getEntriesByType('resource').map(({ name }) => new URL(name));
   const files = came.filter(({ origin, pathname }) => origin === location.origin && /^\/(assets|samples)\/|\.svg$/.test(pathname));
-  await Promise.allSettled([fetch('/'), listArtifacts(), readReport(), ...files.map((file) => fetch(file))]);
+  await Promise.allSettled([fetch('/'), listServed(), readReport(), ...files.map((file) => fetch(file))]);
 }

@@ -5,6 +5,7 @@ import { messageOf } from './errors';
 import { quantile } from './figures';
 import { imageToTensor, type ImageSpec } from './image';
 import { bytesAt, listSamples } from './server';
+import type { Tensor } from './tensors';
 import { text } from './text';
 import type { Progress, Timing } from './timing';
 
@@ -44,14 +45,16 @@ export class Race {
     }));
     Object.assign(this, { state: 'running', problem: '' });
     this.changed();
-    const pictures = await this.readPictures(rows).catch((error: unknown) => {
+    const pictures = await this.readPictures(rows.filter(({ artifact }) => artifact.image)).catch((error: unknown) => {
       this.problem = `${text().race.needsSamples} (${messageOf(error)})`;
       this.stop.abort();
       return new Map<string, Float32Array[]>();
     });
     for (const lane of this.lanes) {
       if (signal.aborted) break;
-      await this.run(lane, pictures.get(JSON.stringify(lane.row.artifact.image))!, seconds, signal);
+      const { id, artifact } = lane.row;
+      const seen = pictures.get(JSON.stringify(artifact.image))?.map((pixels) => this.comparison.pictureTensors(id, pixels));
+      await this.run(lane, seen ?? [this.comparison.tensorsFor(artifact)], seconds, signal);
     }
     this.state = signal.aborted ? 'cancelled' : 'done';
     this.changed();
@@ -61,7 +64,7 @@ export class Race {
     this.stop.abort();
   }
 
-  private async run(lane: Lane, pictures: Float32Array[], seconds: number, signal: AbortSignal): Promise<void> {
+  private async run(lane: Lane, questions: Tensor[][], seconds: number, signal: AbortSignal): Promise<void> {
     const notice = () => { lane.wasHidden ||= document.hidden; };
     notice();
     document.addEventListener('visibilitychange', notice);
@@ -71,7 +74,7 @@ export class Race {
       this.changed();
     };
     try {
-      lane.timing = await this.comparison.time(lane.row.id, pictures, seconds, hear, signal);
+      lane.timing = await this.comparison.time(lane.row.id, questions, seconds, hear, signal);
       lane.phase = 'done';
     } catch (error) {
       Object.assign(lane, { phase: 'failed', error: signal.aborted ? text().cancelled : messageOf(error) });
@@ -81,8 +84,9 @@ export class Race {
     }
   }
 
-  /** The same pictures for all, as each kind of model sees them. */
+  /** The same pictures for all that take some, as each kind of model sees them. */
   private async readPictures(rows: Row[]): Promise<Map<string, Float32Array[]>> {
+    if (!rows.length) return new Map();
     const files = (await listSamples()).samples.slice(0, PICTURES);
     const pictures = await Promise.all(files.map(({ file }) => bytesAt(`/samples/${file}`)));
     const tensors = new Map<string, Float32Array[]>();

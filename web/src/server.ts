@@ -3,6 +3,10 @@
 import { messageOf } from './errors';
 import type { ImageSpec } from './image';
 import type { Report } from './report';
+import { decoded, encoded, onlyTensor, type Tensor, type TensorSpec } from './tensors';
+
+const HEADER_LENGTH = 'Inference-Header-Content-Length';
+const REQUEST_VALUES = 1_000_000;
 
 export type Status = 'source' | 'verified' | 'unverified' | 'failed';
 
@@ -14,15 +18,37 @@ export interface Artifact {
   status: Status;
   statusReason: string;
   image: ImageSpec | null;
+  /** Whether it takes one picture, and gives one probability a class. */
+  classifies: boolean;
+  /** Empty where nobody named the classes. */
   labels: string[];
   files: Record<string, { sha256: string; bytes: number }>;
-  input: string;
-  output: string;
+  inputs: TensorSpec[];
+  outputs: TensorSpec[];
   /** Whether there is a parity result for exactly these bytes. */
   compared: boolean;
   /** What the server runs it with: "LiteRT 2.3.0". */
   runtime: string;
   problem: string | null;
+}
+
+/** A format that a model could not be converted to: contract/failed_edge.py. */
+export interface FailedEdge {
+  name: string;
+  model: string;
+  format: string;
+  parent: string;
+  reason: string;
+  cause: string;
+  try: string;
+  routes: { route: string; error: string }[];
+  /** Where the whole log is. */
+  log: string | null;
+}
+
+export interface Served {
+  artifacts: Artifact[];
+  failedEdges: FailedEdge[];
 }
 
 export interface ServerAnswer {
@@ -52,14 +78,10 @@ export interface Samples {
   samples: Sample[];
 }
 
-interface Tensor {
-  name: string;
-}
-
 interface Metadata {
   name: string;
-  inputs: Tensor[];
-  outputs: Tensor[];
+  inputs: Omit<TensorSpec, 'layout'>[];
+  outputs: Omit<TensorSpec, 'layout'>[];
   parameters: {
     model: string;
     format: string;
@@ -67,29 +89,36 @@ interface Metadata {
     status: Status;
     status_reason?: string;
     image: ImageSpec | null;
+    classifies: boolean;
     labels: string[];
+    layouts: Record<string, string>;
     files: Artifact['files'];
     parity: object | null;
   };
 }
 
-/** Every artifact that the server knows, those that it cannot run too. */
-export async function listArtifacts(): Promise<Artifact[]> {
-  const index = await json<{ name: string }[]>('/v2/repository/index', post('{}', 'application/json'));
-  return Promise.all(index.map(({ name }) => describe(name).catch((error: unknown) => unusable(name, error))));
+/** Every artifact that the server knows, those that it cannot run too; and those that there are not, with the reason. */
+export async function listServed(): Promise<Served> {
+  const index = await json<{ name: string; failed_edge?: Omit<FailedEdge, 'name'> }[]>(
+    '/v2/repository/index', post('{}', 'application/json'));
+  const artifacts = index.filter((entry) => !entry.failed_edge).map(({ name }) =>
+    describe(name).catch((error: unknown) => unusable(name, error)));
+  const failedEdges = index.flatMap(({ name, failed_edge: edge }) => (edge ? [{ ...edge, name }] : []));
+  return { artifacts: await Promise.all(artifacts), failedEdges };
 }
 
 async function describe(name: string): Promise<Artifact> {
   const { inputs, outputs, parameters } = await json<Metadata>(`/v2/models/${name}`);
-  const { model, format, runtime, status, status_reason, image, labels, files, parity } = parameters;
+  const { model, format, runtime, status, status_reason, image, classifies, labels, layouts, files, parity } = parameters;
+  const withLayout = (specs: Metadata['inputs']) => specs.map((spec) => ({ ...spec, layout: layouts[spec.name] ?? '' }));
   return {
-    name, model, format, status, image, labels, files,
+    name, model, format, status, image, classifies, labels, files,
     statusReason: status_reason ?? '',
     runtime: runtime ?? '',
-    input: inputs[0]?.name ?? '',
-    output: outputs[0]?.name ?? '',
+    inputs: withLayout(inputs),
+    outputs: withLayout(outputs),
     compared: Boolean(parity),
-    problem: image ? null : `${name} does not take pictures: its manifest has no image part. Call it with tensors.`,
+    problem: null,
   };
 }
 
@@ -97,15 +126,24 @@ function unusable(name: string, error: unknown): Artifact {
   const dash = name.indexOf('-'); // a model's name holds none
   return {
     name, model: name.slice(0, dash), format: name.slice(dash + 1),
-    status: 'failed', statusReason: '', image: null, labels: [], files: {}, runtime: '', input: '', output: '', compared: false,
+    status: 'failed', statusReason: '', image: null, classifies: false, labels: [], files: {}, runtime: '',
+    inputs: [], outputs: [], compared: false,
     problem: messageOf(error),
   };
+}
+
+/** The name of a class, which may have none but its number. */
+export function labelOf({ labels }: Pick<Artifact, 'labels'>, index: number): string {
+  return labels[index] ?? `class ${index}`;
 }
 
 /** The same bytes that the page reads, so that both sides start from one picture. */
 export function predictPicture(name: string, picture: Uint8Array, signal: AbortSignal): Promise<ServerAnswer> {
   return json<ServerAnswer>(`/predict/${name}`, { ...post(picture as BodyInit), signal });
 }
+
+/** With `?idle` in its address the page runs nothing by itself. */
+export const isIdle = new URLSearchParams(globalThis.location?.search).has('idle');
 
 export async function isAlive(): Promise<boolean> {
   return fetch('/v2/health/live').then(({ ok }) => ok, () => false);
@@ -124,16 +162,28 @@ export function readReport(): Promise<Report | null> {
   return json<Report | null>('/report/report.json');
 }
 
-/** Many pictures' pixels in one request, by the Open Inference Protocol: probabilities, one list a picture. */
-export async function inferBatch({ name, image, input, output }: Artifact, pictures: Float32Array[]): Promise<number[][]> {
-  const { height, width, channels } = image!;
-  const data = pictures.flatMap((pixels) => Array.from(pixels));
-  const tensor = { name: input, shape: [pictures.length, height, width, channels], datatype: 'FP32', data };
-  const body = JSON.stringify({ inputs: [tensor], outputs: [{ name: output }] });
-  const answer = await json<{ outputs: [{ data: number[] }] }>(`/v2/models/${name}/infer`, post(body, 'application/json'));
-  const all = answer.outputs[0].data;
-  const each = all.length / pictures.length;
-  return pictures.map((_, i) => all.slice(i * each, (i + 1) * each));
+/** Tensors by the Open Inference Protocol: every output, in the model's order. */
+export async function infer({ name, outputs }: Artifact, inputs: Tensor[], signal?: AbortSignal): Promise<Tensor[]> {
+  const { body, header } = encoded(inputs, outputs);
+  const asked = post(body);
+  const response = await request(`/v2/models/${name}/infer`, {
+    ...asked, headers: { ...asked.headers, [HEADER_LENGTH]: String(header) }, signal: signal ?? null,
+  });
+  const answer = new Uint8Array(await response.arrayBuffer());
+  return decoded({ body: answer, header: Number(response.headers.get(HEADER_LENGTH) ?? answer.length) });
+}
+
+/** Many pictures' pixels, as many at once as the model takes and a request should hold: a list of probabilities for each. */
+export async function inferPictures(artifact: Artifact, pictures: Float32Array[]): Promise<number[][]> {
+  const together = artifact.inputs[0]!.shape[0] === 1 ? 1 : Math.max(1, Math.floor(REQUEST_VALUES / pictures[0]!.length));
+  const answers: number[][] = [];
+  for (let at = 0; at < pictures.length; at += together) {
+    const pixels = pictures.slice(at, at + together);
+    const [{ data } = { data: [] }] = await infer(artifact, onlyTensor(artifact.inputs, pixels.flatMap((each) => Array.from(each))));
+    const each = data.length / pixels.length;
+    answers.push(...pixels.map((_, i) => Array.from(data.slice(i * each, (i + 1) * each) as Float32Array)));
+  }
+  return answers;
 }
 
 export async function bytesAt(path: string): Promise<Uint8Array> {

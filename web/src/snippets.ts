@@ -1,10 +1,12 @@
 /** Code that people paste: each snippet is whole, and prints the label and the probabilities of `picture.png`. */
 
 import type { Row } from './comparison';
+import { messageOf } from './errors';
 import type { ImageSpec } from './image';
 import { familyOf } from './runtimes';
 import { fileEndingIn } from './runtimes/files';
 import type { Artifact } from './server';
+import { tensorCall, tensorCurl, tensorJavascript, tensorPython } from './tensorSnippets';
 
 export interface Snippet {
   title: string;
@@ -12,16 +14,43 @@ export interface Snippet {
   code: string;
 }
 
+/** Snippets, and why there is none where one could be expected. */
+export interface Snippets {
+  snippets: Snippet[];
+  leftOut: string[];
+}
+
 /** The service, and what runs the row's artifact without it. `origin` is the service's address. */
-export function snippetsFor({ artifact, runtime }: Row, origin: string): Snippet[] {
-  const { name } = artifact;
+export function snippetsFor({ artifact, runtime: { backend } }: Row, origin: string): Snippets {
   const family = familyOf(artifact.format);
-  return [
-    { title: 'curl', language: 'sh', code: `curl -s --data-binary @picture.png ${origin}/predict/${name}` },
-    { title: 'Python', language: 'python', code: callService(`${origin}/predict/${name}`) },
-    ...(artifact.image && PYTHON[family] ? [python(artifact, artifact.image, PYTHON[family])] : []),
-    ...(artifact.image && JAVASCRIPT[family] ? [javascript(artifact, artifact.image, JAVASCRIPT[family], runtime.backend)] : []),
+  const [framework, library] = [PYTHON[family], JAVASCRIPT[family]];
+  const { name, image, inputs, outputs } = artifact;
+  const [picture, tensors] = [`${origin}/predict/${name}`, `${origin}/v2/models/${name}/infer`];
+  const one = image && artifact.classifies ? { ...artifact, image, input: inputs[0]!.name, output: outputs[0]!.name } : null;
+  const makers: [title: string, make: () => Snippet][] = [
+    ['curl', () => (one ? curl(picture) : tensorCurl(artifact, tensors))],
+    ['Python', () => (one ? callService(picture) : tensorCall(artifact, tensors))],
   ];
+  if (framework) makers.push([framework.title, () => (one ? python(one, framework) : tensorPython(artifact, family, framework))]);
+  if (library) {
+    makers.push([library.title, () => (one ? javascript(one, library, backend) : tensorJavascript(artifact, family, library, backend))]);
+  }
+  const result: Snippets = { snippets: [], leftOut: [] };
+  for (const [title, make] of makers) {
+    try {
+      result.snippets.push(make());
+    } catch (error) {
+      result.leftOut.push(`${title}: ${messageOf(error)}`);
+    }
+  }
+  return result;
+}
+
+/** An artifact that classifies pictures, with the names of its input and its output. */
+interface Classifier extends Artifact {
+  image: ImageSpec;
+  input: string;
+  output: string;
 }
 
 /** TensorFlow's image runs both of its formats. */
@@ -31,8 +60,12 @@ export function dockerLine({ format }: Artifact): string {
   return `docker run --rm --read-only --cap-drop ALL -p 127.0.0.1:8000:8000 ${image}`;
 }
 
-function callService(url: string): string {
-  return `import json
+function curl(url: string): Snippet {
+  return { title: 'curl', language: 'sh', code: `curl -s --data-binary @picture.png ${url}` };
+}
+
+function callService(url: string): Snippet {
+  const code = `import json
 import urllib.request
 
 with open("picture.png", "rb") as picture:
@@ -40,15 +73,16 @@ with open("picture.png", "rb") as picture:
 with urllib.request.urlopen(request) as response:
     answer = json.load(response)
 print(answer["label"], answer["probabilities"])`;
+  return { title: 'Python', language: 'python', code };
 }
 
 // --- Python
 
-interface Framework {
+export interface Framework {
   title: string;
   install: string;
   /** Lines that set `probabilities`, an array with one value a label. */
-  run(artifact: Artifact): string;
+  run(artifact: Classifier): string;
 }
 
 const PYTHON: Record<string, Framework> = {
@@ -71,7 +105,7 @@ probabilities = run(${artifact.input}=to_tensor("picture.png"))["${artifact.outp
     title: 'Python, Keras', install: 'keras tensorflow',
     run: (artifact) => `import keras
 
-model = keras.saving.load_model("${fileEndingIn(artifact, '.h5')}")
+model = keras.saving.load_model("${fileEndingIn(artifact, '.h5', '.keras')}")
 probabilities = model(to_tensor("picture.png"), training=False).numpy()[0]`,
   },
   savedmodel: {
@@ -92,12 +126,13 @@ with torch.inference_mode():
   },
 };
 
-function python(artifact: Artifact, spec: ImageSpec, { title, install, run }: Framework): Snippet {
+function python(artifact: Classifier, { title, install, run }: Framework): Snippet {
+  const spec = artifact.image;
   const code = `# pip install ${install} numpy pillow
 import numpy as np
 from PIL import Image, ImageOps
 
-LABELS = ${JSON.stringify(artifact.labels)}
+LABELS = ${artifact.labels.length ? JSON.stringify(artifact.labels) : `[f"class {i}" for i in range(${artifact.outputs[0]!.shape[1]})]`}
 
 
 def to_tensor(file):
@@ -147,12 +182,12 @@ const PYTHON_COVER = ({ height, width }: ImageSpec) => `    scale = max(${width}
 
 // --- JavaScript, for the browser
 
-interface Library {
+export interface Library {
   title: string;
   /** What to do before, the imports, and lines that set `probabilities`, from `pixels`. */
   before(backend: string): string;
   imports(backend: string): string;
-  run(artifact: Artifact, shape: string): string;
+  run(artifact: Classifier, shape: string): string;
 }
 
 const tfjsBackend = (backend: string) => backend || 'webgl';
@@ -190,13 +225,14 @@ const probabilities = await outputs.${artifact.output}.data();`,
   },
 };
 
-function javascript(artifact: Artifact, spec: ImageSpec, library: Library, backend: string): Snippet {
+function javascript(artifact: Classifier, library: Library, backend: string): Snippet {
+  const spec = artifact.image;
   const { height, width, channels } = spec;
   const code = `// ${library.before(backend)}
 // A module of a page that Vite builds; the model's files and picture.png lie in public/.
 ${library.imports(backend)}
 
-const LABELS = ${JSON.stringify(artifact.labels)};
+const LABELS = ${artifact.labels.length ? JSON.stringify(artifact.labels) : `Array.from({ length: ${artifact.outputs[0]!.shape[1]} }, (_, i) => \`class \${i}\`)`};
 
 /** A picture as the model takes it: ${height} x ${width} x ${channels}, 0 to 255. */
 async function toTensor(file) {

@@ -18,6 +18,31 @@ export const english = {
   noWebGl: 'WebGL',
   noThreads: 'threads (open the page as https:// or from localhost)',
 
+  // Models, and the form for those that take no pictures
+  models: {
+    choose: 'Models', pictures: 'takes pictures', tensors: 'takes tensors', none: 'no artifact',
+    chooseOne: 'Choose a model to compare its formats.',
+  },
+  form: {
+    title: (model: string) => `What ${model} is asked`,
+    rows: 'Rows at once',
+    any: 'any',
+    values: 'Values',
+    fills: { random: 'random', zeros: 'zeros', json: 'JSON', lines: 'text' },
+    oneALine: 'one text a line',
+    seed: 'Seed',
+    size: (axis: number) => `Size ${axis}`,
+    run: 'Run',
+  },
+  failedEdge: {
+    badge: 'not converted',
+    from: (parent: string) => `The conversion from ${parent} failed:`,
+    cause: 'Known cause:',
+    advice: 'Try:',
+    routes: (count: number) => (count === 1 ? 'The way that was tried' : `The ${count} ways that were tried`),
+    log: 'The whole log',
+  },
+
   // The picture
   picture: 'Picture',
   ways: { sample: 'Test image', upload: 'Upload', draw: 'Draw', camera: 'Camera' },
@@ -75,21 +100,22 @@ export const english = {
     unverified: 'No passing parity check for exactly these bytes.',
     failed: 'Cannot be served.',
   },
-  parts: { preprocess: 'preprocess', queue: 'queue', compute: 'compute', network: 'network' },
+  parts: { preprocess: 'preprocess', queue: 'queue', compute: 'compute', network: 'network', whole: 'there and back' },
   firstLoad: 'first load',
   isSource: 'source',
   noSourceAnswer: 'no source answer',
   sameClass: 'same class',
   otherClass: 'another class',
+  differs: 'differs',
   digits: 'The probability of the best class; marked are the digits that the source’s does not have.',
   ship: 'Ship it',
-  footDifference: 'Difference is the largest absolute difference between a row’s probabilities and its source artifact’s, for the same picture. Verified artifacts passed the parity check on real test images with exactly these bytes.',
+  footDifference: 'Difference is the largest absolute difference between a row’s answer and its source artifact’s, for the same picture or tensors. Verified artifacts passed the parity check with exactly these bytes.',
   footTime: 'Rows run one after another, the server’s first. Each time is one call, in the browser after one warm-up call, and includes reading the answer back.',
   footThreads: (count: number) => `This page may use threads: ${count} processors are seen.`,
 
   // Race
   race: {
-    what: 'The same test images through each row, again and again, one row at a time and each in a worker of its own. The server’s rows include the way there and back.',
+    what: 'The same test images through each row, again and again, one row at a time and each in a worker of its own. Models that take tensors get those of their form, or random ones. The server’s rows include the way there and back.',
     rows: 'Rows',
     all: 'All',
     none: 'None',
@@ -126,6 +152,7 @@ export const english = {
     ties: (rows: string) => `Within the noise equal to it: ${rows}.`,
     nothing: 'Nothing fits.',
     notMeasured: 'No row was measured for it.',
+    unknown: 'unknown',
     relax: {
       max_mb: (needed: number, row: string) => `Allow ${needed} MB, for ${row}.`,
       max_ms: (needed: number, row: string) => `Allow ${needed} ms, for ${row}.`,
@@ -161,10 +188,11 @@ export const english = {
     file: 'File',
     bytes: 'Bytes',
     container: 'Container',
-    containerNote: 'The images are built by `make all`: one a runtime, the artifacts of both models inside.',
+    containerNote: 'The images are built by `make all`: one a runtime, the artifacts of all models inside.',
     snippets: 'Call it',
     copy: 'Copy',
     copied: 'Copied',
+    leftOut: (why: string) => `Left out. ${why}`,
     notVerified: (reason: string) => `This artifact is not verified: ${reason}`,
     nothing: 'There is nothing to ship: the server names no artifact.',
   },

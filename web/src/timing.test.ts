@@ -1,21 +1,25 @@
 import { expect, test } from 'vitest';
 
 import type { LoadedModel } from './runtimes/worker';
+import type { Tensor } from './tensors';
 import { timed } from './timing';
 
-const PICTURES = [Float32Array.of(1, 2), Float32Array.of(3, 4)];
+const numbers = (...values: number[]): Tensor[] =>
+  [{ name: 'x', datatype: 'FP32', shape: [values.length], data: Float32Array.from(values) }];
+const QUESTIONS = [numbers(1, 2), numbers(3, 4)];
 
-/** Answers with the first pixel, after so many milliseconds of work; takes its input away, as some runtimes do. */
-function model(ms: number, answer = (pixels: Float32Array) => pixels[0]!): LoadedModel & { disposed: number; calls: number } {
+/** Answers with the first number, after so many milliseconds of work; takes its input away, as some runtimes do. */
+function model(ms: number, answer = (values: Float32Array) => values[0]!): LoadedModel & { disposed: number; calls: number } {
   return {
     backend: 'fake', disposed: 0, calls: 0,
-    async predict(pixels) {
+    async predict([input]) {
+      const values = input!.data as Float32Array;
       const end = performance.now() + ms;
       while (performance.now() < end);
       this.calls += 1;
-      const given = answer(pixels);
-      pixels.fill(NaN);
-      return Float32Array.of(given);
+      const given = answer(values);
+      values.fill(NaN);
+      return numbers(given);
     },
     dispose() {
       this.disposed += 1;
@@ -23,9 +27,9 @@ function model(ms: number, answer = (pixels: Float32Array) => pixels[0]!): Loade
   };
 }
 
-test('a call takes what it takes, and each picture keeps its answer', async () => {
+test('a call takes what it takes, and each question keeps its answer', async () => {
   const fake = model(2);
-  const timing = await timed(async () => fake, PICTURES, 0.05);
+  const timing = await timed(async () => fake, QUESTIONS, 0.05);
   expect(timing.samples.length).toBeGreaterThanOrEqual(3);
   expect(Math.min(...timing.samples)).toBeGreaterThanOrEqual(2);
   expect(timing.callsPerSample).toBe(1);
@@ -37,14 +41,14 @@ test('a call takes what it takes, and each picture keeps its answer', async () =
 
 test('the load is part of the first answer, not of the samples', async () => {
   const slow = () => new Promise<LoadedModel>((done) => setTimeout(() => done(model(0)), 60));
-  const timing = await timed(slow, PICTURES, 0.02);
+  const timing = await timed(slow, QUESTIONS, 0.02);
   expect(timing.firstAnswer).toBeGreaterThanOrEqual(55);
   expect(timing.samples.toSorted((a, b) => a - b)[0]).toBeLessThan(5);
 });
 
 test('calls that are short beside a step of the clock are timed together', async () => {
   const fake = model(0);
-  const timing = await timed(async () => fake, PICTURES, 0.05);
+  const timing = await timed(async () => fake, QUESTIONS, 0.05);
   const warm = timing.samples.toSorted((a, b) => a - b)[Math.floor(timing.samples.length / 2)]!;
   expect(timing.callsPerSample * warm).toBeGreaterThan(5 * timing.resolution);
   expect(fake.calls).toBeGreaterThan(timing.samples.length * timing.callsPerSample - 1);
@@ -52,13 +56,13 @@ test('calls that are short beside a step of the clock are timed together', async
 
 test('answers that differ from call to call are noticed, and numbers that are none', async () => {
   let turn = 0;
-  expect((await timed(async () => model(1, () => (turn++ % 2 ? 5 : 5.25)), [PICTURES[0]!], 0.05)).unsteady).toBe(0.25);
+  expect((await timed(async () => model(1, () => (turn++ % 2 ? 5 : 5.25)), [QUESTIONS[0]!], 0.05)).unsteady).toBe(0.25);
   const broken = model(1, () => (turn++ % 3 ? 1 : NaN));
-  expect((await timed(async () => broken, [PICTURES[0]!], 0.05)).unsteady).toBe(Infinity);
+  expect((await timed(async () => broken, [QUESTIONS[0]!], 0.05)).unsteady).toBe(Infinity);
 });
 
 test('a model that fails is disposed of', async () => {
   const fake = model(0, () => { throw new Error('no'); });
-  await expect(timed(async () => fake, PICTURES, 0.02)).rejects.toThrow('no');
+  await expect(timed(async () => fake, QUESTIONS, 0.02)).rejects.toThrow('no');
   expect(fake.disposed).toBe(1);
 });

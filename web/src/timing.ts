@@ -2,6 +2,7 @@
 
 import { quantile } from './figures';
 import type { LoadedModel } from './runtimes/worker';
+import { largestDistance, type Tensor } from './tensors';
 
 export interface Timing {
   /** What the runtime really runs on. */
@@ -16,9 +17,9 @@ export interface Timing {
   callsPerSample: number;
   /** One call, on average, of each sample. */
   samples: number[];
-  /** The answers to the pictures, as the last timed calls gave them. */
+  /** The answers to the questions, as the last timed calls gave them: all outputs' numbers, one after another. */
   answers: number[][];
-  /** The largest difference between two answers of timed calls to the same picture. */
+  /** The largest difference between two answers of timed calls to the same question. */
   unsteady: number;
 }
 
@@ -36,27 +37,29 @@ const TELL_MS = 150;
 
 /** The answer is read back within the time; answers are compared after it. */
 export async function timed(
-  load: () => Promise<LoadedModel>, pictures: Float32Array[], seconds: number, tell: Tell = () => {},
+  load: () => Promise<LoadedModel>, questions: Tensor[][], seconds: number, tell: Tell = () => {},
 ): Promise<Timing> {
   tell({ phase: 'load', samples: [] });
   const start = performance.now();
-  const model = await load(); // ends with the answer to a picture of zeros
+  const model = await load(); // ends with the answer to zeros
   const firstAnswer = performance.now() - start;
   try {
-    const given: Float32Array[][] = pictures.map(() => []);
+    const given: Tensor[][][] = questions.map(() => []);
     let turn = 0;
     const call = async () => {
-      const picture = turn++ % pictures.length;
-      given[picture]!.push(await model.predict(pictures[picture]!.slice())); // a runtime may take its input away
+      const question = turn++ % questions.length;
+      const inputs = questions[question]!.map((tensor) => ({ ...tensor, data: tensor.data.slice() }));
+      given[question]!.push(await model.predict(inputs));
     };
     const warmUp = await sample(call, 1, WARM_UP * seconds, (samples) => tell({ phase: 'warm-up', samples }));
     const resolution = clockStep();
     const callsPerSample = Math.max(1, Math.ceil((STEPS_PER_SAMPLE * resolution) / quantile(warmUp, 0.5)));
     for (const answers of given) answers.length = 0;
     const samples = await sample(call, callsPerSample, seconds, (samples) => tell({ phase: 'timed', samples }));
-    while (given.some((answers) => !answers.length)) await call(); // few and slow calls: every picture is answered
-    const answers = given.map((each) => Array.from(each.at(-1)!));
-    const unsteady = Math.max(...given.flatMap((each, i) => each.map((answer) => distance(answer, answers[i]!))));
+    while (given.some((answers) => !answers.length)) await call(); // few and slow calls: every question is answered
+    const unsteady = given.reduce((most, each) => each.reduce((more, answer) =>
+      Math.max(more, largestDistance(answer, each.at(-1)!)), most), 0);
+    const answers = given.map((each) => each.at(-1)!.flatMap(({ data }) => Array.from(data as Float32Array, Number)));
     return { backend: model.backend, firstAnswer, warmUp, resolution, callsPerSample, samples, answers, unsteady };
   } finally {
     model.dispose();
@@ -92,10 +95,4 @@ function clockStep(): number {
     smallest = Math.min(smallest, now - start);
   }
   return smallest;
-}
-
-/** Infinite where one of them is no number. */
-function distance(a: Float32Array, b: number[]): number {
-  const distances = b.map((value, i) => Math.abs(value - a[i]!));
-  return distances.some(Number.isNaN) ? Infinity : Math.max(...distances);
 }

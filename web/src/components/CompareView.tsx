@@ -1,11 +1,13 @@
 import { useEffect, useState } from 'preact/hooks';
 
 import { watched } from '../offline';
-import { listSamples, type Samples } from '../server';
+import { isIdle, listSamples, type Samples } from '../server';
 import { text } from '../text';
+import { ModelChooser } from './ModelChooser';
 import type { ViewProps } from './Page';
 import { PicturePanel, pictureOf, titleOf, type Picture } from './PicturePanel';
 import { ResultTable } from './ResultTable';
+import { TensorForm } from './TensorForm';
 
 const PATIENCE_MS = 3000;
 
@@ -17,14 +19,24 @@ export function CompareView({ comparison }: ViewProps) {
     void comparison.show(chosen.bytes);
   };
   useEffect(() => {
-    if (new URLSearchParams(location.search).has('idle')) return;
+    if (isIdle) return;
     const chooseFirst = (first: Picture) => comparison.picture ?? choose(first);
     showFirst(setSamples, chooseFirst).catch(() => {}); // there are still uploads, drawings and the camera
   }, [comparison]);
 
+  const chosen = comparison.models.filter((model) => comparison.chosen.has(model));
+  // Before anything is known, the page is one for pictures.
+  const hasPictures = !comparison.models.length || chosen.some((model) => comparison.takesPictures(model));
+  const forms = chosen.flatMap((model) => comparison.tensorArtifactOf(model) ?? []);
   return (
     <div class="comparing">
-      <PicturePanel comparison={comparison} samples={samples} picture={picture} onPicture={choose} />
+      <ModelChooser comparison={comparison} />
+      {(hasPictures || forms.length > 0) && (
+        <div class="questions">
+          {hasPictures && <PicturePanel comparison={comparison} samples={samples} picture={picture} onPicture={choose} />}
+          {forms.map((artifact) => <TensorForm key={artifact.model} comparison={comparison} artifact={artifact} />)}
+        </div>
+      )}
       <section class="results" aria-label={text().answers} data-picture={picture ? titleOf(picture) : undefined}>
         <ResultTable comparison={comparison} truth={picture?.truth ?? null} />
       </section>

@@ -5,7 +5,7 @@ import type { Comparison } from '../comparison';
 import { messageOf } from '../errors';
 import { hasWebGpu } from '../runtimes';
 import { keepWhatCameBefore, watched } from '../offline';
-import { code, isAlive, listArtifacts } from '../server';
+import { code, isAlive, listServed } from '../server';
 import { currentLanguage, LANGUAGES, onLanguage, setLanguage, text, type Language } from '../text';
 import { CompareView } from './CompareView';
 
@@ -90,7 +90,7 @@ function useAddress(): [View, string] {
 }
 
 async function addArtifacts(comparison: Comparison): Promise<void> {
-  await comparison.addRows(await listArtifacts());
+  await comparison.addRows(await listServed());
   document.documentElement.dataset.ready = 'true';
   if (!(await isAlive())) throw new Error(text().offline);
   await watched;

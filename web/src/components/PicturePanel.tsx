@@ -102,10 +102,11 @@ function SampleInput({ comparison, samples, onSample }: SampleProps) {
   const [found, setFound] = useState('');
   if (!samples) return <p class="empty">{text().noSamples}</p>;
   const shown = samples.samples.filter((sample) => label < 0 || sample.label === label);
+  const classifiers = comparison.artifacts.filter(({ classifies, model }) => classifies && comparison.chosen.has(model));
   const pick = (sample: Sample) => onSample(pictureOf(samples, sample));
   const disagree = async () => {
     setFound(text().searching);
-    const { says, picture } = await findDisagreement(comparison.artifacts, samples).catch((error: unknown) =>
+    const { says, picture } = await findDisagreement(classifiers, samples).catch((error: unknown) =>
       ({ says: messageOf(error), picture: null }));
     setFound(says);
     if (!picture) return null;
@@ -119,7 +120,9 @@ function SampleInput({ comparison, samples, onSample }: SampleProps) {
           {samples.labels.map((name, i) => <option key={name} value={i}>{name}</option>)}
         </select>
         <button type="button" onClick={() => pick(shown[Math.floor(Math.random() * shown.length)]!)}>{text().anyOne}</button>
-        <button type="button" class="wide" data-testid="disagree" onClick={() => onSample(disagree())}>{text().disagree}</button>
+        {classifiers.length > 0 && (
+          <button type="button" class="wide" data-testid="disagree" onClick={() => onSample(disagree())}>{text().disagree}</button>
+        )}
       </div>
       {found && <p class="found" role="status">{found}</p>}
       <div class="samples" data-testid="samples">

@@ -6,6 +6,7 @@ import { histogram, milliseconds, quantile } from '../figures';
 import { Race, type Lane } from '../race';
 import { text } from '../text';
 import { Chart } from './Chart';
+import { ModelChooser } from './ModelChooser';
 import type { ViewProps } from './Page';
 
 const REDRAW_MS = 250;
@@ -23,6 +24,7 @@ export function RaceView({ comparison }: ViewProps) {
   const done = lanes.filter(({ phase }) => phase === 'done' || phase === 'failed').length;
   return (
     <div class="racing">
+      <ModelChooser comparison={comparison} />
       <RaceForm race={race} comparison={comparison} />
       {race.problem && <p class="notice" role="alert">{race.problem}</p>}
       {lanes.length > 0 && (
@@ -45,7 +47,7 @@ export function RaceView({ comparison }: ViewProps) {
 
 function RaceForm({ race, comparison }: { race: Race; comparison: Comparison }) {
   const words = text().race;
-  const rows = comparison.rows.filter(({ artifact }) => !artifact.problem);
+  const rows = comparison.rows.filter(({ artifact }) => !artifact.problem && comparison.chosen.has(artifact.model));
   const [left, setLeft] = useState<ReadonlySet<string>>(new Set()); // those that are not to run
   const [seconds, setSeconds] = useState(1);
   const chosen = rows.filter(({ id }) => !left.has(id));

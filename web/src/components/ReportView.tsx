@@ -63,14 +63,24 @@ function Advice({ report }: { report: Report }) {
       </div>
       <Verdict given={given} />
       {target === 'mobile' && <p class="hint">{words.noPhone}</p>}
-      <div class="plots">
-        <Chart label={`${words.time}, ${words.size}`} draw={(width) => scatter(given, 'size', width)} />
-        <Chart label={`${words.time}, ${words.accuracy}`} draw={(width) => scatter(given, 'accuracy', width)} />
-      </div>
-      <p class="hint">{words.plots}</p>
-      <CandidateTable given={given} />
+      {given.candidates.length > 0 ? (
+        <>
+          <div class="plots">
+            <Chart label={`${words.time}, ${words.size}`} draw={(width) => scatter(given, 'size', width)} />
+            <Chart label={`${words.time}, ${words.accuracy}`} draw={(width) => scatter(given, 'accuracy', width)} />
+          </div>
+          <p class="hint">{words.plots}</p>
+          <CandidateTable given={given} />
+        </>
+      ) : <p class="hint" data-testid="why-not">{reasonsOf(report).join(' ')}</p>}
     </section>
   );
+}
+
+/** Why rows that were measured cannot be recommended. */
+function reasonsOf({ artifacts }: Report): string[] {
+  const missing = Object.values(artifacts).flatMap(({ figures: { accuracy, agreement } }) => [accuracy, agreement]);
+  return [...new Set(missing.flatMap((figure) => (figure && 'missing' in figure ? [figure.missing] : [])))];
 }
 
 interface NumberLimitProps {
@@ -247,7 +257,10 @@ function Table({ label: name, head, children }: { label: string; head: string[];
 /** A figure, with how far it can be trusted for who points at it; or why there is none. */
 function Cell({ measured }: { measured: Measured | undefined }) {
   const figure = known(measured);
-  if (!figure) return <td class="unknown" title={measured && 'missing' in measured ? measured.missing : ''}>–</td>;
+  if (!figure) {
+    const why = measured && 'missing' in measured ? measured.missing : '';
+    return <td class="unknown" title={why}>{why.startsWith('unknown') ? text().report.unknown : '–'}</td>;
+  }
   const { value, low, high, unit, spread } = figure;
   return <td title={low === high ? spread : `${shown(low, unit)} – ${shown(high, unit)}, ${spread}`}>{shown(value, unit)}</td>;
 }

@@ -1,11 +1,14 @@
 import { useState } from 'preact/hooks';
 
-import type { Answer, Comparison, Row } from '../comparison';
-import { agreeingDigits, argmax, bytes, difference, maxAbsDiff, milliseconds, percent } from '../figures';
+import { probabilitiesOf, type Answer, type Comparison, type Row } from '../comparison';
+import { agreeingDigits, argmax, bytes, difference, milliseconds, percent } from '../figures';
+import { labelOf, type FailedEdge } from '../server';
+import { distance, firstValues, largestDistance, show } from '../tensors';
 import { text } from '../text';
 
 const BARS = 3;
-const PARTS = ['preprocess', 'queue', 'compute', 'network'] as const;
+const VALUES = 8;
+const PARTS = ['preprocess', 'queue', 'compute', 'network', 'whole'] as const;
 
 type Column = 'format' | 'where' | 'answer' | 'time' | 'size' | 'diff';
 /** Null is the server's own order: the source first, then by how far a format is from it. */
@@ -18,10 +21,11 @@ interface Props {
 
 export function ResultTable({ comparison, truth }: Props) {
   const [sorting, setSorting] = useState<Sorting>(null);
-  const models = [...new Set(comparison.rows.map(({ artifact }) => artifact.model))];
+  const models = comparison.models.filter((model) => comparison.chosen.has(model));
   /** Upwards, downwards, not at all. */
   const sortBy = (column: Column) =>
     setSorting(sorting?.column !== column ? { column, down: false } : sorting.down ? null : { column, down: true });
+  if (comparison.models.length && !models.length) return <p class="empty">{text().models.chooseOne}</p>;
   return (
     <>
       <label class="switch">
@@ -43,9 +47,7 @@ interface TableProps extends Props {
 }
 
 function ModelTable({ model, comparison, truth, sorting, onSort }: TableProps) {
-  const isShown = ({ artifact, runtime }: Row) =>
-    artifact.model === model && (comparison.inBrowser || runtime.where === 'server');
-  const rows = sorted(comparison.rows.filter(isShown), comparison, sorting);
+  const rows = sorted(comparison.shownRows.filter(({ artifact }) => artifact.model === model), comparison, sorting);
   const done = rows.filter(({ state }) => state === 'done').length;
   const slowest = Math.max(...rows.map(({ answer }) => (answer ? total(answer) : 0)));
   return (
@@ -66,6 +68,7 @@ function ModelTable({ model, comparison, truth, sorting, onSort }: TableProps) {
           {rows.map((row) => (
             <RowView key={row.id} row={row} source={comparison.sourceOf(row)} truth={truth} slowest={slowest} />
           ))}
+          {comparison.failedEdges.filter((edge) => edge.model === model).map((edge) => <FailedRow key={edge.name} edge={edge} />)}
         </tbody>
       </table>
     </article>
@@ -94,9 +97,9 @@ function sorted(rows: Row[], comparison: Comparison, sorting: Sorting): Row[] {
     if (sorting.column === 'size') return sizeOf(row) || null;
     if (!answer) return null;
     if (sorting.column === 'time') return total(answer);
-    if (sorting.column === 'answer') return -Math.max(...answer.probabilities);
+    if (sorting.column === 'answer') return artifact.classifies ? -Math.max(...probabilitiesOf(answer)) : null;
     const source = comparison.sourceOf(row)?.answer;
-    return source ? maxAbsDiff(answer.probabilities, source.probabilities) : null;
+    return source ? largestDistance(answer.outputs, source.outputs) : null;
   };
   const sign = sorting.down ? -1 : 1;
   const keyed = rows.map((row) => ({ row, key: figure(row) }));
@@ -126,7 +129,7 @@ function RowView({ row, source, truth, slowest }: RowProps) {
   const { artifact, runtime, answer } = row;
   return (
     <tr data-row={row.id} data-state={row.state} data-where={runtime.where}
-      data-probabilities={answer ? JSON.stringify(answer.probabilities) : undefined}>
+      data-probabilities={answer && artifact.classifies ? JSON.stringify(probabilitiesOf(answer)) : undefined}>
       <th scope="row" class="format">
         <code>{artifact.format}</code>
         <StatusBadge row={row} />
@@ -146,6 +149,31 @@ function RowView({ row, source, truth, slowest }: RowProps) {
   );
 }
 
+/** A format that there is not, since its conversion failed. */
+function FailedRow({ edge: { name, format, parent, reason, cause, try: advice, routes, log } }: { edge: FailedEdge }) {
+  const words = text().failedEdge;
+  return (
+    <tr data-failed-edge={name} class="failed-edge">
+      <th scope="row" class="format">
+        <code>{format}</code>
+        <span class="badge failed">{words.badge}</span>
+      </th>
+      <td colSpan={5}><div>
+        <p class="error">{words.from(parent)} {reason}</p>
+        {cause && <p><b>{words.cause}</b> {cause}</p>}
+        {advice && <p><b>{words.advice}</b> {advice}</p>}
+        {routes.length > 0 && (
+          <details>
+            <summary>{words.routes(routes.length)}</summary>
+            <dl>{routes.map(({ route, error }) => <div key={route}><dt><code>{route}</code></dt><dd>{error}</dd></div>)}</dl>
+          </details>
+        )}
+        {log && <a href={log} target="_blank" rel="noopener">{words.log}</a>}
+      </div></td>
+    </tr>
+  );
+}
+
 function StatusBadge({ row: { artifact } }: { row: Row }) {
   const { status, statusReason } = artifact;
   return (
@@ -156,12 +184,14 @@ function StatusBadge({ row: { artifact } }: { row: Row }) {
 }
 
 function AnswerView({ row, truth }: { row: Row; truth: string | null }) {
-  const { state, answer, error, artifact: { labels } } = row;
+  const { state, answer, error, artifact } = row;
   if (state === 'failed') return <p class="error" data-cell="error">{error}</p>;
   if (!answer) return <p class="waiting">{text().states[state]}</p>;
-  const top = answer.probabilities.map((value, i) => ({ value, label: labels[i] ?? `class ${i}` }))
+  if (!artifact.classifies) return <OutputsView answer={answer} />;
+  const top = probabilitiesOf(answer).map((value, i) => ({ value, label: labelOf(artifact, i) }))
     .sort((a, b) => b.value - a.value).slice(0, BARS);
-  const right = truth === null ? '' : top[0]!.label === truth ? 'right' : 'wrong';
+  const isKnown = truth !== null && artifact.labels.includes(truth);
+  const right = !isKnown ? '' : top[0]!.label === truth ? 'right' : 'wrong';
   return (
     <>
       <strong class={right} data-cell="label">{top[0]!.label}</strong>
@@ -175,6 +205,19 @@ function AnswerView({ row, truth }: { row: Row; truth: string | null }) {
         ))}
       </ol>
     </>
+  );
+}
+
+function OutputsView({ answer: { outputs } }: { answer: Answer }) {
+  return (
+    <dl class="outputs">
+      {outputs.map((tensor) => (
+        <div key={tensor.name} data-output={tensor.name}>
+          <dt><code>{tensor.name}</code> <small>{tensor.datatype} {show(tensor.shape)}</small></dt>
+          <dd>{firstValues(tensor, VALUES)}</dd>
+        </div>
+      ))}
+    </dl>
   );
 }
 
@@ -199,22 +242,44 @@ function TimeView({ row: { answer, readyMs }, slowest }: { row: Row; slowest: nu
 
 function DifferenceView({ row, source }: { row: Row; source: Row | undefined }) {
   if (!row.answer) return null;
-  const ours = row.answer.probabilities;
+  if (!row.artifact.classifies) return <OutputDifferences row={row} source={source} />;
+  const ours = probabilitiesOf(row.answer);
   const best = argmax(ours);
   if (row === source) {
     return <><span class="reference" data-cell="diff">{text().isSource}</span><Digits same={agreeingDigits(ours[best]!, ours[best]!)[0]} /></>;
   }
   if (!source?.answer) return <span class="unknown" data-cell="diff">{text().noSourceAnswer}</span>;
-  const theirs = source.answer.probabilities;
+  const theirs = probabilitiesOf(source.answer);
   const agrees = best === argmax(theirs);
   const [same, other] = agreeingDigits(ours[best]!, theirs[best]!);
   return (
     <>
-      <span data-cell="diff">{difference(maxAbsDiff(ours, theirs))}</span>
+      <span data-cell="diff">{difference(largestDistance(row.answer.outputs, source.answer.outputs))}</span>
       <small class={agrees ? 'agrees' : 'differs'} data-cell="agrees">{agrees ? text().sameClass : text().otherClass}</small>
       <Digits same={same} other={other} />
     </>
   );
+}
+
+/** The largest one, and each output's where there are several. */
+function OutputDifferences({ row: { answer, id }, source }: { row: Row; source: Row | undefined }) {
+  if (id === source?.id) return <span class="reference" data-cell="diff">{text().isSource}</span>;
+  if (!source?.answer) return <span class="unknown" data-cell="diff">{text().noSourceAnswer}</span>;
+  const theirs = source.answer.outputs;
+  const { outputs } = answer!;
+  return (
+    <>
+      <span data-cell="diff">{apart(largestDistance(outputs, theirs))}</span>
+      {outputs.length > 1 && outputs.map((tensor) => (
+        <small key={tensor.name}>{tensor.name} {apart(distance(tensor, theirs.find(({ name }) => name === tensor.name)))}</small>
+      ))}
+    </>
+  );
+}
+
+/** Texts, shapes and what is no number differ by no number. */
+function apart(value: number): string {
+  return value === Infinity ? text().differs : difference(value);
 }
 
 function Digits({ same, other = '' }: { same: string; other?: string }) {

@@ -15,6 +15,7 @@ export function ShipView({ comparison, row: wanted }: ViewProps) {
   const row = rows.find(({ id }) => id === wanted) ?? rows.find(({ artifact }) => artifact.status === 'verified') ?? rows[0];
   if (!row) return document.documentElement.dataset.ready ? <p class="empty">{words.nothing}</p> : null;
   const { artifact } = row;
+  const { snippets, leftOut } = snippetsFor(row, location.origin);
   return (
     <div class="shipping" data-ship={row.id}>
       <section class="card">
@@ -35,12 +36,15 @@ export function ShipView({ comparison, row: wanted }: ViewProps) {
       </section>
       <section class="card">
         <h2>{words.snippets}</h2>
-        {snippetsFor(row, location.origin).map((snippet) => (
+        {snippets.map((snippet) => (
           <section key={snippet.title} class="snippet">
             <h3>{snippet.title}</h3>
             <Code snippet={snippet} />
           </section>
         ))}
+        {leftOut.length > 0 && (
+          <ul class="hint left-out" data-testid="left-out">{leftOut.map((why) => <li key={why}>{words.leftOut(why)}</li>)}</ul>
+        )}
       </section>
     </div>
   );

@@ -15,17 +15,11 @@ export async function fetchFile(artifact: Artifact, file: string): Promise<Uint8
   );
 }
 
-/** The only file with this ending: converters differ in what they call it. */
-export function fileEndingIn(artifact: Artifact, ending: string): string {
-  const found = Object.keys(artifact.files).find((file) => file.endsWith(ending));
+/** The only file with one of these endings: converters differ in what they call it. */
+export function fileEndingIn(artifact: Artifact, ...endings: string[]): string {
+  const found = Object.keys(artifact.files).find((file) => endings.some((ending) => file.endsWith(ending)));
   if (found) return found;
-  throw new Error(`${artifact.name} has no ${ending} file. Export it again with \`make artifacts\`.`);
-}
-
-/** [1, height, width, channels]. */
-export function inputShape({ name, image }: Artifact): [number, number, number, number] {
-  if (!image) throw new Error(`${name} does not take pictures: its manifest has no image part.`);
-  return [1, image.height, image.width, image.channels];
+  throw new Error(`${artifact.name} has no ${endings.join(' or ')} file. Export it again with \`make artifacts\`.`);
 }
 
 /** Null over plain HTTP from another machine, where browsers have no cryptography. */

@@ -1,27 +1,34 @@
 /** ONNX Runtime Web, on WebAssembly or WebGPU: two builds, of which the first is much the smaller download. */
 
-import type { Env, InferenceSession } from 'onnxruntime-web';
+import type { Env, InferenceSession, Tensor as OnnxTensor } from 'onnxruntime-web';
 
 import { messageOf } from '../errors';
 import { code, type Artifact } from '../server';
+import { defaultTensors, typeIn, type Tensor, type Values } from '../tensors';
 import { adapterName } from './adapter';
-import { fetchFile, fileEndingIn, inputShape } from './files';
+import { fetchFile, fileEndingIn } from './files';
 import type { LoadedModel } from './worker';
 
 type Backend = 'wasm' | 'webgpu';
 
+const NAME = 'ONNX Runtime Web';
+const TYPES: Record<string, OnnxTensor.Type> = {
+  FP32: 'float32', FP64: 'float64', INT8: 'int8', INT16: 'int16', INT32: 'int32', INT64: 'int64',
+  UINT8: 'uint8', UINT16: 'uint16', UINT32: 'uint32', UINT64: 'uint64', BOOL: 'bool', BYTES: 'string',
+};
+
 export async function load(artifact: Artifact, backend: Backend): Promise<LoadedModel> {
+  for (const spec of [...artifact.inputs, ...artifact.outputs]) typeIn(TYPES, spec, NAME);
   const ort = await code(backend === 'webgpu' ? import('onnxruntime-web/webgpu') : import('onnxruntime-web/wasm'));
   ort.env.wasm.wasmPaths = '/runtimes/onnx/';
   const bytes = await fetchFile(artifact, fileEndingIn(artifact, '.onnx'));
   // One provider and no second choice, so that the row's name is the truth.
   const session = await ort.InferenceSession.create(bytes, { executionProviders: [backend] }).catch((error: unknown) => {
-    throw new Error(`ONNX Runtime Web did not start (${messageOf(error)}). Check the server, then load the page again.`);
+    throw new Error(`${NAME} did not start (${messageOf(error)}). Check the server, then load the page again.`);
   });
-  const shape = inputShape(artifact);
-  const predict = (pixels: Float32Array) =>
-    run(session, artifact.output, { [artifact.input]: new ort.Tensor('float32', pixels, shape) });
-  await predict(new Float32Array(shape[1] * shape[2] * shape[3]));
+  const predict = (inputs: Tensor[]) => run(session, artifact, Object.fromEntries(inputs.map((tensor) =>
+    [tensor.name, new ort.Tensor(typeIn(TYPES, tensor, NAME), tensor.data as string[], tensor.shape)])));
+  await predict(defaultTensors(artifact.inputs, 'zeros'));
   return { predict, backend: await describe(ort.env, backend), dispose: () => void session.release() };
 }
 
@@ -29,13 +36,15 @@ async function describe(env: Env, backend: Backend): Promise<string> {
   return backend === 'webgpu' ? `webgpu: ${await adapterName()}` : `wasm, threads: ${env.wasm.numThreads ?? 1}`;
 }
 
-async function run(session: InferenceSession, name: string, feeds: InferenceSession.FeedsType): Promise<Float32Array> {
-  const outputs = await session.run(feeds);
+async function run(session: InferenceSession, artifact: Artifact, feeds: Record<string, OnnxTensor>): Promise<Tensor[]> {
+  const given = (await session.run(feeds)) as Record<string, OnnxTensor>;
   try {
-    const probabilities = outputs[name];
-    if (!probabilities) throw new Error(`The model gives ${Object.keys(outputs).join(', ')}, expected ${name}.`);
-    return ((await probabilities.getData()) as Float32Array).slice();
+    return await Promise.all(artifact.outputs.map(async ({ name, datatype }) => {
+      const tensor = given[name];
+      if (!tensor) throw new Error(`The model gives ${Object.keys(given).join(', ')}, expected ${name}.`);
+      return { name, datatype, shape: [...tensor.dims], data: ((await tensor.getData()) as Values).slice() };
+    }));
   } finally {
-    for (const tensor of [...Object.values(feeds), ...Object.values(outputs)]) (tensor as { dispose(): void }).dispose();
+    for (const tensor of [...Object.values(feeds), ...Object.values(given)]) tensor.dispose();
   }
 }

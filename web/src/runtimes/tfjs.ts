@@ -1,14 +1,19 @@
 /** TensorFlow.js: graph models on WebAssembly, WebGL or WebGPU. It has one backend at a time: a worker has one for good. */
 
-import { loadGraphModel, type GraphModel } from '@tensorflow/tfjs-converter';
+import { loadGraphModel } from '@tensorflow/tfjs-converter';
 import * as tf from '@tensorflow/tfjs-core';
 
+import { messageOf } from '../errors';
 import { code, type Artifact } from '../server';
+import { defaultTensors, typeIn, type Tensor, type TensorSpec } from '../tensors';
 import { adapterName, rendererName } from './adapter';
-import { fetchFile, inputShape } from './files';
+import { fetchFile } from './files';
 import type { LoadedModel } from './worker';
 
 type Backend = 'wasm' | 'webgl' | 'webgpu';
+
+const TYPES: Record<string, 'float32' | 'int32' | 'bool'> = { FP32: 'float32', INT32: 'int32', BOOL: 'bool' };
+const typeOf = (tensor: Tensor | TensorSpec) => typeIn(TYPES, tensor, 'TensorFlow.js');
 
 interface ModelJson {
   modelTopology: object;
@@ -18,15 +23,24 @@ interface ModelJson {
 }
 
 export async function load(artifact: Artifact, backend: Backend): Promise<LoadedModel> {
+  for (const spec of [...artifact.inputs, ...artifact.outputs]) typeOf(spec);
   tf.enableProdMode();
   await register(backend);
   await use(backend);
   const model = await loadGraphModel({ load: () => readModel(artifact) });
-  const shape = inputShape(artifact);
-  const predict = (pixels: Float32Array) => run(model, artifact, tf.tensor4d(pixels, shape));
-  await predict(new Float32Array(shape[1] * shape[2] * shape[3])); // compiles shaders, fills caches
+  let execute: Execute = (given, names) => model.execute(given, names);
+  const predict = (inputs: Tensor[]) => run(execute, artifact, inputs);
+  const zeros = defaultTensors(artifact.inputs, 'zeros');
+  await predict(zeros).catch((error: unknown) => { // compiles shaders, fills caches
+    if (!/dynamic op/.test(messageOf(error))) throw error;
+    execute = (given, names) => model.executeAsync(given, names); // slower, and the only way for loops
+    return predict(zeros);
+  });
   return { predict, backend: await describe(backend), dispose: () => model.dispose() };
 }
+
+type Tensors = tf.Tensor | tf.Tensor[];
+type Execute = (given: tf.NamedTensorMap, names: string[]) => Tensors | Promise<Tensors>;
 
 async function register(backend: Backend): Promise<void> {
   if (backend === 'webgl') await code(import('@tensorflow/tfjs-backend-webgl'));
@@ -55,12 +69,16 @@ async function describe(backend: Backend): Promise<string> {
   return `wasm${(await has('WASM_HAS_SIMD_SUPPORT')) ? ', SIMD' : ''}, threads: ${threads}`;
 }
 
-async function run(model: GraphModel, artifact: Artifact, pixels: tf.Tensor): Promise<Float32Array> {
-  const outputs = model.execute({ [artifact.input]: pixels }) as tf.Tensor;
+async function run(execute: Execute, artifact: Artifact, inputs: Tensor[]): Promise<Tensor[]> {
+  const given = Object.fromEntries(inputs.map((tensor) =>
+    [tensor.name, tf.tensor(tensor.data as Float32Array, tensor.shape, typeOf(tensor))]));
+  const outputs: tf.Tensor[] = [];
   try {
-    return (await outputs.data<'float32'>()).slice();
+    outputs.push(...[await execute(given, artifact.outputs.map(({ name }) => name))].flat());
+    return await Promise.all(artifact.outputs.map(async ({ name, datatype }, i) =>
+      ({ name, datatype, shape: outputs[i]!.shape, data: (await outputs[i]!.data<'float32'>()).slice() })));
   } finally {
-    tf.dispose([pixels, outputs]);
+    tf.dispose([given, outputs]);
   }
 }
 

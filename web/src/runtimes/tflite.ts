@@ -1,18 +1,22 @@
 /** LiteRT.js on WebAssembly. It refuses inputs of any batch size, so it runs the artifact's `batch1` signature. */
 
-import { loadAndCompile, loadLiteRt, supportsFeature, Tensor, type CompiledModel } from '@litertjs/core';
+import { loadAndCompile, loadLiteRt, supportsFeature, Tensor as LiteTensor, type CompiledModel } from '@litertjs/core';
 
 import { messageOf } from '../errors';
 import type { Artifact } from '../server';
-import { fetchFile, fileEndingIn, inputShape } from './files';
+import { defaultTensors, typeIn, type Tensor, type TensorSpec } from '../tensors';
+import { fetchFile, fileEndingIn } from './files';
 import type { LoadedModel } from './worker';
 
 const SIGNATURE = 'batch1';
 const FOLDER = '/runtimes/litert/';
+const TYPES: Record<string, true> = { FP32: true, INT32: true, UINT8: true };
+const check = (tensor: TensorSpec) => typeIn(TYPES, tensor, 'LiteRT.js');
 
 let started: Promise<unknown> | null = null;
 
 export async function load(artifact: Artifact): Promise<LoadedModel> {
+  [...artifact.inputs, ...artifact.outputs].forEach(check);
   await start();
   const bytes = await fetchFile(artifact, fileEndingIn(artifact, '.tflite'));
   const model = await loadAndCompile(bytes, { accelerator: 'wasm' });
@@ -20,9 +24,8 @@ export async function load(artifact: Artifact): Promise<LoadedModel> {
   if (!known.includes(SIGNATURE)) {
     throw new Error(`The model has the signatures ${known.join(', ')}, expected ${SIGNATURE}. Export it again.`);
   }
-  const shape = inputShape(artifact);
-  const predict = (pixels: Float32Array) => run(model, artifact, new Tensor(pixels, shape));
-  await predict(new Float32Array(shape[1] * shape[2] * shape[3]));
+  const predict = (inputs: Tensor[]) => run(model, artifact, inputs);
+  await predict(defaultTensors(artifact.inputs, 'zeros'));
   return { predict, backend: `wasm, threads: ${await threadCount()}`, dispose: () => model.delete() };
 }
 
@@ -65,13 +68,19 @@ async function loaderName(threads: boolean): Promise<string> {
   return (await supportsFeature('relaxedSimd')) ? 'litert_wasm_internal.js' : 'litert_wasm_compat_internal.js';
 }
 
-async function run(model: CompiledModel, { input, output }: Artifact, pixels: Tensor): Promise<Float32Array> {
-  const outputs = await model.run(SIGNATURE, { [input]: pixels }).finally(() => pixels.delete());
+async function run(model: CompiledModel, artifact: Artifact, inputs: Tensor[]): Promise<Tensor[]> {
+  const rows = inputs[0]!.shape[0];
+  if (rows !== 1) throw new Error(`LiteRT.js takes one row at a time, and ${rows} were given. Give one, or look at the other rows.`);
+  const given = Object.fromEntries(inputs.map(({ name, data, shape }) => [name, new LiteTensor(data as Float32Array, shape)]));
+  let outputs: Record<string, LiteTensor> = {};
   try {
-    const probabilities = outputs[output];
-    if (!probabilities) throw new Error(`The model gives ${Object.keys(outputs).join(', ')}, expected ${output}.`);
-    return ((await probabilities.data()) as Float32Array).slice();
+    outputs = await model.run(SIGNATURE, given);
+    return await Promise.all(artifact.outputs.map(async ({ name, datatype }) => {
+      const tensor = outputs[name];
+      if (!tensor) throw new Error(`The model gives ${Object.keys(outputs).join(', ')}, expected ${name}.`);
+      return { name, datatype, shape: [...tensor.type.layout.dimensions], data: (await tensor.data()).slice() as Float32Array };
+    }));
   } finally {
-    for (const tensor of Object.values(outputs)) tensor.delete();
+    for (const tensor of [...Object.values(given), ...Object.values(outputs)]) tensor.delete();
   }
 }

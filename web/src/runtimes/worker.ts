@@ -7,21 +7,22 @@
 
 import { messageOf } from '../errors';
 import { code, type Artifact } from '../server';
+import type { Tensor } from '../tensors';
 import { timed, type Progress, type Timing } from '../timing';
 
-/** One artifact, loaded and warmed up: one picture's pixels (NHWC, 0..255) -> its probabilities. */
+/** One artifact, loaded and warmed up: its inputs -> its outputs. A runtime may take the inputs' memory away. */
 export interface LoadedModel {
   /** What it really runs on: backend, threads, adapter. */
   readonly backend: string;
-  predict(pixels: Float32Array): Promise<Float32Array>;
+  predict(inputs: Tensor[]): Promise<Tensor[]>;
   dispose(): void;
 }
 
 /** The calls that a worker takes, by their names. */
 export interface Calls {
   load(artifact: Artifact): Promise<{ backend: string }>;
-  predict(name: string, pixels: Float32Array): Promise<{ probabilities: Float32Array; ms: number }>;
-  time(artifact: Artifact, pictures: Float32Array[], seconds: number): Promise<Timing>;
+  predict(name: string, inputs: Tensor[]): Promise<{ outputs: Tensor[]; ms: number }>;
+  time(artifact: Artifact, questions: Tensor[][], seconds: number): Promise<Timing>;
 }
 
 export interface Call {
@@ -51,12 +52,12 @@ const calls = (progress: (of: Progress) => void): Calls => ({
     models.set(artifact.name, model);
     return { backend: model.backend };
   },
-  async predict(name, pixels) {
+  async predict(name, inputs) {
     const start = performance.now();
-    const probabilities = await models.get(name)!.predict(pixels);
-    return { probabilities, ms: performance.now() - start };
+    const outputs = await models.get(name)!.predict(inputs);
+    return { outputs, ms: performance.now() - start };
   },
-  time: (artifact, pictures, seconds) => timed(() => loadHere(artifact), pictures, seconds, progress),
+  time: (artifact, questions, seconds) => timed(() => loadHere(artifact), questions, seconds, progress),
 });
 
 addEventListener('message', ({ data: { id, name, given } }: MessageEvent<Call>) => {

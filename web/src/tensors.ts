@@ -1,0 +1,253 @@
+/** Tensors of any datatype: how they are made, read from what people write, sent, and compared. */
+
+/** One input or output of a model, as the Open Inference Protocol describes it; -1 is any size. */
+export interface TensorSpec {
+  name: string;
+  datatype: string;
+  shape: number[];
+  /** What the sizes mean, such as NHWC; empty where nobody said. */
+  layout: string;
+}
+
+type Numbers =
+  | Uint8Array | Uint16Array | Uint32Array | BigUint64Array | Int8Array | Int16Array | Int32Array | BigInt64Array
+  | Float32Array | Float64Array;
+export type Values = Numbers | string[];
+
+export interface Tensor {
+  name: string;
+  datatype: string;
+  shape: number[];
+  data: Values;
+}
+
+/** Those that have an array of their own in every browser; the others are sent as JSON. */
+const ARRAYS = {
+  BOOL: Uint8Array, UINT8: Uint8Array, UINT16: Uint16Array, UINT32: Uint32Array, UINT64: BigUint64Array,
+  INT8: Int8Array, INT16: Int16Array, INT32: Int32Array, INT64: BigInt64Array, FP32: Float32Array, FP64: Float64Array,
+} as const;
+const isRaw = (datatype: string): datatype is keyof typeof ARRAYS => datatype in ARRAYS;
+const isWhole = (datatype: string) => /^U?INT/.test(datatype);
+
+export function count(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
+}
+
+/** JSON's values as a tensor's. */
+function valuesOf(datatype: string, data: readonly unknown[]): Values {
+  if (datatype === 'BYTES') return data.map(String);
+  if (datatype === 'INT64') return BigInt64Array.from(data as number[], BigInt);
+  if (datatype === 'UINT64') return BigUint64Array.from(data as number[], BigInt);
+  return (isRaw(datatype) ? (ARRAYS[datatype] as typeof Float32Array) : Float32Array).from(data as number[]);
+}
+
+// --- What people write
+
+/** What the server takes in one request. */
+export const MAX_ROWS = 4096;
+const MAX_VALUES = 4_000_000;
+
+export const FILLS = ['random', 'zeros', 'json', 'lines'] as const;
+export type Fill = (typeof FILLS)[number];
+
+/** What is written in the form for one input. */
+export interface Entry {
+  fill: Fill;
+  seed: number;
+  text: string;
+  /** A size for each that is free behind the first, which is the batch. */
+  sizes: number[];
+}
+
+export function emptyEntry({ datatype, shape }: TensorSpec): Entry {
+  const isText = datatype === 'BYTES';
+  return { fill: isText ? 'lines' : 'random', seed: 1, text: isText ? 'Hello' : '', sizes: shape.map((size) => Math.max(size, 1)) };
+}
+
+/** Lines are for text alone. */
+export function fillsOf({ datatype }: TensorSpec): Fill[] {
+  return FILLS.filter((fill) => fill !== 'lines' || datatype === 'BYTES');
+}
+
+/**
+ * One tensor for each input. A batch that is free is as large as what was written out, or `rows`.
+ *
+ * Raises Error for what does not fit its input.
+ */
+export function tensorsOf(specs: readonly TensorSpec[], entries: readonly Entry[], rows: number): Tensor[] {
+  const written = specs.map((spec, i) => {
+    const entry = entries[i]!;
+    if (entry.fill === 'json') return fromJson(spec, entry);
+    return entry.fill === 'lines' ? fitted(spec, entry, entry.text.split('\n')) : null;
+  });
+  const batch = written.find((tensor, i) => tensor && specs[i]!.shape[0] === -1)?.shape[0] ?? rows;
+  return specs.map((spec, i) => {
+    const { fill, seed, sizes } = entries[i]!;
+    return written[i] ?? filled(spec, resolved(spec, [batch, ...sizes.slice(1)]), fill === 'zeros' ? null : seed + i);
+  });
+}
+
+/** What a model is asked when nobody has said anything else: one row of random numbers, or of zeros. */
+export function defaultTensors(specs: readonly TensorSpec[], fill: 'random' | 'zeros' = 'random'): Tensor[] {
+  return tensorsOf(specs, specs.map((spec) => ({ ...emptyEntry(spec), fill })), 1);
+}
+
+/** A flat list of numbers as the only input of a model. Raises Error where it does not fit. */
+export function onlyTensor(specs: readonly TensorSpec[], values: readonly number[]): Tensor[] {
+  if (specs.length !== 1) throw new Error(`The model has ${specs.length} inputs, expected one.`);
+  return [fitted(specs[0]!, emptyEntry(specs[0]!), values)];
+}
+
+function resolved({ shape }: TensorSpec, sizes: readonly number[]): number[] {
+  return shape.map((size, axis) => (size < 0 ? sizes[axis]! : size));
+}
+
+const WORDS = ['stone', 'river', 'seven', 'a lamp', 'north', 'paper', 'green', 'often'];
+
+/** Zeros, or numbers that are the same each time: 0 to 1, whole numbers 0 to 9, words. */
+function filled({ name, datatype }: TensorSpec, shape: number[], seed: number | null): Tensor {
+  if (count(shape) > MAX_VALUES) throw new Error(`${name}: ${show(shape)} is more than ${MAX_VALUES} values. Make it smaller.`);
+  const random = generator(seed ?? 0);
+  const value = () => {
+    if (datatype === 'BYTES') return seed === null ? '' : WORDS[Math.floor(random() * WORDS.length)];
+    if (seed === null) return 0;
+    return datatype === 'BOOL' ? Math.floor(random() * 2) : isWhole(datatype) ? Math.floor(random() * 10) : random();
+  };
+  return { name, datatype, shape, data: valuesOf(datatype, Array.from({ length: count(shape) }, value)) };
+}
+
+/** The xorshift generator of 32 bits, begun with a mixed seed. */
+function generator(seed: number): () => number {
+  let state = Math.imul(seed + 1, 0x9e3779b1) | 1;
+  return () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) / 2 ** 32;
+  };
+}
+
+function fromJson(spec: TensorSpec, entry: Entry): Tensor {
+  let read: unknown;
+  try {
+    read = JSON.parse(entry.text);
+  } catch (error) {
+    throw new Error(`${spec.name}: this is no JSON (${(error as Error).message}). Expected a list, such as [[1, 2], [3, 4]].`);
+  }
+  if (!Array.isArray(read)) throw new Error(`${spec.name}: ${String(entry.text).slice(0, 40)} is no list. Expected one, such as [1, 2, 3].`);
+  const shape = shapeOf(read);
+  if (!shape) throw new Error(`${spec.name}: the list is nested unevenly.`);
+  const flat = read.flat(Infinity) as unknown[];
+  const wrong = flat.find((value) => !isOf(spec.datatype, value));
+  if (wrong !== undefined) throw new Error(`${spec.name}: ${JSON.stringify(wrong).slice(0, 40)} is no ${spec.datatype}.`);
+  if (shape.length === 1) return fitted(spec, entry, flat);
+  const fits = shape.length === spec.shape.length && spec.shape.every((size, axis) => size < 0 || size === shape[axis]);
+  if (!fits) throw new Error(`${spec.name}: the list is nested as ${show(shape)}, expected ${show(spec.shape)}.`);
+  return { name: spec.name, datatype: spec.datatype, shape, data: valuesOf(spec.datatype, flat) };
+}
+
+/** Null where the lists in a list differ. */
+function shapeOf(list: unknown): number[] | null {
+  if (!Array.isArray(list)) return [];
+  const inner = list.map(shapeOf);
+  const [first = []] = inner;
+  return first && inner.every((shape) => String(shape) === String(first)) ? [list.length, ...first] : null;
+}
+
+function isOf(datatype: string, value: unknown): boolean {
+  if (datatype === 'BYTES') return typeof value === 'string';
+  if (datatype === 'BOOL') return typeof value === 'boolean' || value === 0 || value === 1;
+  if (!isWhole(datatype)) return typeof value === 'number';
+  return Number.isSafeInteger(value) && Number(valuesOf(datatype, [value])[0]) === value; // not where it wraps around
+}
+
+/** A flat list in the shape that the sizes give; a free batch is as large as the list makes it. */
+function fitted(spec: TensorSpec, { sizes }: Entry, values: readonly unknown[]): Tensor {
+  const { name, datatype } = spec;
+  const row = count(resolved(spec, sizes).slice(1));
+  const shape = resolved(spec, [Math.max(1, Math.floor(values.length / row)), ...sizes.slice(1)]);
+  if (count(shape) !== values.length) throw new Error(`${name}: ${values.length} values, expected ${count(shape)} for ${show(shape)}.`);
+  return { name, datatype, shape, data: valuesOf(datatype, values) };
+}
+
+// --- What is shown
+
+export function show(shape: readonly number[]): string {
+  return `[${shape.join(', ')}]`;
+}
+
+/** The first values, short enough to be read. */
+export function firstValues({ datatype, data }: Tensor, most: number): string {
+  const shown = Array.from(data.slice(0, most) as ArrayLike<number | bigint | string>, (value) => {
+    if (typeof value === 'string') return JSON.stringify(value);
+    if (datatype === 'BOOL') return String(Boolean(value));
+    return typeof value === 'bigint' || Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(5)));
+  });
+  return shown.join(', ') + (data.length > most ? ', …' : '');
+}
+
+/** The largest absolute difference; infinite where shapes, texts or what is no number differ. */
+export function distance(a: Tensor | undefined, b: Tensor | undefined): number {
+  if (!a || !b || show(a.shape) !== show(b.shape)) return Infinity;
+  let largest = 0;
+  for (let i = 0; i < a.data.length; i++) {
+    const [ours, theirs] = [a.data[i]!, b.data[i]!];
+    if (ours === theirs || (Number.isNaN(ours) && Number.isNaN(theirs))) continue;
+    const apart = typeof ours === 'string' ? Infinity : Math.abs(Number(ours) - Number(theirs));
+    largest = Math.max(largest, Number.isNaN(apart) ? Infinity : apart);
+  }
+  return largest;
+}
+
+export function largestDistance(ours: readonly Tensor[], theirs: readonly Tensor[]): number {
+  return Math.max(0, ...ours.map((tensor) => distance(tensor, theirs.find(({ name }) => name === tensor.name))));
+}
+
+// --- What is sent: the Open Inference Protocol with its binary extension
+
+export interface Message {
+  body: Uint8Array<ArrayBuffer>;
+  /** The bytes of JSON, which come first. */
+  header: number;
+}
+
+interface Described {
+  name: string;
+  datatype: string;
+  shape: number[];
+  data?: unknown[];
+  parameters?: { binary_data_size: number };
+}
+
+/** Numbers go as bytes, which keep what JSON has not: NaN, and whole numbers of 64 bits. */
+export function encoded(inputs: readonly Tensor[], outputs: readonly TensorSpec[]): Message {
+  const raw: Uint8Array[] = [];
+  const described = inputs.map(({ name, datatype, shape, data }): Described => {
+    if (Array.isArray(data) || !isRaw(datatype)) return { name, datatype, shape, data: Array.from(data as ArrayLike<unknown>) };
+    raw.push(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    return { name, datatype, shape, parameters: { binary_data_size: data.byteLength } };
+  });
+  const wanted = outputs.map(({ name, datatype }) => ({ name, parameters: { binary_data: isRaw(datatype) } }));
+  const header = new TextEncoder().encode(JSON.stringify({ inputs: described, outputs: wanted }));
+  const parts = [header, ...raw];
+  const body = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  parts.reduce((at, part) => (body.set(part, at), at + part.length), 0);
+  return { body, header: header.length };
+}
+
+export function decoded({ body, header }: Message): Tensor[] {
+  const { outputs } = JSON.parse(new TextDecoder().decode(body.subarray(0, header))) as { outputs: Described[] };
+  let at = header;
+  return outputs.map(({ name, datatype, shape, data, parameters }) => {
+    if (!parameters || !isRaw(datatype)) return { name, datatype, shape, data: valuesOf(datatype, (data ?? []).map((value) => value ?? NaN)) };
+    const bytes = body.slice(at, (at += parameters.binary_data_size)); // a copy, which begins where numbers may
+    return { name, datatype, shape, data: new ARRAYS[datatype](bytes.buffer) };
+  });
+}
+
+/** A runtime's own name of the tensor's datatype. Raises Error where it has none. */
+export function typeIn<Type>(types: Record<string, Type>, { name, datatype }: Tensor | TensorSpec, runtime: string): Type {
+  const type = types[datatype];
+  if (type !== undefined) return type;
+  throw new Error(`${runtime} has no ${datatype}, which ${name} is. It has ${Object.keys(types).join(', ')}; the server's rows take all.`);
+}
