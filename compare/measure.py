@@ -29,6 +29,7 @@ from compare.store import ROOT, Record, Store, digest
 from compare.training import SCRIPTS, fault_of
 from contract import questions
 from contract.errors import ArtifactMissing, RosettaError, RuntimeFailure
+from contract.failed_edge import read_failed_edges
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
 from contract.questions import Questions
 
@@ -80,11 +81,15 @@ class Measurements:
 
 
 def find(artifacts: Path) -> list[Found]:
-    """Every artifact, damaged ones too. Raises ArtifactMissing when there is none."""
+    """Every artifact, damaged ones too, and every conversion that failed. Raises ArtifactMissing when there is none."""
     folders = sorted(path.parent for path in artifacts.glob(f"*/*/{MANIFEST}") if ".partial" not in str(path))
     if not folders:
         raise ArtifactMissing(f"There is no artifact in {artifacts}. Make them with `make artifacts`.")
-    return [_found(folder) for folder in folders]
+    failed = [
+        Found(artifacts / edge.model / edge.format, None, " ".join(filter(None, (edge.reason, edge.advice))))
+        for edge in read_failed_edges(artifacts)
+    ]
+    return [*map(_found, folders), *(found for found in failed if found.folder not in folders)]
 
 
 def _found(folder: Path) -> Found:

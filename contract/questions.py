@@ -72,7 +72,7 @@ def load(model: Path, name: str, limit: int | None = None) -> Questions:
 def read(file: Path, limit: int | None = None) -> Questions:
     """What `write` wrote. Raises DataError on anything else."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             about = json.loads(arrays[_ABOUT].tobytes())
             inputs = {name: _restored(arrays[f"input {name}"], kind) for name, kind in about["inputs"].items()}
             labels = arrays[_LABELS][:limit] if _LABELS in arrays.files else None
