@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -55,6 +56,9 @@ each_export = pytest.mark.parametrize(("model", "parent", "format"), CASES, ids=
 
 
 Load = Callable[[Path], Runtime]
+Case = tuple[str, str, str]
+Fault = Callable[[Path], None]
+Done = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
@@ -298,28 +302,42 @@ def write_onnx(path: Path, node: onnx.NodeProto) -> None:
     onnx.save(onnx.helper.make_model(graph, opset_imports=versions), path)
 
 
-@pytest.mark.parametrize(
-    ("write", "words"),
-    [
-        (garbage, "failed in its converter: DecodeError: "),
-        (unknown_operator, "failed in its converter: ModuleNotFoundError: .*NoSuchOperator"),
-        (operator_that_onnx2tf_gives_up_on, "onnx2tf gave up on torch_cnn-onnx: .*ScatterElements"),
-    ],
-)
+FAULTS: Mapping[Fault, str] = {
+    garbage: "failed in its converter: DecodeError: ",
+    unknown_operator: "failed in its converter: ModuleNotFoundError: .*NoSuchOperator",
+    operator_that_onnx2tf_gives_up_on: "onnx2tf gave up on torch_cnn-onnx: .*ScatterElements",
+}
+
+
+@pytest.fixture(scope="module")
+def refused(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[Fault, Done]:
+    """What each of FAULTS came to: two at a time, since most of it is the converters' start."""
+    folder = tmp_path_factory.mktemp("refused")
+
+    def converted(write: Fault) -> Done:
+        model = folder / write.__name__
+        for format in ("onnx", "savedmodel"):
+            shutil.copytree(artifacts / "torch_cnn" / format, model / format)
+        write(model / "onnx" / "model.onnx")
+        rewrite_manifest(model / "onnx")
+        with keeps_the_old_artifact(model / "savedmodel"):
+            return export(model / "onnx", "savedmodel")
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(FAULTS, pool.map(converted, FAULTS), strict=True))
+
+
+@pytest.mark.parametrize("write", FAULTS)
 def test_an_onnx_file_that_cannot_be_converted_is_one_line_and_keeps_the_old_artifact(
-    artifacts_copy: Path, write: Callable[[Path], None], words: str
+    refused: Mapping[Fault, Done], write: Fault
 ) -> None:
-    model = artifacts_copy / "torch_cnn"
-    write(model / "onnx" / "model.onnx")
-    rewrite_manifest(model / "onnx")
-    with keeps_the_old_artifact(model / "savedmodel"):
-        done = export(model / "onnx", "savedmodel")
+    done = refused[write]
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     *_, last = done.stderr.splitlines()
     assert last.startswith("error: ")
     assert "\x1b" not in last
-    assert re.search(words, last)
+    assert re.search(FAULTS[write], last)
 
 
 def rewrite_manifest(folder: Path) -> None:
@@ -406,32 +424,41 @@ def keeps_the_old_artifact(folder: Path) -> Iterator[None]:
 # What can go wrong: the machine
 
 
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
-    """Copy an artifact to a disk with hardly any room beside it."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
+ON_DISKS = [case for case in CASES if case[2] in ("savedmodel", "tflite")][:3]
 
-    def copy(artifact: Path) -> Path:
-        blocks = sum(-(-path.stat().st_size // 4096) + 1 for path in artifact.rglob("*"))
-        if subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={blocks * 4 + 16}k", "full", disk], check=False
-        ).returncode:
-            pytest.skip("no disk can be mounted here")
-        return shutil.copytree(artifact, disk / artifact.name)
 
-    yield copy
+@pytest.fixture(scope="module")
+def on_full_disks(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[Case, tuple[Path, Done]]:
+    """Each of these artifacts exported anew to a disk with hardly any room beside it; two at a time, as above."""
+    disks = {case: tmp_path_factory.mktemp("disk") for case in ON_DISKS}
+
+    def exported(case: Case) -> tuple[Path, Done]:
+        model, parent, format = case
+        folder = shutil.copytree(artifacts / model / format, disks[case] / format)
+        with keeps_the_old_artifact(folder):
+            return folder, export(artifacts / model / parent, format, folder)
+
+    with ExitStack() as mounted:
+        for (model, _, format), disk in disks.items():
+            blocks = sum(-(-path.stat().st_size // 4096) + 1 for path in (artifacts / model / format).rglob("*"))
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={blocks * 4 + 16}k", "full", str(disk)]
+            if subprocess.run(mount, check=False).returncode:
+                pytest.skip("no disk can be mounted here")
+            mounted.callback(umount, disk)
+        with ThreadPoolExecutor(2) as pool:
+            return dict(zip(ON_DISKS, pool.map(exported, ON_DISKS), strict=True))
+
+
+def umount(disk: Path) -> None:
     subprocess.run(["umount", disk], check=False, capture_output=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small disk can be mounted only by root")
-@pytest.mark.parametrize(("model", "parent", "format"), [c for c in CASES if c[2] in ("savedmodel", "tflite")][:3])
+@pytest.mark.parametrize("case", ON_DISKS, ids="-".join)
 def test_a_full_disk_is_said_clearly_and_keeps_the_old_artifact(
-    artifacts: Path, full_disk: Callable[[Path], Path], model: str, parent: str, format: str
+    on_full_disks: Mapping[Case, tuple[Path, Done]], case: Case
 ) -> None:
-    folder = full_disk(artifacts / model / format)
-    with keeps_the_old_artifact(folder):
-        done = export(artifacts / model / parent, format, folder)
+    folder, done = on_full_disks[case]
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"error: No disk space is left for {folder}. Free some")
 
@@ -454,7 +481,7 @@ def test_a_killed_export_keeps_the_old_artifact_and_the_next_one_succeeds(artifa
     verify_files(model / "tflite", read_manifest(model / "tflite"))
 
 
-def export(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def export(*arguments: str | Path) -> Done:
     """Convert in a process of its own, as the Makefile does."""
     command = [sys.executable, "-m", "export", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

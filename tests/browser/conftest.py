@@ -4,12 +4,13 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from playwright.sync_api import Browser, Page, Request, expect
 
 import contract
 from compare.browser import chromium as launched
+from contract.manifest import read_manifest, write_manifest
 
 ROOT = Path(contract.__file__).resolve().parent.parent
 PAGE = ROOT / "web" / "dist" / "index.html"
@@ -154,11 +156,24 @@ def finished_rows(page: Page, picture: str) -> dict[str, Row]:
         page.wait_for_timeout(50)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def service(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service over all ten artifacts. Do not stop it."""
     with serving(artifacts, tmp_path_factory.mktemp("service") / "log") as running:
         yield running
+
+
+@pytest.fixture
+def light_artifacts(artifacts: Path, tmp_path: Path) -> Path:
+    """One model whose source is its ONNX artifact: a service of it starts soon, since no framework has to be loaded.
+
+    For what stops or damages a service: every runtime of the browser is there.
+    """
+    shutil.copytree(artifacts / "samples", tmp_path / "light" / "samples")
+    for format in ("onnx", "tflite", "tfjs"):
+        folder = shutil.copytree(artifacts / "keras_cnn" / format, tmp_path / "light" / "keras_cnn" / format)
+        write_manifest(folder, replace(read_manifest(folder), parent=None if format == "onnx" else "onnx"))
+    return tmp_path / "light"
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +193,17 @@ def problems() -> list[str]:
 
 @pytest.fixture
 def open_page(browser: Browser, problems: list[str]) -> Iterator[OpenPage]:
-    """`open_page(service, prepare, path, **options of the context)`: a page in a context of its own, its rows known.
+    """What `opening` gives. The test fails at its end if there were problems."""
+    with opening(browser, problems) as open_one:
+        yield open_one
+    assert not problems, "\n".join(problems)
 
-    `prepare(page)` is called before anything is loaded. The test fails at its end if there were problems. Service
+
+@contextlib.contextmanager
+def opening(browser: Browser, problems: list[str]) -> Iterator[OpenPage]:
+    """`open_page(service, prepare, path, **options of the context)`: a page in a context of its own.
+
+    `prepare(page)` is called before anything is loaded. What the pages do wrong is in `problems` at the end. Service
     workers are off unless asked for: what they fetch, `page.route` does not see.
     """
     with contextlib.ExitStack() as contexts:
@@ -200,7 +223,6 @@ def open_page(browser: Browser, problems: list[str]) -> Iterator[OpenPage]:
         yield open_one
         for page in opened:
             hear_out(page)
-    assert not problems, "\n".join(problems)
 
 
 def watch(page: Page, service: Service, problems: list[str]) -> None:

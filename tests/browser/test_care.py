@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import PAGE, ROOT, OpenPage, Service, finished_rows, serving, wait_until
-from tests.browser.test_page import BROWSER_ROWS, FIRST, SERVER_ROWS
+from tests.browser.test_page import FIRST, LIGHT_BROWSER_ROWS, LIGHT_SERVER_ROWS
 
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 SERIOUS = ("serious", "critical")
@@ -48,14 +48,17 @@ def test_all_of_the_page_before_any_runtime_is_small(open_page: OpenPage, servic
 def test_a_picture_is_answered_in_every_theme_and_language_without_serious_faults(
     open_page: OpenPage, service: Service, subtests: pytest.Subtests
 ) -> None:
-    for scheme, width in (("light", 1280), ("dark", 390)):
-        page = open_page(service, color_scheme=scheme, viewport={"width": width, "height": 800})
-        finished_rows(page, FIRST)
-        page.evaluate(AXE.read_text())
+    page = open_page(service, color_scheme="light", viewport={"width": 1280, "height": 800})
+    finished_rows(page, FIRST)
+    page.evaluate(AXE.read_text())
+    for dark, width in ((False, 1280), (True, 390)):
+        page.emulate_media(color_scheme="dark" if dark else "light")
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") is dark
         for view in VIEWS:
             show(page, view)
             found = page.evaluate("async () => (await axe.run()).violations")
-            with subtests.test(view=view, scheme=scheme):
+            with subtests.test(view=view, dark=dark):
                 assert [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in SERIOUS] == []
 
 
@@ -98,15 +101,17 @@ def test_korean_leaves_nothing_in_english(open_page: OpenPage, service: Service)
         assert set(re.findall("[A-Za-z]{4,}", shown)) == set(), shown
 
 
-def test_once_loaded_the_page_works_without_the_server(open_page: OpenPage, artifacts: Path, tmp_path: Path) -> None:
-    with serving(artifacts, tmp_path / "log") as service:
+def test_once_loaded_the_page_works_without_the_server(
+    open_page: OpenPage, light_artifacts: Path, tmp_path: Path
+) -> None:
+    with serving(light_artifacts, tmp_path / "log") as service:
         page = open_page(service, service_workers="allow")
         wait_until(page, "document.documentElement.dataset.kept", 100)
         service.stop()
         page.reload()
         rows = finished_rows(page, FIRST)
-        assert {row.id for row in rows.values() if row.state == "done"} >= BROWSER_ROWS
-        assert all(rows[row].state == "failed" for row in SERVER_ROWS)
+        assert {row.id for row in rows.values() if row.state == "done"} >= LIGHT_BROWSER_ROWS
+        assert all(rows[row].state == "failed" for row in LIGHT_SERVER_ROWS)
         expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
         for view in VIEWS:
             show(page, view)

@@ -5,7 +5,7 @@ import io
 import json
 import re
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import PIL.Image
 import PIL.ImageDraw
 import pytest
 from numpy.typing import NDArray
-from playwright.sync_api import Page, Response, Route, expect
+from playwright.sync_api import Browser, Page, Response, Route, expect
 
 from compare.__main__ import advised
 from compare.page import write_page
@@ -26,7 +26,17 @@ from contract.image import image_to_batch
 from contract.manifest import ImageSpec
 from serve.replies import HEADERS
 from tests import reports
-from tests.browser.conftest import ROOT, OpenPage, Row, Service, finished_rows, hear_out, serving, wait_until
+from tests.browser.conftest import (
+    ROOT,
+    OpenPage,
+    Row,
+    Service,
+    finished_rows,
+    hear_out,
+    opening,
+    serving,
+    wait_until,
+)
 
 GOLDEN = ROOT / "contract" / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_bytes())["cases"]
@@ -40,6 +50,9 @@ RUNTIMES = {"onnx": ("onnx-wasm",), "tflite": ("litert-wasm",), "tfjs": ("tfjs-w
 SERVER_ROWS = {f"{name}@server" for name in SOURCES | CONVERTED}
 BROWSER_ROWS = {f"{name}@{runtime}" for name in CONVERTED for runtime in RUNTIMES.get(name.partition("-")[2], ())}
 """What any Chromium has: WebGPU rows come on top where there is a graphics processor."""
+LIGHT_SERVER_ROWS = {f"keras_cnn-{format}@server" for format in RUNTIMES}
+LIGHT_BROWSER_ROWS = {row for row in BROWSER_ROWS if row.startswith("keras_cnn-")}
+"""The rows of `light_artifacts`."""
 
 FIRST = "test image 0"
 TOLERANCE = 1e-4
@@ -94,6 +107,34 @@ SHOWN_TENSOR = """
 
 
 @pytest.fixture(scope="module")
+def warm(browser: Browser, service: Service) -> Iterator[tuple[Page, list[str]]]:
+    """One page for all tests that need none of their own, since loading every runtime takes long; its problems."""
+    problems: list[str] = []
+    with opening(browser, problems) as open_page:
+        page = open_page(service)
+        finished_rows(page, FIRST)
+        yield page, problems
+
+
+@pytest.fixture
+def page(warm: tuple[Page, list[str]]) -> Iterator[Page]:
+    """The page with the first test image answered, as when it was opened; what a test lets it do ends with the test."""
+    page, problems = warm
+    choose_tab(page, "Upload")  # and back: what was found among the test images is gone
+    choose_tab(page, "Test image")
+    if page.locator(".results").get_attribute("data-picture") != FIRST:
+        page.locator('[data-sample="0000.png"]').click()
+    finished_rows(page, FIRST)
+    yield page
+    page.unroute_all()
+    page.context.clear_permissions()
+    hear_out(page)
+    found = problems.copy()
+    problems.clear()
+    assert not found, "\n".join(found)
+
+
+@pytest.fixture(scope="module")
 def shoe() -> bytes:
     return shoe_photo("PNG")
 
@@ -121,13 +162,13 @@ def sample_png(service: Service, file: str) -> bytes:
         return data
 
 
-def assert_all_answered(rows: dict[str, Row]) -> None:
+def assert_all_answered(rows: dict[str, Row], expected: Set[str] = SERVER_ROWS | BROWSER_ROWS) -> None:
     """Every row that any Chromium has answers, and like its source."""
-    assert rows.keys() >= SERVER_ROWS | BROWSER_ROWS
+    assert rows.keys() >= expected
     for row in rows.values():
         assert row.state == "done", f"{row.id}: {row.error}"
         assert sum(row.probabilities) == pytest.approx(1, abs=1e-3)
-        if row.id.partition("@")[0] not in SOURCES:
+        if row.diff != "source":
             assert float(row.diff) <= TOLERANCE, row
 
 
@@ -168,15 +209,16 @@ def test_every_row_answers_the_first_sample_as_the_server_does(page: Page, servi
 
 
 def test_every_row_answers_like_its_source_on_real_test_pictures(
-    page: Page, service: Service, test_split: Split, subtests: pytest.Subtests
+    open_page: OpenPage, service: Service, test_split: Split, subtests: pytest.Subtests
 ) -> None:
-    finished_rows(page, FIRST)
+    page = open_page(service, path="/?idle")
+    wait_until(page, "document.documentElement.dataset.ready")
     rows = page.evaluate("window.rosetta.rows()")
     assert set(rows) >= SERVER_ROWS | BROWSER_ROWS
     references = {source: source_answers(service, source, test_split) for source in SOURCES}
     for row in rows:
         # The server's rows were all compared when their artifacts were made: a few show that the page asks rightly.
-        images = test_split.images[: 16 if row.endswith("@server") else 200]
+        images = test_split.images[: 8 if row.endswith("@server") else 64]
         pixels = base64.b64encode(images.tobytes()).decode()
         answers = np.array(page.evaluate(INFER_ALL, [row, pixels, len(images)]))
         source = next(source for source in SOURCES if source.split("-")[0] == row.split("-")[0])
@@ -272,6 +314,9 @@ def test_rows_are_sorted_by_each_figure_with_the_keyboard_too(page: Page) -> Non
     differences = [cell for cell in table.locator("[data-cell=diff]").all_text_contents() if cell != "source"]
     assert list(map(float, differences)) == sorted(map(float, differences))
     assert page.locator("article").nth(1).locator("th[aria-sort=ascending]").count() == 1, "all tables are sorted alike"
+    table.locator("[data-sort=diff]").click(click_count=2)
+    expect(page.locator("th[aria-sort=ascending], th[aria-sort=descending]")).to_have_count(0)
+    assert table.locator("[data-row]").evaluate_all(shown) == unsorted
 
 
 TITLES = "(cells) => cells.map((cell) => cell.title)"
@@ -285,13 +330,14 @@ def test_the_tensor_is_shown_to_be_the_same_on_both_sides(page: Page, shoe: byte
     expect(page.get_by_test_id("same-tensor")).to_have_text("the same bytes on both sides")
 
 
-def test_a_tensor_that_the_server_sees_otherwise_is_told(open_page: OpenPage, service: Service) -> None:
+def test_a_tensor_that_the_server_sees_otherwise_is_told(page: Page) -> None:
     def other(route: Route) -> None:
         answer = route.fetch().json()
         route.fulfill(json=answer | {"tensor": "0" * 64})
 
-    page = open_page(service, lambda page: page.route("**/predict/*", other))
-    finished_rows(page, FIRST)
+    page.route("**/predict/*", other)
+    page.locator('[data-sample="0001.png"]').click()
+    finished_rows(page, "test image 1")
     expect(page.get_by_test_id("same-tensor")).to_contain_text("the server decodes this picture otherwise")
 
 
@@ -313,7 +359,7 @@ def test_where_no_format_disagrees_the_closest_call_is_shown(page: Page, service
 
 
 @pytest.mark.parametrize("image", [3, 4242])
-def test_a_picture_that_a_format_flips_is_found(open_page: OpenPage, service: Service, image: int) -> None:
+def test_a_picture_that_a_format_flips_is_found(page: Page, service: Service, image: int) -> None:
     """One that is among the test images, and one that only the report has."""
     flip = {"image": image, "source": 9, "artifact": 7, "margin": 1e-5, "difference": 1e-4, "near_tie": True}
     png = base64.b64encode(sample_png(service, "0001.png")).decode()
@@ -324,12 +370,8 @@ def test_a_picture_that_a_format_flips_is_found(open_page: OpenPage, service: Se
         parity["batches"][0]["flips"] = [flip]
         route.fulfill(json=parity)
 
-    def prepare(page: Page) -> None:
-        page.route("**/artifacts/torch_cnn/tflite/parity.json", flipped)
-        page.route("**/report/report.json", lambda route: route.fulfill(json=report))
-
-    page = open_page(service, prepare)
-    finished_rows(page, FIRST)
+    page.route("**/artifacts/torch_cnn/tflite/parity.json", flipped)
+    page.route("**/report/report.json", lambda route: route.fulfill(json=report))
     page.get_by_test_id("disagree").click()
     words = f"Test image {image}: torch_cnn-tflite says Sneaker, its source says Ankle boot."
     expect(page.get_by_role("status").first).to_have_text(words)
@@ -373,9 +415,8 @@ def assert_shoe(page: Page, service: Service, rows: dict[str, Row], shoe: bytes)
         assert rows[f"{answer['model']}@server"].probabilities == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_picture_is_copied_and_pasted_by_keyboard(open_page: OpenPage, service: Service, shoe: bytes) -> None:
-    page = open_page(service, permissions=["clipboard-read", "clipboard-write"])
-    wait_until(page, "document.documentElement.dataset.ready")
+def test_a_picture_is_copied_and_pasted_by_keyboard(page: Page, shoe: bytes) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.evaluate(
         """async (base64) => {
             const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
@@ -411,9 +452,8 @@ def test_a_drawing_is_answered_when_the_pen_is_lifted(page: Page) -> None:
     )
 
 
-def test_the_camera_takes_a_picture_and_is_off_afterwards(open_page: OpenPage, service: Service) -> None:
-    page = open_page(service, permissions=["camera"])
-    wait_until(page, "document.documentElement.dataset.ready")
+def test_the_camera_takes_a_picture_and_is_off_afterwards(page: Page) -> None:
+    page.context.grant_permissions(["camera"])
     choose_tab(page, "Camera")
     wait_until(page, "document.querySelector('video')?.videoWidth > 0")
     page.evaluate("() => { window.stream = document.querySelector('video').srcObject; }")
@@ -476,11 +516,11 @@ def test_a_picture_that_cannot_be_used_is_named_and_the_next_one_is_answered(
 
 
 @pytest.fixture
-def damaged(artifacts_copy: Path, tmp_path: Path) -> Iterator[Service]:
+def damaged(light_artifacts: Path, tmp_path: Path) -> Iterator[Service]:
     """A service with one file damaged before it starts, and another one while it runs."""
-    flip_byte(artifacts_copy / "keras_cnn" / "tflite" / "model.tflite")
-    with serving(artifacts_copy, tmp_path / "log") as service:
-        flip_byte(artifacts_copy / "torch_cnn" / "onnx" / "model.onnx")
+    flip_byte(light_artifacts / "keras_cnn" / "tflite" / "model.tflite")
+    with serving(light_artifacts, tmp_path / "log") as service:
+        flip_byte(light_artifacts / "keras_cnn" / "onnx" / "model.onnx")
         yield service
 
 
@@ -494,15 +534,14 @@ def test_a_damaged_artifact_says_why_and_all_others_answer(open_page: OpenPage, 
     page = open_page(damaged)
     rows = finished_rows(page, FIRST)
     failed = {row.id: row for row in rows.values() if row.state == "failed"}
-    assert failed.keys() == {"keras_cnn-tflite@server", "torch_cnn-onnx@onnx-wasm"}
+    assert failed.keys() == {"keras_cnn-tflite@server", "keras_cnn-onnx@onnx-wasm"}
     assert re.search(
         r"model\.tflite has sha256 .* expected .* `make artifacts`", failed["keras_cnn-tflite@server"].error
     )
     assert failed["keras_cnn-tflite@server"].status == "failed"
-    assert "changed since torch_cnn-onnx was loaded" in failed["torch_cnn-onnx@onnx-wasm"].error
-    answered = SERVER_ROWS | BROWSER_ROWS - {"keras_cnn-tflite@litert-wasm"}
-    assert rows.keys() >= answered
-    assert rows["torch_cnn-onnx@server"].state == "done"  # it has the bytes that were verified
+    assert "changed since keras_cnn-onnx was loaded" in failed["keras_cnn-onnx@onnx-wasm"].error
+    assert rows.keys() >= LIGHT_SERVER_ROWS | LIGHT_BROWSER_ROWS - {"keras_cnn-tflite@litert-wasm"}
+    assert rows["keras_cnn-onnx@server"].state == "done"  # it has the bytes that were hashed
 
 
 @pytest.mark.parametrize(
@@ -531,11 +570,11 @@ def test_a_runtime_that_cannot_be_downloaded_fails_alone(
 
 
 def test_a_server_that_dies_leaves_what_the_browser_has_loaded(
-    open_page: OpenPage, artifacts: Path, tmp_path: Path, shoe: bytes
+    open_page: OpenPage, light_artifacts: Path, tmp_path: Path, shoe: bytes
 ) -> None:
-    with serving(artifacts, tmp_path / "log") as service:
+    with serving(light_artifacts, tmp_path / "log") as service:
         page = open_page(service)
-        assert_all_answered(finished_rows(page, FIRST))
+        assert_all_answered(finished_rows(page, FIRST), LIGHT_SERVER_ROWS | LIGHT_BROWSER_ROWS)
         service.stop()
         upload(page, "later.png", shoe)
         rows = finished_rows(page, "later.png")
@@ -584,7 +623,8 @@ def test_the_page_is_isolated_and_keeps_the_service_s_policy(
     problems.clear()
 
 
-def test_everything_is_reached_by_keyboard(page: Page, tmp_path: Path, shoe: bytes) -> None:
+def test_everything_is_reached_by_keyboard(open_page: OpenPage, service: Service, tmp_path: Path, shoe: bytes) -> None:
+    page = open_page(service)
     finished_rows(page, FIRST)
     page.keyboard.press("Tab")
     tab_to(page, '[role=tab][aria-selected="true"]')
@@ -616,32 +656,42 @@ def tab_to(page: Page, selector: str, key: str = "Tab") -> None:
     raise AssertionError(f"{selector} cannot be reached with {key}.")
 
 
+@pytest.fixture(scope="module")
+def report_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report's page and its plots."""
+    folder = tmp_path_factory.mktemp("report")
+    report = reports.report_of(reports.row("m-keras", ms=9), reports.row("m-onnx"))
+    write_page(advised(report, None, Constraints()), folder)
+    return folder
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_report_is_shown_under_the_service_s_policy(
-    open_page: OpenPage, service: Service, tmp_path: Path, theme: str, width: int
+    open_page: OpenPage, service: Service, report_folder: Path, theme: str, width: int
 ) -> None:
     """Every plot in it, without a script, and without sideways scrolling of the page."""
-    report = reports.report_of(reports.row("m-keras", ms=9), reports.row("m-onnx"))
-    write_page(advised(report, None, Constraints()), tmp_path)
-    body = (tmp_path / "report.html").read_bytes()
+    body = (report_folder / "report.html").read_bytes()
     headers = {**HEADERS, "Content-Type": "text/html; charset=utf-8"}
-    page = open_page(service, color_scheme=theme, viewport={"width": width, "height": 800})
-    page.route("**/report/", lambda route: route.fulfill(body=body, headers=headers))
-    page.goto(f"{service.url}/report/")
+    page = open_page(
+        service,
+        lambda page: page.route("**/report/", lambda route: route.fulfill(body=body, headers=headers)),
+        path="/report/",
+        color_scheme=theme,
+        viewport={"width": width, "height": 800},
+    )
     expect(page.get_by_role("heading", name="Which format to ship")).to_be_visible()
     expect(page.get_by_text("For a server, ship m-onnx, on Runtime 1.2.")).to_be_visible()
     plots = page.evaluate("Array.from(document.images, ({ naturalWidth, currentSrc }) => [naturalWidth, currentSrc])")
     assert len(plots) == 6
     assert all(size > 500 for size, _ in plots)
-    suffix = base64.b64encode((tmp_path / f"latency-{theme}.png").read_bytes()).decode()
+    suffix = base64.b64encode((report_folder / f"latency-{theme}.png").read_bytes()).decode()
     assert any(source.endswith(suffix) for _, source in plots), "each theme has its own"
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_an_idle_page_runs_what_it_is_told_and_nothing_else(open_page: OpenPage, service: Service) -> None:
-    page = open_page(service)
-    page.goto(f"{service.url}/?idle")
+    page = open_page(service, path="/?idle")
     wait_until(page, "document.documentElement.dataset.ready")
     timing = page.evaluate("window.rosetta.time('keras_cnn-tflite@litert-wasm', [Array(784).fill(9)], 0.05)")
     assert len(timing["samples"]) >= 3
