@@ -8,7 +8,6 @@ decides between them, and what cannot be had at all leaves its reason in `failed
 """
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
@@ -211,12 +210,20 @@ class Walk:
     def _export_all(self) -> None:
         """By the first routes, in one process: a framework's start costs more than a small model's conversion.
 
-        It ends at the first edge that fails; what is missing then is exported edge by edge.
+        What fails is tried by its other routes, each in a process of its own.
         """
-        with contextlib.suppress(ChildFailed):
-            self.peak = max(self.peak, child.run(self.cell, "export", str(self.model / self.source.format), "all").peak)
+        source = self.model / self.source.format
+        try:
+            self.peak = max(self.peak, child.run(self.cell, "export", str(source), "all").peak)
+            failures = {}
+        except ChildFailed as error:
+            failures = dict(re.findall(r"^error: (\w+): (.*)$", error.log, re.MULTILINE))
+            log = error.log
         for edge in self.edges.values():
-            if (self.model / edge.format / MANIFEST).exists():
+            if edge.format in failures:
+                edge.errors.append((edge.routes[0], failures[edge.format]))
+                edge.logs.append(f"--- {edge.parent} -> {edge.format}, by {edge.routes[0]}\n{log}")
+            if edge.format in failures or (self.model / edge.format / MANIFEST).exists():
                 edge.tried = 1
 
     def _export(self, edge: Edge) -> None:

@@ -107,18 +107,23 @@ def export_artifact(parent: Path, format: str, folder: Path | None = None, numbe
     return manifest
 
 
-def export_all(source: Path) -> Iterator[Manifest]:
+def export_all(source: Path, failures: dict[str, RosettaError]) -> Iterator[Manifest]:
     """Convert the artifact in `source` to every format that can be reached from it, each along the fewest edges.
 
-    Raises what `export_artifact` raises; what was converted until then stays.
+    An edge that fails is noted in `failures`, by its format, and the others go on; what lies below it is left out.
     """
     parents = [source]
     known = {read_manifest(source).format}
     for parent in parents:
         for format in [target for edge, target in EXPORTERS if edge == parent.name and target not in known]:
             known.add(format)
+            try:
+                manifest = export_artifact(parent, format)
+            except RosettaError as error:
+                failures[format] = error
+                continue
             parents.append(parent.with_name(format))
-            yield export_artifact(parent, format)
+            yield manifest
 
 
 def _convert(exporter: Exporter, parent: Path, source: Manifest, staging: Path, format: str) -> Sequence[Path]:

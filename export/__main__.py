@@ -1,6 +1,7 @@
 """python -m export artifacts/keras_cnn/keras onnx [FOLDER]: convert one artifact along one edge, or along `all`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -8,9 +9,12 @@ from contract.errors import RosettaError
 from contract.manifest import Manifest
 from export import export_all, export_artifact
 
+# TensorFlow's optimiser would put operators of oneDNN into graphs, which no other runtime has. It is read once.
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
+
 
 def main() -> None:
-    """Convert, and print what came; an error is one line and exit status 1."""
+    """Convert, and print what came; each error is one line, and exit status 1."""
     parser = argparse.ArgumentParser(prog="python -m export", description="Convert one artifact along one edge.")
     parser.add_argument("parent", type=Path, help="the parent artifact's folder")
     parser.add_argument("format", help="the format to convert to; all: every one that can be reached")
@@ -21,8 +25,11 @@ def main() -> None:
         if arguments.format == "all":
             if arguments.folder or arguments.route:
                 parser.error("all formats are written beside the parent: leave folder and route out")
-            for manifest in export_all(arguments.parent):
+            failures: dict[str, RosettaError] = {}
+            for manifest in export_all(arguments.parent, failures):
                 _tell(manifest)
+            if failures:
+                sys.exit("\n".join(f"error: {format}: {error}" for format, error in failures.items()))
         else:
             _tell(export_artifact(arguments.parent, arguments.format, arguments.folder, arguments.route))
     except RosettaError as error:

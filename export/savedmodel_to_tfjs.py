@@ -1,15 +1,11 @@
 """savedmodel -> tfjs: a graph model. Load the result with `tf.loadGraphModel(".../model.json")` in JavaScript."""
 
 import importlib.machinery
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-# TensorFlow's optimiser would put operators of oneDNN into the graph, which no other runtime has.
-os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 
 import keras  # noqa: F401  # first: it would take the empty jax below for a real one
 
