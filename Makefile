@@ -36,6 +36,9 @@ run: ## Do it all: environment, data, training, exports, parity; then serve the 
 
 artifacts: $(foreach model,$(OURS),$(foreach format,onnx savedmodel tflite tfjs,$(A)/$(model)/$(format)/manifest.json)) ## Train both models and write every artifact
 
+upper  = $(shell echo $(subst -,_,$(1)) | tr a-z A-Z)
+option = $(if $($(call upper,$(1))),--$(1) "$($(call upper,$(1)))")
+
 SAID := name labels data preprocess arch answers trust
 
 # The file takes the place of training, and what is unchanged is not made again. What is said of it counts from the command line
@@ -115,8 +118,8 @@ web/dist/index.html: $(shell find web/src web/public -type f 2>/dev/null) web/in
 
 # --- Containers: docker/Dockerfile and docker/compose.yaml, with Docker or Podman. Nothing of .venv is needed for them.
 
-all: ## Build every container image; training, exports and parity happen inside (ENGINE=docker or podman, BASE=, TORCH_INDEX=)
-	@DATASET="$(DATASET)" TRAIN="$(TRAIN)" docker/build
+all: ## Build every container image; training, exports and parity happen inside (MODEL=file: your own; ENGINE=docker or podman, BASE=, TORCH_INDEX=)
+	@DATASET="$(DATASET)" TRAIN="$(TRAIN)" MODEL="$(MODEL)" $(foreach name,$(SAID),$(call upper,$(name))="$(if $(findstring command,$(origin $(call upper,$(name)))),$($(call upper,$(name))))") docker/build
 	@echo "The images are built. Start them with: make up"
 
 up: ## Start the stack of these images and print the page's address (PORT=8000, HOST=127.0.0.1)
@@ -168,8 +171,6 @@ compare: $(if $(OWN),brought,artifacts) web ## Measure every artifact and say wh
 	-@./bootstrap browser
 	$(PY) -m compare $(A) --dataset $(DATASET) $(foreach name,target max-mb max-ms min-agreement baseline,$(call option,$(name))) $(COMPARE)
 
-upper  = $(shell echo $(subst -,_,$(1)) | tr a-z A-Z)
-option = $(if $($(call upper,$(1))),--$(1) "$($(call upper,$(1)))")
 
 bench-serve: verify ## Measure the service against what one would use instead (SERVING="--only json --seconds 5 --rounds 5")
 	$(PY) -m compare.serving --artifacts $(A) $(SERVING)

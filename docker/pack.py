@@ -12,6 +12,7 @@ MANIFESTS = ("manifest.json", "parity.json")
 
 def pack(artifacts: Path, target: Path, wanted: list[str]) -> None:
     """Copy manifests of all artifacts, and the files of those of the formats wanted, whatever their precision."""
+    target.mkdir(parents=True, exist_ok=True)
     for file in sorted(path for path in artifacts.rglob("*") if path.is_file()):
         model, *rest = file.relative_to(artifacts).parts
         is_wanted = (rest[0].split("-")[0] if len(rest) > 1 else model) in wanted
