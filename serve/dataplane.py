@@ -107,8 +107,11 @@ class DataPlane:
 
     @property
     def ready(self) -> bool:
-        """At least one model can be run; a damaged artifact does not take the others down."""
-        return any(model.ready for model in self.catalog.values())
+        """At least one model can be run: a damaged artifact does not take the others down.
+
+        Where only some formats are served and no model has them, there is nothing to wait for.
+        """
+        return any(model.ready for model in self.catalog.values()) or bool(self.settings.formats and not self.catalog)
 
     def close(self) -> None:
         """Let what runs finish, write the last numbers, and end every runtime."""
