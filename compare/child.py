@@ -193,5 +193,7 @@ def _reason(status: int, errors: str) -> str:
     if status < 0:
         return f"It was ended by {signal.Signals(-status).name}: what it ran crashed on this file."
     lines = [line for line in errors.strip().splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("error: ")]
-    return (told or lines or [f"exit status {status}"])[-1].removeprefix("error: ")
+    told = [place for place, line in enumerate(lines) if line.startswith("error: ")]
+    if told:  # it may go on over the next lines
+        return "\n".join(lines[told[-1] :]).removeprefix("error: ")
+    return (lines or [f"exit status {status}"])[-1]

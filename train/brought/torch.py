@@ -201,7 +201,13 @@ def _weights(path: Path) -> Mapping[str, Tensor]:
 
         loaded: Mapping[str, Tensor] = load_file(path)
         return loaded
-    said: Any = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        said: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of any kind, on a file that it does not like
+        raise BroughtError(
+            f"{path.name} cannot be read as weights alone ({_in_short(error)[:200]}). Save them with "
+            "torch.save(net.state_dict(), file), or the whole network with torch.export.save."
+        ) from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(said, Mapping) and isinstance(said.get(key), Mapping):
             said = said[key]
