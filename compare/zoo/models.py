@@ -117,7 +117,7 @@ def torch_member(title: str, name: str, kind: str = "convolutions", size: int = 
     )
 
 
-ATTENTION = {"kind": "attention", "initializer_range": 0.07}
+ATTENTION: dict[str, Any] = {"kind": "attention", "initializer_range": 0.07}
 """Weights of about 1 / sqrt(width), as training leaves them: at transformers' 0.02 nothing of the picture arrives."""
 
 ZOO = {
@@ -242,7 +242,7 @@ def _write_torch(member: Member, pictures: Rows | None, file: Path) -> None:
     assert pictures is not None
     torch.manual_seed(SEED)
     net = Logits(member.build(member.size)).eval()
-    rows = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+    rows = torch.from_numpy(pictures).permute(0, 3, 1, 2)
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     with torch.no_grad():
         for norm in norms:
@@ -255,7 +255,7 @@ def _write_torch(member: Member, pictures: Rows | None, file: Path) -> None:
         last.weight.mul_(factor[:, None])
         last.bias.mul_(factor).add_(offset)
     batch = torch.export.Dim("batch", min=1, max=1024)
-    torch.export.save(torch.export.export(net, (rows[:2],), dynamic_shapes=({0: batch},)), file)
+    torch.export.save(torch.export.export(net, (rows[:2].clone(),), dynamic_shapes=({0: batch},)), file)
 
 
 if __name__ == "__main__":
