@@ -12,13 +12,15 @@ from compare.zoo.models import SMALL, ZOO
 
 ROOT = Path(contract.__file__).resolve().parents[1]
 PICTURES = 40
+TIMED = ("onnx", "tflite")
+"""Those whose runtimes start fast."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the small zoo was brought."""
     made = tmp_path_factory.mktemp("zoo")
-    go(list(SMALL), made, PICTURES)
+    go(list(SMALL), made, PICTURES, TIMED)
     return made
 
 
@@ -29,7 +31,8 @@ def test_every_format_of_both_frameworks_passes_on_pictures(folder: Path) -> Non
         assert set(record["edges"]) == {record["source"], *FORMATS}
         for format in FORMATS:
             edge = record["edges"][format]
-            assert edge["passed"] and 0 <= edge["off"] < 1e-4 and edge["bytes"] > 1000 and 0 < edge["p50"] < 1, edge
+            assert edge["passed"] and 0 <= edge["off"] < 1e-4 and edge["bytes"] > 1000, edge
+            assert ("p50" in edge) == (format in TIMED) and 0 < edge.get("p50", 0.1) < 1
         assert record["seconds"] > 1 and 1e8 < record["peak"] < 6 * 2**30
 
 
@@ -40,7 +43,7 @@ def test_the_answers_to_pictures_are_sure_and_of_many_classes(folder: Path) -> N
         "from contract.manifest import read_manifest; from serve.runtimes import load_runtime;",
         "folder = Path(sys.argv[1]); asked = questions.load(folder.parent, '', None);",
         "manifest = read_manifest(folder); runtime = load_runtime(folder, manifest);",
-        "answers = next(iter(runtime.predict(asked.inputs).values()));",
+        "answers = next(iter(runtime.predict(asked.rows(0, 40, {'pixels': np.dtype('float32')})).values()));",
         "print(np.sort(answers, axis=1)[:, -1].mean(), len(set(answers.argmax(axis=1).tolist())))",
     ]
     for name in SMALL:
@@ -53,7 +56,7 @@ def test_the_answers_to_pictures_are_sure_and_of_many_classes(folder: Path) -> N
 
 def test_what_was_brought_is_not_brought_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = results(folder)
-    go(list(SMALL), folder, PICTURES)
+    go(list(SMALL), folder, PICTURES, TIMED)
     assert results(folder) == before and capsys.readouterr().out == ""
 
 
@@ -77,7 +80,7 @@ def test_the_table_tells_of_each_edge_or_why_there_is_none(folder: Path) -> None
 def test_a_model_that_cannot_be_written_is_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(name: str, folder: Path, data: Path) -> None:
+    def broken(name: str, folder: Path, data: Path, timed: object) -> None:
         raise RuntimeError("no such\nlayer")
 
     monkeypatch.setattr("compare.zoo.__main__.measured", broken)

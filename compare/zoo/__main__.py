@@ -62,8 +62,8 @@ def main() -> None:
     print("\n".join(lines))
 
 
-def go(names: Sequence[str], folder: Path, pictures: int) -> None:
-    """Bring each model that was not brought by this code. Raises DataError when there are no pictures."""
+def go(names: Sequence[str], folder: Path, pictures: int, timed: Sequence[str] | None = None) -> None:
+    """Bring each model that was not brought by this code; None: time every format. Raises DataError when there are no pictures."""
     store, code, run = Store(folder / "results"), digest(CODE), time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     data = write_pictures(folder / f"pictures-{pictures}", pictures)
     for name in names:
@@ -71,7 +71,7 @@ def go(names: Sequence[str], folder: Path, pictures: int) -> None:
         if store.get(name, about) is None:
             print(f"{name}: {(ZOO | SMALL)[name].title}", flush=True)
             try:
-                came = measured(name, folder, data)
+                came = measured(name, folder, data, timed)
             except (RosettaError, RuntimeError, OSError) as error:
                 came = {"error": " ".join(str(error).split())}
                 print(f"{name}: {came['error']}", flush=True)
@@ -90,7 +90,7 @@ def write_pictures(folder: Path, count: int) -> Path:
     return folder
 
 
-def measured(name: str, folder: Path, data: Path) -> dict[str, Any]:
+def measured(name: str, folder: Path, data: Path, timed: Sequence[str] | None) -> dict[str, Any]:
     """Write one model, bring it, and time what came: bytes and seconds. Raises RosettaError or RuntimeError."""
     run_child("compare.zoo.models", name, str(folder / "files" / name), str(data))
     (file,) = (folder / "files" / name).glob(f"{name}.*")
@@ -115,15 +115,16 @@ def measured(name: str, folder: Path, data: Path) -> dict[str, Any]:
         manifest, parity = read_manifest(made), read_status(made).parity
         edges[format] = {
             "bytes": sum((made / part).stat().st_size for part in manifest.files),
-            "p50": _p50(made),
             "route": _route(manifest.parent, format, manifest.made_with.get("route")),
         }
+        if timed is None or format in timed:
+            edges[format]["p50"] = _p50(made)
         if parity:
             edges[format] |= {"passed": parity.passed, "off": parity.max_abs_diff, "reason": "; ".join(parity.reasons)}
     return {"source": source.format, "seconds": cost.seconds, "peak": cost.peak, "edges": edges}
 
 
-def _p50(folder: Path) -> float | None:
+def _p50(folder: Path) -> float:
     """Seconds of a call with one row on the runtime alone."""
     told = json.loads(run_child("compare.latency", str(folder), "--batches", "1").splitlines()[-1])
     return float(told["latencies"][0]["p50"])
@@ -185,7 +186,8 @@ def _cell(edge: Record) -> str:
 
 
 def _figures(edge: Record) -> str:
-    return f"{edge['bytes'] / 1e6:.3g} MB / {1000 * edge['p50']:.3g} ms"
+    time = f" / {1000 * edge['p50']:.3g} ms" if "p50" in edge else ""
+    return f"{edge['bytes'] / 1e6:.3g} MB{time}"
 
 
 def _summary(came: Mapping[str, Record]) -> Iterator[str]:
