@@ -63,7 +63,10 @@ def main() -> None:
 
 
 def go(names: Sequence[str], folder: Path, pictures: int, timed: Sequence[str] | None = None) -> None:
-    """Bring each model that was not brought by this code; None: time every format. Raises DataError when there are no pictures."""
+    """Bring each model that was not brought by this code; `timed` are the formats to time, None: all.
+
+    Raises DataError when there are no pictures.
+    """
     store, code, run = Store(folder / "results"), digest(CODE), time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     data = write_pictures(folder / f"pictures-{pictures}", pictures)
     for name in names:
