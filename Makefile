@@ -27,7 +27,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: brought all up down logs ps sbom wheelhouse bench-images test-containers run artifacts verify web compare serve test conformance diagnose lint bench bench-serve readme screenshots help clean lock
+.PHONY: brought all up down logs ps sbom wheelhouse bench-images test-containers run artifacts verify web compare serve test conformance diagnose lint bench bench-serve readme screenshots help clean lock zoo
 
 run: ## Do it all: environment, data, training, exports, parity; then serve the page (PORT=8000, HOST=127.0.0.1, DATASET=fashion_mnist; MODEL=file: your own)
 	@./bootstrap port
@@ -171,6 +171,10 @@ compare: $(if $(OWN),brought,artifacts) web ## Measure every artifact and say wh
 	-@./bootstrap browser
 	$(PY) -m compare $(A) --dataset $(DATASET) $(foreach name,target max-mb max-ms min-agreement baseline,$(call option,$(name))) $(COMPARE)
 
+
+zoo: .venv/ready web/node_modules/.package-lock.json ## Bring real architectures, and tabulate every format of each (ZOO="vit_tiny_torch lstm_keras": some)
+	@./bootstrap data fashion_mnist
+	@$(PY) -m compare.zoo $(or $(ZOO),--write compare/zoo/README.md)
 
 bench-serve: verify ## Measure the service against what one would use instead (SERVING="--only json --seconds 5 --rounds 5")
 	$(PY) -m compare.serving --artifacts $(A) $(SERVING)

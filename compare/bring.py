@@ -44,6 +44,15 @@ CODE = ("train", "export")
 """What artifacts are made by: other code makes them anew."""
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a model took."""
+
+    seconds: float
+    peak: int
+    """Resident bytes, the most that a child took."""
+
+
 @dataclass
 class Edge:
     """A format that is to be reached, and what was tried for it."""
@@ -135,12 +144,12 @@ def _models_in(path: Path) -> list[Path]:
     return inside
 
 
-def bring(path: Path, name: str, artifacts: Path, said: Mapping[str, str], limits: Limits) -> None:
-    """Write `artifacts/<name>` anew, unless it is the same already: whole, or not at all. Raises RosettaError."""
+def bring(path: Path, name: str, artifacts: Path, said: Mapping[str, str], limits: Limits) -> Cost | None:
+    """Write `artifacts/<name>` anew, whole, or not at all; None where it is the same already. Raises RosettaError."""
     state = _state(path, said)
     if _is_done(artifacts / name, state):
         print(f"{name}: nothing changed since it was brought", flush=True)
-        return
+        return None
     start = time.monotonic()
     description = _with_classes(describe(path, said))
     with child.cell(artifacts, path, limits) as cell:
@@ -161,8 +170,9 @@ def bring(path: Path, name: str, artifacts: Path, said: Mapping[str, str], limit
         _take(model, artifacts / name)
     if asked.pictures is not None:
         write_samples_of(asked, manifest, artifacts / "samples")
-    seconds, peak = time.monotonic() - start, walk.peak / GIB
-    print(f"{name}: brought in {seconds:.0f} s, at most {peak:.1f} GiB of memory", flush=True)
+    cost = Cost(time.monotonic() - start, walk.peak)
+    print(f"{name}: brought in {cost.seconds:.0f} s, at most {cost.peak / GIB:.1f} GiB of memory", flush=True)
+    return cost
 
 
 def _with_classes(description: Description) -> Description:

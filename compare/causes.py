@@ -38,7 +38,7 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         r"(?:Some ops are not supported by the native TFLite runtime|needs? (?:a )?(?:custom|Flex).*?)[\s\S]*?"
-        r"(?:Flex ops|ops?): ([\w., ]+)",
+        r"(?:Flex ops|ops?): ([\w., ]+?)(?=\s*(?:Details|[^\w., ]|$))",
         "LiteRT has no built-in operator for {0}.",
         "TensorFlow's own operators (Flex) could stand in, but LiteRT's small runtimes and browsers do not have them.",
         "Replace the operator in the network, or ship ONNX.",
@@ -53,6 +53,12 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
         r"Unsupported Ops?(?: in the model)?\s*(?:before optimization)?[:\s]+([\w, ]+)",
         "TF.js has no operator {0}.",
         "Its runtimes implement a part of TensorFlow's operators.",
+        "Replace the operator in the network, or ship ONNX for the browser.",
+    ),
+    (
+        r"Kernel '(\w+)' not registered for backend '(\w+)'",
+        "TF.js's backend {1} has no operator {0}.",
+        "Each of its backends implements a part of TensorFlow's operators.",
         "Replace the operator in the network, or ship ONNX for the browser.",
     ),
     (

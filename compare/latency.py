@@ -70,7 +70,9 @@ def _nanoseconds(call: Call, seconds: float) -> list[int]:
     return times
 
 
-def measure(folder: Path, seconds: float = SECONDS, threads: int = THREADS) -> dict[str, Any]:
+def measure(
+    folder: Path, seconds: float = SECONDS, threads: int = THREADS, batches: Sequence[int] = BATCHES
+) -> dict[str, Any]:
     """One round of the artifact in `folder`, in this process, which must be fresh. Times in seconds, memory in bytes.
 
     Raises ArtifactCorrupt, ModelUnavailable or RuntimeFailure.
@@ -97,7 +99,7 @@ def measure(folder: Path, seconds: float = SECONDS, threads: int = THREADS) -> d
         return lambda: runtime.predict(inputs)
 
     try:
-        warm = latencies(call_with, BATCHES, seconds)
+        warm = latencies(call_with, batches, seconds)
     finally:
         runtime.close()
     steps = dict(zip(("import", "load", "first_call"), np.diff(moments).tolist(), strict=True))
@@ -116,9 +118,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--threads", type=int, default=THREADS)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     options = parser.parse_args()
     try:
-        print(json.dumps(measure(options.folder, options.seconds, options.threads)))
+        print(json.dumps(measure(options.folder, options.seconds, options.threads, options.batches)))
     except RosettaError as error:
         sys.exit(f"error: {error}")
 

@@ -1,12 +1,15 @@
 """keras -> onnx. Load the result with `onnxruntime.InferenceSession("model.onnx")`."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.ops import math_ops
 
 from contract.manifest import Manifest
 from export.onnx_graph import finish_onnx, write_frozen
@@ -24,7 +27,8 @@ def by_keras(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     zeros = [np.zeros([size or 1 for size in spec.shape], spec.dtype) for spec in manifest.inputs]
     model(zeros[0] if len(zeros) == 1 else zeros)
     path = target / "model.onnx"
-    model.export(path, format="onnx", verbose=False)
+    with _gelu_by_erf():
+        model.export(path, format="onnx", verbose=False)
     finish_onnx(path, manifest)
     return [path]
 
@@ -42,4 +46,15 @@ def by_frozen_graph(parent: Path, manifest: Manifest, target: Path) -> Sequence[
         return keras.tree.flatten(model(tensors[0] if len(tensors) == 1 else list(tensors), training=False))
 
     specs = [tensor_spec(spec, manifest.batch) for spec in manifest.inputs]
-    return [write_frozen(tf.function(call).get_concrete_function(*specs), manifest, target)]
+    with _gelu_by_erf():
+        return [write_frozen(tf.function(call).get_concrete_function(*specs), manifest, target)]
+
+
+@contextlib.contextmanager
+def _gelu_by_erf() -> Iterator[None]:
+    """Trace GELU with Erf: TensorFlow's own has Erfc, which is 1 - Erf, and which ONNX lacks.
+
+    Here alone: the converter to TF Lite knows GELU by its Erfc, and has no Erf.
+    """
+    with mock.patch.object(math_ops, "erfc", lambda x, name=None: 1.0 - tf.math.erf(x)):
+        yield
