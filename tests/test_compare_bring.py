@@ -61,7 +61,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, test_split: Split) -> Pat
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Keras net whose first layer keeps tensors beside its weights; others; one with code in it; two that are none."""
+    """A Keras net whose first layer keeps tensors beside its weights; others; one with code; two that are none."""
     folder = tmp_path_factory.mktemp("models")
     keras.utils.set_random_seed(2)
     layers = keras.layers
