@@ -45,14 +45,41 @@ def unfused(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
 
 
 def _converted(conversion: Any, parent: Path, target: Path) -> Sequence[Path]:
-    conversion.convert_tf_saved_model(
-        str(parent),
-        str(target),
-        signature_def="serving_default",
-        saved_model_tags="serve",
-        use_structured_outputs_names=True,
-    )
+    optimise = conversion.optimize_graph
+    conversion.optimize_graph = lambda graph, *others, **more: optimise(_by_erf(graph), *others, **more)
+    try:
+        conversion.convert_tf_saved_model(
+            str(parent),
+            str(target),
+            signature_def="serving_default",
+            saved_model_tags="serve",
+            use_structured_outputs_names=True,
+        )
+    finally:
+        conversion.optimize_graph = optimise
     return list(target.iterdir())
+
+
+def _by_erf(graph: Any) -> Any:
+    """The graph with 1 - Erf for Erfc, by which TensorFlow computes GELU, and which TF.js does not have."""
+    import tensorflow as tf
+
+    definition = graph.as_graph_def()
+    complements = [node for node in definition.node if node.op == "Erfc"]
+    if not complements:
+        return graph
+    for node in complements:
+        erf, one = definition.node.add(), definition.node.add()
+        erf.CopyFrom(node)
+        erf.op, erf.name = "Erf", f"{node.name}/erf"
+        one.op, one.name = "Const", f"{node.name}/one"
+        one.input.append(f"^{erf.name}")  # inside the same loop, where there is one
+        one.attr["dtype"].CopyFrom(node.attr["T"])
+        one.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(1, node.attr["T"].type))
+        node.op, node.input[:] = "Sub", [one.name, erf.name]
+    with tf.Graph().as_default() as rewritten:
+        tf.graph_util.import_graph_def(definition, name="")
+    return rewritten
 
 
 def _stand_in_for_unused() -> None:
