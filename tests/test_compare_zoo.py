@@ -43,7 +43,8 @@ def test_the_answers_to_pictures_are_sure_and_of_many_classes(folder: Path) -> N
         "from contract.manifest import read_manifest; from serve.runtimes import load_runtime;",
         "folder = Path(sys.argv[1]); asked = questions.load(folder.parent, '', None);",
         "manifest = read_manifest(folder); runtime = load_runtime(folder, manifest);",
-        "answers = next(iter(runtime.predict(asked.rows(0, 40, dict.fromkeys(asked.inputs, np.dtype('float32')))).values()));",
+        "rows = asked.rows(0, 40, dict.fromkeys(asked.inputs, np.dtype('float32')));",
+        "answers = next(iter(runtime.predict(rows).values()));",
         "print(np.sort(answers, axis=1)[:, -1].mean(), len(set(answers.argmax(axis=1).tolist())))",
     ]
     for name in SMALL:
