@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,6 +89,8 @@ def main() -> None:
         if name in ("name", "labels", "data", "preprocess", "arch", "answers", "trust") and value
     }
     limits = Limits(seconds=60 * options.minutes, memory=options.memory_gib * GIB)
+    # A signal becomes an exception, so that children and their folders go, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: ended before it was done. Nothing half-written is left."))
     failures = []
     try:
         models = named(options.models, said)
@@ -99,6 +102,8 @@ def main() -> None:
         except (RosettaError, OSError) as error:
             print(f"error: {path.name}: {error}", file=sys.stderr, flush=True)
             failures.append(name)
+        except KeyboardInterrupt:
+            sys.exit("error: interrupted. Nothing half-written is left; the same command begins again.")
     if len(failures) == len(models):
         sys.exit(f"error: {', '.join(failures)} could not be brought.")
     if failures:
