@@ -86,6 +86,8 @@ class Manifest:
     def __post_init__(self) -> None:
         check_name("model", self.model, MODEL_NAME)
         check_name("format", self.format, FORMAT_NAME)
+        if self.batch is not None and (type(self.batch) is not int or self.batch < 1):
+            raise ValueError(f"batch {self.batch!r} is no batch: expected a whole number of at least 1, or null")
 
     @property
     def name(self) -> str:

@@ -140,12 +140,26 @@ def test_a_manifest_with_a_wrong_field_is_a_corrupt_artifact(tmp_path: Path, fie
         read_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("field", list(EXAMPLE.to_json()))
+@pytest.mark.parametrize("field", [field for field in EXAMPLE.to_json() if field != "batch"])
 def test_a_manifest_without_a_field_is_a_corrupt_artifact(tmp_path: Path, field: str) -> None:
     data = EXAMPLE.to_json()
     del data[field]
     manifest.write_json(tmp_path / MANIFEST, data)
     with pytest.raises(ArtifactCorrupt, match=field):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_from_before_fixed_batches_takes_any_batch(tmp_path: Path) -> None:
+    data = EXAMPLE.to_json()
+    del data["batch"]
+    manifest.write_json(tmp_path / MANIFEST, data)
+    assert read_manifest(tmp_path).batch is None
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1.5, "1", True])
+def test_a_batch_that_is_none_is_a_corrupt_artifact(tmp_path: Path, batch: object) -> None:
+    manifest.write_json(tmp_path / MANIFEST, {**EXAMPLE.to_json(), "batch": batch})
+    with pytest.raises(ArtifactCorrupt, match="batch"):
         read_manifest(tmp_path)
 
 
