@@ -15,14 +15,13 @@ def main() -> None:
     """Replace this process by gunicorn; what is wrong with the settings is one line."""
     try:
         settings = Settings.from_environment()
-        if not find_artifacts(settings.artifacts):
-            raise ArtifactMissing(f"There is no artifact in {settings.artifacts}. Make them with `make artifacts`.")
         if not find_artifacts(settings.artifacts, settings.formats):
+            formats = f" of {', '.join(settings.formats)}" if settings.formats else ""
+            missing = f"There is no artifact{formats} in {settings.artifacts}."
+            if not find_artifacts(settings.artifacts):
+                raise ArtifactMissing(f"{missing} Make them with `make artifacts`.")
             # The image of a runtime starts all the same when somebody's own model does not have its formats.
-            print(
-                f"No artifact in {settings.artifacts} is of {', '.join(settings.formats)}: nothing is served.",
-                flush=True,
-            )
+            print(f"{missing} Nothing is served.", flush=True)
         check_address(settings.host, settings.port)
         check_state(settings.state)
     except RosettaError as error:

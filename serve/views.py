@@ -241,7 +241,7 @@ def _body() -> bytes:
 def _json_object() -> Mapping[str, Any]:
     """The body as a JSON object; an empty body is an empty object."""
     body = _body()
-    return oip.parse_object(body) if body.strip() else {}
+    return oip.parse_object(body) if body else {}
 
 
 # --- Operation

@@ -104,6 +104,7 @@ def table(light: Path, pixels: Any) -> list[Request]:
         *("/v1/models/keras_cnn-onnx", "/v1/models/keras_cnn-onnx/metadata", "/v1/models/torch_cnn-onnx"),
         *("/v1/models/none", "/v1/models/keras_cnn-onnx:predict", "/openapi.json", "/samples/0000.png", "/samples/x"),
         *("/artifacts/keras_cnn/onnx/manifest.json", "/artifacts/keras_cnn/onnx/../tflite/model.tflite"),
+        *("/artifacts/keras_cnn/failed/onnx.log", "/artifacts/keras_cnn/failed/x"),
         *("/v2//health/live", "/v2/models/%6beras_cnn-onnx", "/v2/models/%ff%00%0a%22", "/v2/models/짧은"),
         *(INFER, "/predict/keras_cnn-onnx", "/compare", "/v2/repository/index", f"/{'x' * 3000}", "/favicon.ico"),
         *("/report/report.html", "/report/../samples/index.json"),

@@ -443,8 +443,9 @@ def test_formats_without_artifacts_stop_the_start(packed: Path) -> None:
     assert done.stderr.startswith("error: There is no artifact of torch in ")
 
 
-def test_a_service_of_formats_that_no_model_has_starts_and_serves_nothing(packed: Path, tmp_path: Path) -> None:
+def test_a_service_of_formats_that_no_model_has_starts_and_serves_nothing(tmp_path: Path) -> None:
     """As the image of a runtime does whose formats somebody's own model does not have."""
-    with started(packed / "tflite", tmp_path / "log", SERVE_FORMATS="torch") as service:
+    write_every_type(tmp_path / "artifacts" / "own" / "onnx", ["float32"])
+    with started(tmp_path / "artifacts", tmp_path / "log", SERVE_FORMATS="torch") as service:
         assert service.ask("GET", "/v2/health/ready")[0] == 200
         assert service.ask("POST", "/v2/repository/index", b"{}")[0] == 200

@@ -208,7 +208,15 @@ def test_an_interrupted_training_leaves_the_old_artifact(
 
 def start_training(model: str, folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", f"train.{model}", str(folder), "--epochs", "500", "--limit", "500"]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # What a shell starts in the background ignores this signal, and passes that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait_for(words: bytes, training: subprocess.Popen[bytes]) -> None:
