@@ -65,7 +65,8 @@ def test_what_was_brought_is_not_brought_again(folder: Path, capsys: pytest.Capt
 
 def test_the_table_tells_of_each_edge_or_why_there_is_none(folder: Path) -> None:
     came = {name: {**record, "edges": dict(record["edges"])} for name, record in results(folder).items()}
-    edges = {**came["tiny_torch"]["edges"], "keras": came["tiny_torch"]["edges"]["torch"]}
+    torch_edges = came["tiny_torch"]["edges"]
+    edges = {"keras": torch_edges["torch"], **{format: torch_edges[format] for format in FORMATS}}
     came = {"tiny_keras": {**came["tiny_torch"], "source": "keras", "edges": edges}, **came}
     came["tiny_torch"]["edges"]["tfjs"] = {"reason": "TF.js has no operator Erf. Ship ONNX."}
     parted = {**came["tiny_keras"]["edges"]["tflite"], "passed": False, "off": 0.02, "reason": "it is 0.02 off"}
