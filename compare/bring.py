@@ -324,11 +324,16 @@ class Walk:
 
     def _fail(self, edge: Edge, said: str) -> None:
         log = "\n".join([*edge.logs, self.log])
-        cause = explain(f"{edge.parent} -> {edge.format}", said, log)
-        routes = tuple(FailedRoute(route, error) for route, error in edge.errors)
+        cause = explain(f"{edge.parent} -> {edge.format}", self._for_people(said), log)
+        routes = tuple(FailedRoute(route, self._for_people(error)) for route, error in edge.errors)
         failed = FailedEdge(self.name, edge.format, edge.parent, cause.reason, cause.cause, cause.advice, routes)
         write_failed_edge(self.cell.folder, failed, log.replace(str(self.cell.folder), ""))
         print(f"{self.name}-{edge.format}: failed. {' '.join(filter(None, (cause.reason, cause.advice)))}", flush=True)
+
+    def _for_people(self, said: str) -> str:
+        """Without the folder of this run, which is gone when somebody reads it, and without advice about it."""
+        said = re.sub(r" Remove \S+ and (?:export it again|run `make artifacts`)\.", "", said)
+        return said.replace(f"{self.cell.folder}/", "")
 
 
 def reachable(format: str) -> Iterator[Edge]:

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper, save
 
 import contract
 from compare import child
-from compare.bring import named, reachable
+from compare.bring import Walk, named, reachable
 from compare.causes import explain
 from compare.child import Cell, ChildFailed, Limits
 from compare.data_folder import questions_for
@@ -194,6 +194,19 @@ def test_every_artifact_that_was_brought_is_served(brought: tuple[Path, Bring]) 
         assert set(with_catalog) >= {"clothes_net-keras", "clothes_net-tflite", "two-onnx", "two-tfjs"}
     finally:
         with_catalog.close()
+
+
+def test_a_reason_names_no_folder_that_is_gone_when_it_is_read(tmp_path: Path) -> None:
+    made = Cell(tmp_path, None, Limits())
+    manifest = manifest_of(None, (), (TensorSpec("x", "float32", (None, 3), "ND"),))
+    walk = Walk(made, "net", manifest, 0)
+    edge = walk.edges["tflite"]
+    said = f"net-tflite could not be loaded: {tmp_path}/net/x is odd. Remove {tmp_path}/net/tflite and export it again."
+    edge.errors.append(("a route", said))
+    walk._fail(edge, said)
+    (failed,) = read_failed_edges(tmp_path)
+    assert failed.reason == "savedmodel -> tflite: net-tflite could not be loaded: net/x is odd."
+    assert failed.routes[0].error == "net-tflite could not be loaded: net/x is odd."
 
 
 def test_a_conversion_that_fails_leaves_its_reason_and_log(brought: tuple[Path, Bring]) -> None:

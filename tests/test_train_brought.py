@@ -19,7 +19,7 @@ from torch import nn
 from contract.errors import BroughtError
 from contract.manifest import Manifest, sha256_of_files
 from serve.runtimes import load_runtime
-from train.brought.description import PRESETS, Description, Preprocess, describe, parse_preprocess
+from train.brought.description import Description, Preprocess, describe, parse_preprocess
 from train.brought.keras import BroughtKeras
 from train.brought.onnx import BroughtOnnx
 from train.brought.savedmodel import BroughtSavedModel
@@ -226,7 +226,7 @@ def test_channels_are_reversed_for_a_model_of_bgr(tmp_path: Path, kind: str) -> 
 
 def test_a_file_that_needs_nothing_is_shipped_as_it_is(tmp_path: Path) -> None:
     brought = write_keras(tmp_path, False)
-    around = plan(brought, Description(preprocess=(PRESETS["none"] and None) or Preprocess(), answers="values"), "net")
+    around = plan(brought, Description(preprocess=parse_preprocess("none"), answers="values"), "net")
     target = tmp_path / "artifact"
     target.mkdir()
     (file,) = brought.write(target, around)
