@@ -34,3 +34,8 @@ can_build() {
   version=$("$1" --version 2>/dev/null | sed -n 's/^Docker version \([0-9]*\)\..*/\1/p')
   [ "${version:-99}" -lt 23 ]
 }
+
+# mirror: the one that apt uses already; where none is found debootstrap knows one itself.
+mirror() {
+  grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | head -1
+}

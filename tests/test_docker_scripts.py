@@ -155,6 +155,23 @@ def test_a_base_image_that_was_named_has_to_be_had(machine: Machine) -> None:
     )
 
 
+KUBECTL = """printf 'clientVersion:\\n  major: "1"\\n  minor: "%s"\\n'"""
+"""A kubectl that tells its version and does nothing else."""
+
+
+def test_a_kubectl_that_is_new_enough_is_used(machine: Machine) -> None:
+    machine.program("kubectl", f"{KUBECTL} 27")
+    assert machine.run("docker/kubectl").stdout == f"{machine.bin / 'kubectl'}\n"
+
+
+def test_an_old_kubectl_and_no_mirror(machine: Machine) -> None:
+    machine.program("kubectl", f"{KUBECTL} 20+")
+    assert error_of(machine.run("docker/kubectl")).endswith("is needed and not on the PATH: install it.")
+    machine.program("apt-get", "echo Could not resolve; exit 100")
+    assert "Debian's could not be fetched: build/kubectl.log says why." in error_of(machine.run("docker/kubectl"))
+    assert "Could not resolve" in (machine.project / "build" / "kubectl.log").read_text()
+
+
 def test_without_a_cpu_build_of_pytorch_nothing_is_built(machine: Machine) -> None:
     machine.program("docker", RUNNING)
     error = error_of(machine.run("docker/build", PIP_FIND_LINKS=""))

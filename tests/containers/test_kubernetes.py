@@ -6,9 +6,9 @@ its schemas are its own, so only the pods in them are checked.
 """
 
 import json
-import shutil
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import kubernetes_validate
@@ -26,12 +26,17 @@ VERSIONS = ("1.27", kubernetes_validate.latest_version())
 Resource = Mapping[str, Any]
 
 
+@cache
+def kubectl() -> str:
+    found = subprocess.run([ROOT / "docker" / "kubectl"], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    return found.stdout.strip()
+
+
 def rendered(overlay: str) -> list[Resource]:
-    kubectl = shutil.which("kubectl")
-    assert kubectl, "kubectl 1.27 or later is needed (Debian 12's is older): install it, then run this again"
-    command = [kubectl, "kustomize", str(KUBERNETES / "overlays" / overlay)]
+    command = [kubectl(), "kustomize", str(KUBERNETES / "overlays" / overlay)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{done.stderr}\nkubectl 1.27 or later is needed (Debian 12's is older)."
+    assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
