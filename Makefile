@@ -144,6 +144,7 @@ bench-images: .venv/ready ## Measure the images (size, start, memory, the gatewa
 	$(PY) -m compare.images --write README.md
 
 test-containers: .venv/ready ## Build the images and test the stack on a real engine; as root on Debian it is installed and started
+	@./bootstrap browser
 	@docker/with-engine $(PY) -m pytest tests/containers $(PYTEST)
 
 # --- Checks, figures, and the rest.
@@ -152,7 +153,7 @@ test: .venv/ready web/node_modules/.package-lock.json web/dist/index.html lint #
 	@./bootstrap browser
 	@./bootstrap data fashion_mnist
 	npm --prefix web test
-	$(PY) -m pytest $(PYTEST)
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 conformance: .venv/ready ## Test any server of the Open Inference Protocol v2 (URL=http://127.0.0.1:8000; MODEL= names one)
 	$(PY) -m pytest tests/conformance --confcutdir=tests/conformance --url=$(URL) $(if $(MODEL),--model=$(MODEL)) -rs $(PYTEST)

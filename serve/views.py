@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, current_app, request
@@ -274,9 +275,17 @@ def page_asset(**_: str) -> Response:
     return files.page_file(PAGE, request.path.lstrip("/"))
 
 
+def asked_for(optional: str, folder: Path, name: str) -> Response:
+    """A file of a folder; null for one that may well not be there: the page asks, and its console is to stay clean."""
+    if name == optional and not (folder / name).is_file():
+        return respond(json_reply(None))
+    return files.page_file(folder, name)
+
+
 @api.get("/samples/<name>")
 def sample(name: str) -> Response:
-    return files.page_file(plane().settings.artifacts / "samples", name)
+    folder = plane().settings.artifacts / "samples"
+    return asked_for("index.json", folder, name)
 
 
 @api.get("/report/")
@@ -286,9 +295,7 @@ def report(name: str = "report.html") -> Response:
     if not name.endswith((".html", ".json", ".png")):
         raise NotFound
     folder = plane().settings.artifacts / "report"
-    if name == "report.json" and not (folder / name).is_file():
-        return respond(json_reply(None))  # the page asks whether there is one, and no error is to be logged for that
-    return files.page_file(folder, name)
+    return asked_for("report.json", folder, name)
 
 
 @api.get(f"/artifacts/<model>/{FAILED}/<format>.log")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 import contract
 from contract import dataset
@@ -46,14 +47,38 @@ def make(environment: Mapping[str, str]) -> Run:
     return run
 
 
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def artifacts(tmp_path_factory: pytest.TempPathFactory, make: Run) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """`made_once(name, write)`: the folder that `write(folder)` makes, once for all processes that run the tests."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def made(name: str, write: Callable[[Path], None]) -> Path:
+        folder, partial = shared / name, shared / f"{name}.partial"
+        with FileLock(shared / f"{name}.lock"):
+            if not folder.exists():
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                write(partial)
+                partial.rename(folder)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def artifacts(made_once: MadeOnce, make: Run) -> Path:
     """The whole walk on few pictures: ten artifacts, their parity results, and the samples. Do not change it."""
-    folder = tmp_path_factory.mktemp("walk") / "artifacts"
-    made = make("-j2", f"ARTIFACTS={folder}", "verify", f"{folder}/samples/index.json")
-    if made.returncode:
-        pytest.fail(f"The walk failed, exit status {made.returncode}:\n{made.stdout}\n{made.stderr}", pytrace=False)
-    return folder
+
+    def walk(folder: Path) -> None:
+        made = make("-j2", f"ARTIFACTS={folder}", "verify", f"{folder}/samples/index.json")
+        if made.returncode:
+            pytest.fail(f"The walk failed, exit status {made.returncode}:\n{made.stdout}\n{made.stderr}", pytrace=False)
+
+    return made_once("artifacts", walk)
 
 
 @pytest.fixture
@@ -79,14 +104,16 @@ def odd_images() -> Bytes:
 
 
 @pytest.fixture(scope="session")
-def odd_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def odd_models(made_once: MadeOnce) -> Path:
     """Both networks, untrained, for pictures of 20x28x3, in every format. Do not change it."""
-    folder = tmp_path_factory.mktemp("odd")
-    write_source(folder / "keras_cnn" / "keras", write_keras)
-    write_source(folder / "torch_cnn" / "torch", write_torch)
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(export_all, [folder / "keras_cnn", folder / "torch_cnn"]))
-    return folder
+
+    def convert(folder: Path) -> None:
+        write_source(folder / "keras_cnn" / "keras", write_keras)
+        write_source(folder / "torch_cnn" / "torch", write_torch)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(export_all, [folder / "keras_cnn", folder / "torch_cnn"]))
+
+    return made_once("odd_models", convert)
 
 
 def write_source(folder: Path, write: Callable[[Path], None]) -> None:

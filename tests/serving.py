@@ -22,10 +22,16 @@ Answer = tuple[int, Message, bytes]
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is free, and that no other of the processes that run the tests takes for its own."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    own = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        # By tens: Linux gives even numbers alone to those that bind, and odd ones to those that connect.
+        if port // 10 % workers == own:
+            return port
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:

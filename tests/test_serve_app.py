@@ -747,6 +747,11 @@ def test_every_sample_of_the_index_is_a_picture_that_is_answered(client: Opened)
         assert post(client, "/predict/keras_cnn-onnx", data=response.data)["label"] in index["labels"]
 
 
+def test_no_samples_and_no_report_are_null_to_whoever_asks(tmp_path: Path) -> None:
+    client = client_of(Catalog([]), tmp_path)
+    assert (get(client, "/samples/index.json"), get(client, "/report/report.json")) == (None, None)
+
+
 def test_the_report_is_served_where_there_is_one(tmp_path: Path) -> None:
     client, report = client_of(Catalog([]), tmp_path), tmp_path / "report"
     assert client.get("/report/").status_code == 404

@@ -101,6 +101,7 @@ def test_korean_leaves_nothing_in_english(open_page: OpenPage, service: Service)
         assert set(re.findall("[A-Za-z]{4,}", shown)) == set(), shown
 
 
+@pytest.mark.failed_requests
 def test_once_loaded_the_page_works_without_the_server(
     open_page: OpenPage, light_artifacts: Path, tmp_path: Path
 ) -> None:

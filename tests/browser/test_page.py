@@ -31,6 +31,7 @@ from tests.browser.conftest import (
     OpenPage,
     Row,
     Service,
+    assert_none,
     finished_rows,
     hear_out,
     opening,
@@ -117,7 +118,7 @@ def warm(browser: Browser, service: Service) -> Iterator[tuple[Page, list[str]]]
 
 
 @pytest.fixture
-def page(warm: tuple[Page, list[str]]) -> Iterator[Page]:
+def page(warm: tuple[Page, list[str]], request: pytest.FixtureRequest) -> Iterator[Page]:
     """The page with the first test image answered, as when it was opened; what a test lets it do ends with the test."""
     page, problems = warm
     choose_tab(page, "Upload")  # and back: what was found among the test images is gone
@@ -131,7 +132,7 @@ def page(warm: tuple[Page, list[str]]) -> Iterator[Page]:
     hear_out(page)
     found = problems.copy()
     problems.clear()
-    assert not found, "\n".join(found)
+    assert_none(found, request)
 
 
 @pytest.fixture(scope="module")
@@ -474,6 +475,7 @@ def test_a_camera_that_is_refused_says_what_to_do(page: Page) -> None:
     assert_all_answered(finished_rows(page, "test image 1"))
 
 
+@pytest.mark.failed_requests
 def test_a_picture_that_comes_before_the_rows_are_known_is_answered(
     open_page: OpenPage, service: Service, shoe: bytes
 ) -> None:
@@ -489,6 +491,7 @@ def test_a_picture_that_comes_before_the_rows_are_known_is_answered(
 # --- Pictures that cannot be used
 
 
+@pytest.mark.failed_requests
 def test_a_picture_that_cannot_be_used_is_named_and_the_next_one_is_answered(
     page: Page, subtests: pytest.Subtests, shoe: bytes
 ) -> None:
@@ -530,6 +533,7 @@ def flip_byte(file: Path) -> None:
     file.write_bytes(data)
 
 
+@pytest.mark.failed_requests
 def test_a_damaged_artifact_says_why_and_all_others_answer(open_page: OpenPage, damaged: Service) -> None:
     page = open_page(damaged)
     rows = finished_rows(page, FIRST)
@@ -554,6 +558,7 @@ def test_a_damaged_artifact_says_why_and_all_others_answer(open_page: OpenPage, 
         ("**/assets/tflite-*.js", {"litert-wasm"}),
     ],
 )
+@pytest.mark.failed_requests
 def test_a_runtime_that_cannot_be_downloaded_fails_alone(
     open_page: OpenPage, service: Service, blocked: str, runtimes: set[str]
 ) -> None:
@@ -569,6 +574,7 @@ def test_a_runtime_that_cannot_be_downloaded_fails_alone(
     assert {row.id for row in rows.values() if row.state == "done"} >= (SERVER_ROWS | BROWSER_ROWS) - failed
 
 
+@pytest.mark.failed_requests
 def test_a_server_that_dies_leaves_what_the_browser_has_loaded(
     open_page: OpenPage, light_artifacts: Path, tmp_path: Path, shoe: bytes
 ) -> None:
@@ -702,6 +708,7 @@ def test_an_idle_page_runs_what_it_is_told_and_nothing_else(open_page: OpenPage,
     assert set(states) == {"idle"}
 
 
+@pytest.mark.failed_requests
 def test_a_narrow_screen_needs_no_sideways_scrolling(open_page: OpenPage, service: Service) -> None:
     page = open_page(service, viewport={"width": 360, "height": 740}, has_touch=True)
     finished_rows(page, FIRST)

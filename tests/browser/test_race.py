@@ -110,6 +110,7 @@ def test_a_race_is_cancelled_at_once_and_another_one_starts(race: Page, tmp_path
     assert finish(race) == "done"
 
 
+@pytest.mark.failed_requests
 def test_a_runtime_that_does_not_start_fails_in_its_own_lane(race: Page) -> None:
     race.route("**/runtimes/onnx/*.wasm", lambda route: route.abort())
     start(race, QUICK, 0.2)
@@ -120,6 +121,7 @@ def test_a_runtime_that_does_not_start_fails_in_its_own_lane(race: Page) -> None
     )
 
 
+@pytest.mark.failed_requests
 def test_a_server_that_stops_half_way_fails_in_its_own_lane(race: Page) -> None:
     start(race, ["keras_cnn-onnx@server", "keras_cnn-tflite@litert-wasm"], 1)
     wait_until(race, "document.querySelector('[data-lane$=server]')?.dataset.phase === 'timed'", 60)
@@ -141,6 +143,7 @@ def test_a_tab_in_the_background_is_told(race: Page) -> None:
     expect(race.locator("[data-lane]")).to_contain_text("The tab was in the background")
 
 
+@pytest.mark.failed_requests
 def test_without_test_images_the_race_says_what_to_do(race: Page) -> None:
     race.route("**/samples/**", lambda route: route.abort())
     start(race, QUICK[:1], 0.2)

@@ -1,7 +1,10 @@
 """The running stack: answers, hardening, and what happens when a container goes."""
 
+import contextlib
+import http.client
 import json
 import os
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -9,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from playwright.sync_api import Page
 
+from compare.browser import chromium
 from contract import dataset
 from tests.containers.conftest import RUNTIMES, SERVING, Engine, Stack, call
-from tests.serving import wait_until
+from tests.serving import ask, free_port, wait_until
 
 TOLERANCE = 1e-4
 """What parity allows (compare/parity.py)."""
@@ -63,6 +68,46 @@ def test_the_models_are_verified_in_the_images(stack: Stack) -> None:
 def test_the_browser_gets_its_files_from_the_gateway(stack: Stack) -> None:
     for format, file in (("onnx", "model.onnx"), ("tflite", "model.tflite"), ("tfjs", "model.json")):
         assert stack.ask("GET", f"/artifacts/torch_cnn/{format}/{file}")[0] == 200
+
+
+@pytest.fixture(scope="module")
+def ship_view(stack: Stack) -> Iterator[Page]:
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{stack.environment['PORT']}/?idle#ship")
+        yield page
+
+
+@pytest.mark.parametrize(
+    ("format", "image"), {f: image for image, formats in RUNTIMES.items() for f in formats}.items()
+)
+def test_the_line_that_the_page_shows_runs_that_format_alone(
+    engine: Engine, stack: Stack, ship_view: Page, format: str, image: str
+) -> None:
+    """As it is pasted, apart from the engine's name, a port that is free, and a name by which to end it."""
+    source = "torch_cnn" if format == "torch" else "keras_cnn"
+    ship_view.get_by_label("Row", exact=True).select_option(f"{source}-{format}@server")
+    line = ship_view.locator(f"[data-ship='{source}-{format}@server'] [data-snippet=Container]").text_content() or ""
+    assert line.endswith(f" rosetta-serve/{image}")
+    (docker, run, *options) = shlex.split(line)
+    assert (docker, run) == ("docker", "run")
+    port = free_port()
+    assert options.count("127.0.0.1:8000:8000") == 1
+    options[options.index("127.0.0.1:8000:8000")] = f"127.0.0.1:{port}:8000"
+    container = engine.run("run", "--detach", *options).stdout.strip()
+    try:
+        wait_until(lambda: answers(port, "/v2/health/ready"), 60)
+        status, _, body = ask(port, "GET", f"/v2/models/{source}-{format}")
+        assert (status, json.loads(body)["name"]) == (200, f"{source}-{format}")
+    finally:
+        engine.run("kill", container)
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether it says 200; no connection, or one that is closed, is what a container that starts gives."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return ask(port, "GET", path)[0] == 200
+    return False
 
 
 @pytest.mark.parametrize("service", SERVING)

@@ -149,8 +149,11 @@ export async function isAlive(): Promise<boolean> {
   return fetch('/v2/health/live').then(({ ok }) => ok, () => false);
 }
 
-export function listSamples(): Promise<Samples> {
-  return json<Samples>('/samples/index.json');
+/** The test images. Throws where the server has none. */
+export async function listSamples(): Promise<Samples> {
+  const samples = await json<Samples | null>('/samples/index.json');
+  if (!samples) throw new Error('There are none beside the artifacts.');
+  return samples;
 }
 
 export function parityOf({ model, format }: Artifact): Promise<Parity> {
