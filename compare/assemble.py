@@ -222,6 +222,8 @@ def _browser_rows(found: Found, bench: Bench, done: Measurements) -> Iterable[Ro
             f"{percent}@1": rounds.figure("s", lambda record, percent=percent: record[percent], calls)  # type: ignore[misc]
             for percent in ("p50", "p95", "p99")
         }
+        figures["page"] = rounds.figure("s", lambda record: record["page"])
+        figures["page_download"] = rounds.figure("B", lambda record: record["page_download"])
         figures["first_answer"] = rounds.figure("s", lambda record: record["first_answer"])
         figures["runtime_download"] = rounds.figure("B", lambda record: record["runtime_download"])
         figures["model_download"] = rounds.figure("B", lambda record: record["model_download"])

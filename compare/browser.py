@@ -124,16 +124,18 @@ class Session:
         self, page: Page, row: str, pictures: NDArray[Any], seconds: float, fetched: list[Request]
     ) -> dict[str, Any]:
         page.goto(f"{self.url}/?idle")
-        for _ in range(READY_SECONDS * 20):  # wait_for_function does not get past the page's policy
+        for _ in range(READY_SECONDS * 100):  # wait_for_function does not get past the page's policy
             if page.evaluate("document.documentElement.dataset.ready"):
                 break
-            page.wait_for_timeout(50)
+            page.wait_for_timeout(10)
+        took = page.evaluate("performance.now()")
+        of_page = {"page": took / 1000, "page_download": sum(_size(each) for each in fetched if _is_sent(each))}
         if row not in (rows := page.evaluate("window.rosetta.rows()")):
             raise RuntimeFailure(f"This browser cannot run {row}: it offers {', '.join(rows) or 'nothing'}.")
         fetched.clear()  # what came so far is the page's own
         pixels = base64.b64encode(pictures.astype(np.float32).tobytes()).decode()
         timing: dict[str, Any] = page.evaluate(TIME, [row, pixels, len(pictures), seconds, PATIENCE])
-        return timing
+        return timing | of_page
 
 
 def _figures(timing: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +144,8 @@ def _figures(timing: dict[str, Any]) -> dict[str, Any]:
     p50, p95, p99 = (float(value) for value in np.percentile(samples, [50, 95, 99]))
     return {
         "backend": timing["backend"],
+        "page": timing["page"],
+        "page_download": timing["page_download"],
         "first_answer": timing["firstAnswer"] / 1000,
         "resolution": timing["resolution"] / 1000,
         "calls_per_sample": timing["callsPerSample"],
@@ -156,10 +160,14 @@ def _downloads(fetched: list[Request], manifest: Manifest) -> dict[str, int]:
     """Bytes on the wire: the runtime's code, and the artifact's files."""
     sizes = {"runtime_download": 0, "model_download": 0}
     for request in fetched:
-        if request.url.startswith("http"):  # a worker's script may be a blob
+        if _is_sent(request):
             own = f"/artifacts/{manifest.model}/{manifest.format}/" in request.url
             sizes["model_download" if own else "runtime_download"] += _size(request)
     return sizes
+
+
+def _is_sent(request: Request) -> bool:
+    return request.url.startswith("http")  # a worker's script may be a blob, an icon data
 
 
 def _size(request: Request) -> int:

@@ -51,6 +51,8 @@ METRICS = {
     "installed": Metric("runtime's packages"),
     "image": Metric("image"),
     "ship": Metric("artifact and runtime"),
+    "page": Metric("page until its rows are known", timed=True),
+    "page_download": Metric("page's own download"),
     "first_answer": Metric("first answer", timed=True),
     "runtime_download": Metric("runtime's download"),
     "model_download": Metric("artifact's download"),

@@ -69,6 +69,9 @@ def browser_table(report: Report) -> Iterator[str]:
         for row in rows
     )
     yield from _table("row|runtime|ran on|1 picture|first answer|runtime's download|artifact's download", cells)
+    for row in rows[:1]:
+        took, download = (report.figure(row.name, name) for name in ("page", "page_download"))
+        yield from ("", f"Before any runtime the page itself takes {took} and {download}, with an empty cache.")
 
 
 def advice_list(report: Report) -> Iterator[str]:

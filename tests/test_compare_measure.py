@@ -138,6 +138,11 @@ def test_the_browsers_rows_say_what_they_ran_on(measured: Path) -> None:
         assert isinstance(model, Figure)
         assert runtime.value > 100_000
         assert 20_000 < model.value < 60_000, "compressed, and with its headers"
+        page, took = figures["page_download"], figures["page"]
+        assert isinstance(page, Figure)
+        assert isinstance(took, Figure)
+        assert 10_000 < page.value < 200_000
+        assert 0.01 < took.value < 60
         difference = figures["difference"]
         assert isinstance(difference, Figure)
         assert difference.value < FLOAT32.max_abs_diff

@@ -256,6 +256,17 @@ def test_an_engine_without_compose(machine: Machine) -> None:
     )
 
 
+def test_podman_without_compose_is_reached_through_its_socket(machine: Machine, tmp_path: Path) -> None:
+    path = tmp_path / "podman.sock"
+    machine.program("podman", f'[ "$1" = info ] && echo {path} || [ "$1" != compose ]')
+    machine.program("docker-compose", "echo $DOCKER_HOST")
+    assert "start podman.socket (`systemctl start podman.socket`" in error_of(machine.run("docker/stack", "ps"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        done = machine.run("docker/stack", "ps")
+    assert (done.returncode, done.stdout) == (0, f"unix://{path}\n"), done.stderr
+
+
 def test_a_stack_that_does_not_get_ready(machine: Machine) -> None:
     ready = 'case "$1" in inspect) echo "/serve-onnx running unhealthy" ;; esac\n'
     machine.program("docker", ready + RUNNING)

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from compare.machine import this_machine
 from compare.serving import batching, efficiency, memory, restarts, result, startup, throughput
 from compare.serving.calls import Model
 from compare.serving.environments import CACHE, wrk
 from compare.serving.result import Row
 from compare.serving.setting import Setting
+from compare.tables import write_tables
 from contract import dataset
 from contract.errors import RosettaError
 
@@ -39,11 +41,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5, help="of load, each time (5)")
     parser.add_argument("--rounds", type=int, default=5, help="times that servers take turns (5)")
     parser.add_argument("--artifacts", type=Path, default=Path(os.environ.get("ARTIFACTS") or "artifacts"))
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="fill the table of this Markdown page as well")
     arguments = parser.parse_args()
     try:
         setting = _setting(arguments)
         wrk()
         rows = [row for name in arguments.only for row in _measured(name, setting)]
+        if arguments.write:
+            measured_on = f"Measured on {this_machine()}, {arguments.rounds} rounds of {arguments.seconds:g} s."
+            write_tables(arguments.write, {"serving": [*result.markdown(rows), "", measured_on]})
     except (RosettaError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     described = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version()}

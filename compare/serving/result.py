@@ -29,6 +29,19 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(line for measure, group in groups.items() for line in _table(measure, group))
 
 
+COLUMNS = ("requests/s", "p50 ms", "p99 ms", "RSS MB")
+"""What the README's table has of each server under load."""
+
+
+def markdown(rows: Iterable[Row]) -> list[str]:
+    """The servers under load, as lines of a Markdown table."""
+    loaded = [row for row in rows if COLUMNS[0] in row.figures]
+    lines = [["measure", "server", *COLUMNS, "ours is"]]
+    lines += [[r.measure, r.server, *(_figure(r.figures.get(c)) for c in COLUMNS), _verdict(r)[0]] for r in loaded]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
 def _table(measure: str, rows: Sequence[Row]) -> list[str]:
     columns = list(dict.fromkeys(name for row in rows for name in row.figures))
     lines = [["server", *columns, "ours is", "target", "reached"]]
