@@ -130,7 +130,12 @@ ZOO = {
     "resnet50_v2_keras": keras_member("ResNet50V2", size=128, preprocess="symmetric"),
     "efficientnet_b0_keras": keras_member("EfficientNetB0", size=128),
     "efficientnet_b0_torch": torch_member(
-        "EfficientNet-B0", "EfficientNet", width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280
+        "EfficientNet-B0",
+        "EfficientNet",
+        width_coefficient=1.0,
+        depth_coefficient=1.0,
+        hidden_dim=1280,
+        initializer_range=0.2,  # at transformers' 0.02 BatchNorm's epsilon is larger than what it divides
     ),
     "convnext_atto_torch": torch_member(
         "ConvNeXt-atto",
