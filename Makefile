@@ -45,7 +45,7 @@ SAID := name labels data preprocess arch answers trust
 # alone: many a shell has a NAME of its own.
 brought: .venv/ready web/node_modules/.package-lock.json ## Bring your own model: every format, compared with it (MODEL=file or MODELS=folder; LABELS= DATA= PREPROCESS= ARCH= NAME= TRUST=)
 	@test -n "$(OWN)" || { echo "error: say which: make brought MODEL=path/to/model.h5, or MODELS=folder" >&2; exit 1; }
-	@$(PY) -m compare.bring $(foreach path,MODEL MODELS,$(if $($(path)),"$($(path))")) --artifacts $(A) $(foreach name,$(SAID),$(if $(findstring command,$(origin $(call upper,$(name)))),$(call option,$(name))))
+	@$(PY) -m compare.bring $(foreach path,MODEL MODELS,$(if $($(path)),"$($(path))")) --artifacts $(A) $(foreach name,memory-gib minutes,$(call option,$(name))) $(foreach name,$(SAID),$(if $(findstring command,$(origin $(call upper,$(name)))),$(call option,$(name))))
 
 verify: $(foreach model,$(OURS),$(A)/$(model)/.verified) ## Compare every artifact with its source: the parity gate
 

@@ -68,6 +68,12 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
         "Write it with other operators, or update PyTorch.",
     ),
     (
+        r"Cannot view a tensor with shape (?:torch\.Size\()?(\[[^\]]*\])",
+        "PyTorch's ONNX exporter cannot take a tensor of shape {0} apart as the network does.",
+        "It writes attention with other operators, whose result lies otherwise in memory than the network expects.",
+        "Build the network with plain attention (transformers: attn_implementation='eager').",
+    ),
+    (
         r"Cannot compute the outputs \S+ from the provided inputs|only supports rank-1 bias",
         "TF.js cannot run the loop in this graph.",
         "A recurrent layer becomes a loop of operators, which TF.js's executor does not finish.",

@@ -40,7 +40,10 @@ EXPORTERS: dict[tuple[str, str], tuple[Route, ...]] = {
         Route("the frozen graph of a call", "export.keras_to_onnx:by_frozen_graph"),
     ),
     ("keras", "savedmodel"): (Route("saved again, with signatures", "export.keras_to_savedmodel:export"),),
-    ("torch", "onnx"): (Route("PyTorch's own export", "export.torch_to_onnx:export"),),
+    ("torch", "onnx"): (
+        Route("PyTorch's own export", "export.torch_to_onnx:export"),
+        Route("PyTorch's export by tracing, a batch of 1", "export.torch_to_onnx:traced", batch=1),
+    ),
     ("onnx", "savedmodel"): (
         Route("onnx2tf", "export.onnx_to_savedmodel:export"),
         Route("onnx2tf, not simplified first", "export.onnx_to_savedmodel:unsimplified"),

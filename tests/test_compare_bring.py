@@ -69,6 +69,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         keras.Input((28, 28, 1)),
         layers.Normalization(mean=[70.0], variance=[8000.0]),
         layers.Conv2D(6, 3, strides=2, activation="relu"),
+        layers.Conv2D(12, 3, groups=6),  # groups, for which Keras asks XLA, which no converter knows
+        layers.Conv2D(6, 3, groups=2),
         layers.BatchNormalization(),
         layers.Flatten(),
         layers.Dense(16, activation="gelu"),  # in TensorFlow an Erfc, which neither ONNX nor TF.js has
@@ -319,6 +321,10 @@ def test_questions_come_back_as_they_were_written(tmp_path: Path) -> None:
         ("ValueError: Unsupported Ops in the model before optimization Foo, Bar", "TF.js has no operator Foo, Bar."),
         ("It took more than 6 GiB of memory and was ended.", "The converter took more than 6 GiB of memory."),
         ("its parent, savedmodel, could not be made", "It is made from savedmodel, which could not be made."),
+        (
+            "ValueError: Cannot view a tensor with shape torch.Size([64*s95, 49, 3, 32]) and strides (4704, 32) as",
+            "PyTorch's ONNX exporter cannot take a tensor of shape [64*s95, 49, 3, 32] apart as the network does.",
+        ),
         ("nobody has seen this", "a -> b: nobody has seen this."),
     ],
 )

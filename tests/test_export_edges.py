@@ -178,6 +178,16 @@ def onnx_tensor(value: onnx.ValueInfoProto) -> tuple[str, list[str | int]]:
     return value.name, [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
+def test_a_program_that_is_traced_answers_any_number_of_pictures_one_at_a_time(
+    odd_models: Path, load: Load, odd_images: Bytes, tmp_path: Path
+) -> None:
+    done = export(odd_models / "torch_cnn" / "torch", "onnx", tmp_path / "onnx", "--route", "1")
+    assert done.returncode == 0, done.stderr
+    assert read_manifest(tmp_path / "onnx").batch == 1
+    pixels = odd_images[:7].astype(np.float32)
+    assert_same_answers(load(odd_models / "torch_cnn" / "torch"), load(tmp_path / "onnx"), pixels)
+
+
 # SavedModel
 
 

@@ -41,6 +41,10 @@ def save(
         )
         for signature, batch in SIGNATURES.items()
     }
+    # A converter may have made variables that belong to no layer: what the functions read is what has to be saved.
+    known = {variable.ref() for variable in variables}
+    read = (variable for signature in signatures.values() for variable in signature.graph.variables)
+    module.others_read = list({variable.ref(): variable for variable in read if variable.ref() not in known}.values())
     tf.saved_model.save(module, str(target), signatures=signatures)
     return [path for path in target.rglob("*") if path.is_file()]
 
