@@ -71,6 +71,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         layers.Conv2D(6, 3, strides=2, activation="relu"),
         layers.Conv2D(12, 3, groups=6),  # groups, for which Keras asks XLA, which no converter knows
         layers.Conv2D(6, 3, groups=2),
+        layers.ZeroPadding2D(),  # zeros that are larger than what is beside them, before the largest is taken
+        layers.MaxPooling2D(2),
         layers.BatchNormalization(),
         layers.Flatten(),
         layers.Dense(16, activation="gelu"),  # in TensorFlow an Erfc, which neither ONNX nor TF.js has
