@@ -74,6 +74,12 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
         "Build the network with plain attention (transformers: attn_implementation='eager').",
     ),
     (
+        r"Error in conv2d: depth of input \((\d+)\) must match input depth for filter (\d+)",
+        "TF.js has no convolution of groups, and this graph has one of {0} channels in groups of {1}.",
+        "onnx2tf writes one where the ONNX graph has it; Keras's networks are written without.",
+        "Start from a Keras model, or ship ONNX for the browser.",
+    ),
+    (
         r"Cannot compute the outputs \S+ from the provided inputs|only supports rank-1 bias",
         "TF.js cannot run the loop in this graph.",
         "A recurrent layer becomes a loop of operators, which TF.js's executor does not finish.",

@@ -327,6 +327,10 @@ def test_questions_come_back_as_they_were_written(tmp_path: Path) -> None:
             "ValueError: Cannot view a tensor with shape torch.Size([64*s95, 49, 3, 32]) and strides (4704, 32) as",
             "PyTorch's ONNX exporter cannot take a tensor of shape [64*s95, 49, 3, 32] apart as the network does.",
         ),
+        (
+            "Error in conv2d: depth of input (40) must match input depth for filter 1.",
+            "TF.js has no convolution of groups, and this graph has one of 40 channels in groups of 1.",
+        ),
         ("nobody has seen this", "a -> b: nobody has seen this."),
     ],
 )

@@ -194,9 +194,9 @@ def _figures(edge: Record) -> str:
 
 
 def _summary(came: Mapping[str, Record]) -> Iterator[str]:
-    convolutional = [
-        bool(edge.get("passed")) for name, _, edge in _edges(came) if (ZOO | SMALL)[name].kind == "convolutions"
-    ]
+    networks = {name: record for name, record in came.items() if (ZOO | SMALL)[name].kind == "convolutions"}
+    convolutional = [bool(edge.get("passed")) for _, _, edge in _edges(networks)]
+    convolutional += [False for record in networks.values() if "error" in record for _ in FORMATS]
     if convolutional:
         share = sum(convolutional) / len(convolutional)
         yield f"Of the convolutional networks' edges {sum(convolutional)} of {len(convolutional)} pass ({share:.1%})."
