@@ -82,6 +82,7 @@ def finish_onnx(path: Path, manifest: Manifest) -> None:
             if manifest.batch is None:
                 value.type.tensor_type.shape.dim[0].dim_param = BATCH
     _keep_zeros_before_pooling(model)
+    _pool_all_by_its_name(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
@@ -113,6 +114,27 @@ def _keep_zeros_before_pooling(model: ModelProto) -> None:
             if smallest.name not in constants:
                 model.graph.initializer.append(smallest)
                 constants[smallest.name] = np.ones(1)
+
+
+def _pool_all_by_its_name(model: ModelProto) -> None:
+    """Call a mean over windows larger than the picture one over all of it, so that no converter pads up to them.
+
+    EfficientNet of transformers takes windows of 1280 from 7x7; onnx2tf padded each picture to 8 GB for that.
+    """
+    pools = [node for node in model.graph.node if node.op_type == "AveragePool"]
+    if not pools:
+        return
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    sizes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim[2:]] for value in inferred.value_info
+    }
+    for node in pools:
+        told = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        size = sizes.get(node.input[0]) or [0]
+        is_larger = all(0 < length < window for length, window in zip(size, told["kernel_shape"], strict=False))
+        if is_larger and told.get("ceil_mode") and not any(told.get("pads", ())):
+            node.op_type = "GlobalAveragePool"
+            del node.attribute[:]
 
 
 def _check(kind: str, value: ValueInfoProto, spec: TensorSpec, batch: int | None) -> None:

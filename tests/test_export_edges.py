@@ -18,6 +18,7 @@ from types import ModuleType
 import numpy as np
 import onnx
 import onnx.helper
+import onnxruntime
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
@@ -26,8 +27,17 @@ from numpy.typing import NDArray
 import contract
 from contract.dataset import Bytes, Split
 from contract.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ExportError, UnknownEdge
-from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of_files, verify_files, write_manifest
+from contract.manifest import (
+    MANIFEST,
+    Manifest,
+    TensorSpec,
+    read_manifest,
+    sha256_of_files,
+    verify_files,
+    write_manifest,
+)
 from export import EXPORTERS, Route, export_artifact
+from export.onnx_graph import finish_onnx
 from serve.runtimes import Runtime, load_runtime
 
 ROOT = Path(contract.__file__).resolve().parent.parent
@@ -172,6 +182,24 @@ def test_onnx_has_the_names_and_a_free_batch_in_one_checked_file(artifacts: Path
     assert not any(tensor.external_data for tensor in loaded.graph.initializer)
     assert [onnx_tensor(value) for value in loaded.graph.input] == [("pixels", ["batch", 28, 28, 1])]
     assert [onnx_tensor(value) for value in loaded.graph.output] == [("probabilities", ["batch", 10])]
+
+
+@pytest.mark.parametrize(("window", "operator"), [(6, "GlobalAveragePool"), (2, "AveragePool")])
+def test_a_mean_over_more_than_the_picture_is_one_over_all_of_it(tmp_path: Path, window: int, operator: str) -> None:
+    path, helper = tmp_path / "model.onnx", onnx.helper
+    pool = {"kernel_shape": [window] * 2, "strides": [window] * 2, "ceil_mode": 1, "count_include_pad": 1}
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("AveragePool", ["y"], ["z"], **pool)]
+    x, z = (
+        helper.make_tensor_value_info(name, 1, ["n", 1, *size]) for name, size in (("x", (4, 5)), ("z", (None, None)))
+    )
+    graph = helper.make_graph(nodes, "pool", [x], [z])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    specs = [TensorSpec(name, "float32", (None, 1, None, None), "NCHW") for name in ("x", "z")]
+    pictures = np.random.default_rng(1).random((2, 1, 4, 5), np.float32)
+    before = onnxruntime.InferenceSession(path).run(None, {"x": pictures})[0]
+    finish_onnx(path, Manifest("pool", "onnx", None, (specs[0],), (specs[1],), None, ()))
+    assert [node.op_type for node in onnx.load(path).graph.node] == ["Relu", operator]
+    np.testing.assert_allclose(onnxruntime.InferenceSession(path).run(None, {"x": pictures})[0], before, atol=1e-6)
 
 
 def onnx_tensor(value: onnx.ValueInfoProto) -> tuple[str, list[str | int]]:
