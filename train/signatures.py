@@ -22,8 +22,8 @@ def save(
     """Write `function` as a SavedModel into `target`.
 
     `function` takes the manifest's inputs in their order, as tensors, and gives its outputs in their order; `variables`
-    are the tf.Variables that it reads. (Tracking a whole Keras model instead would keep the converter to TF Lite from
-    seeing that they are constant.)
+    are the tf.Variables that it reads, and whatever else has to be saved for it (tables, the model it was loaded from).
+    (Tracking a whole Keras model instead would keep the converter to TF Lite from seeing that they are constant.)
     """
     module = tf.Module()
     module.variables_read = list(variables)
@@ -42,7 +42,7 @@ def save(
         for signature, batch in SIGNATURES.items()
     }
     # A converter may have made variables that belong to no layer: what the functions read is what has to be saved.
-    known = {variable.ref() for variable in variables}
+    known = {variable.ref() for variable in variables if isinstance(variable, tf.Variable)}
     read = (variable for signature in signatures.values() for variable in signature.graph.variables)
     module.others_read = list({variable.ref(): variable for variable in read if variable.ref() not in known}.values())
     tf.saved_model.save(module, str(target), signatures=signatures)
