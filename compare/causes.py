@@ -76,8 +76,8 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
     (
         r"Error in conv2d: depth of input \((\d+)\) must match input depth for filter (\d+)",
         "TF.js has no convolution of groups, and this graph has one of {0} channels in groups of {1}.",
-        "onnx2tf writes one where the ONNX graph has it; Keras's networks are written without.",
-        "Start from a Keras model, or ship ONNX for the browser.",
+        "A SavedModel that was brought is converted as it is; from Keras, PyTorch and ONNX it is written without.",
+        "Start from the Keras, PyTorch or ONNX model, or ship ONNX for the browser.",
     ),
     (
         r"Cannot compute the outputs \S+ from the provided inputs|only supports rank-1 bias",

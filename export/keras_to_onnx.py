@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.ops import math_ops
 
 from contract.manifest import Manifest
-from export.grouped_convolutions import without_xla
+from export.known_operators import in_known_operators
 from export.onnx_graph import finish_onnx, sparing_memory, write_frozen
 from train.signatures import tensor_spec
 
@@ -28,7 +28,7 @@ def by_keras(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     zeros = [np.zeros([size or 1 for size in spec.shape], spec.dtype) for spec in manifest.inputs]
     model(zeros[0] if len(zeros) == 1 else zeros)
     path = target / "model.onnx"
-    with _gelu_by_erf(), without_xla(), sparing_memory():
+    with _gelu_by_erf(), in_known_operators(), sparing_memory():
         model.export(path, format="onnx", verbose=False)
     finish_onnx(path, manifest)
     return [path]
@@ -47,7 +47,7 @@ def by_frozen_graph(parent: Path, manifest: Manifest, target: Path) -> Sequence[
         return keras.tree.flatten(model(tensors[0] if len(tensors) == 1 else list(tensors), training=False))
 
     specs = [tensor_spec(spec, manifest.batch) for spec in manifest.inputs]
-    with _gelu_by_erf(), without_xla():
+    with _gelu_by_erf(), in_known_operators():
         return [write_frozen(tf.function(call).get_concrete_function(*specs), manifest, target)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from contract.manifest import Manifest
-from export.grouped_convolutions import without_xla
+from export.known_operators import in_known_operators
 from train import signatures
 
 CONVERTERS = ("keras", "tensorflow-cpu")
@@ -23,5 +23,5 @@ def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
         outputs = model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
         return outputs if isinstance(outputs, list | tuple) else [outputs]
 
-    with without_xla():
+    with in_known_operators():
         return signatures.save(function, [weight.value for weight in model.weights], manifest, target)

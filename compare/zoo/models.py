@@ -167,7 +167,13 @@ ZOO = {
 SMALL = {
     "tiny_keras": keras_member("Tiny", keras_tiny, suffix=".h5", size=32, preprocess="unit"),
     "tiny_torch": torch_member(
-        "Tiny ResNet", "ResNet", size=32, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
+        "Tiny ConvNeXt",
+        "ConvNext",
+        size=64,
+        num_stages=2,
+        hidden_sizes=[8, 16],
+        depths=[2, 2],
+        layer_scale_init_value=RESIDUAL,
     ),
 }
 """For tests."""
