@@ -102,7 +102,8 @@ def _flips(reference: Answers, candidate: Answers, difference: Answers, toleranc
     source, artifact = reference.argmax(axis=1), candidate.argmax(axis=1)
     for image in np.flatnonzero(source != artifact):
         best = np.sort(reference[image])[::-1]
-        margin, largest = float(best[0] - best[1]), float(difference[image].max())
+        with np.errstate(invalid="ignore"):  # two infinities are a tie
+            margin, largest = float(np.nan_to_num(best[0] - best[1], posinf=np.inf)), float(difference[image].max())
         # Not twice the difference of this very picture: no class can change without that.
         near_tie = margin <= 2 * tolerance.max_abs_diff
         yield Flip(int(image), int(source[image]), int(artifact[image]), margin, largest, near_tie)

@@ -166,10 +166,14 @@ def sha256_of_files(folder: Path, files: Iterable[Path]) -> dict[str, str]:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write atomically: a reader sees the old file or the new one, never a half."""
+    """Write atomically: a reader sees the old file or the new one, never a half.
+
+    A number without end is written as one too large for a float: JSON has no infinity, and everyone reads that as one.
+    """
+    text = re.sub(r"Infinity(?=,?$)", "1e999", json.dumps(data, indent=2, ensure_ascii=False), flags=re.MULTILINE)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(text + "\n", encoding="utf-8")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -313,3 +313,14 @@ def test_a_run_killed_between_the_two_renames_loses_nothing(tmp_path: Path) -> N
         raise RuntimeError("the next run fails too")
     assert everything_in(tmp_path) == ["onnx"]
     verify_files(target, made)
+
+
+def test_a_number_without_end_stays_one_in_json_that_browsers_read(tmp_path: Path) -> None:
+    data = {"Infinity": "Infinity", "worst": [float("inf"), float("-inf"), 1.5], "last": float("inf")}
+    manifest.write_json(tmp_path / "numbers.json", data)
+    text = (tmp_path / "numbers.json").read_text()
+
+    def refuse(constant: str) -> float:
+        raise ValueError(constant)  # JavaScript's JSON.parse does
+
+    assert json.loads(text, parse_constant=refuse) == data
