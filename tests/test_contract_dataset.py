@@ -162,7 +162,9 @@ def test_an_altered_byte_is_refused_by_name(copies: Path, position: int) -> None
         load("fashion_mnist", "test")
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>Not found</html>", gzip.compress(b"something else")])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>Not found</html>", gzip.compress(b"something else")], ids=["nothing", "a page", "another"]
+)
 def test_another_content_is_refused_by_name(copies: Path, content: bytes) -> None:
     (copies / f"{IMAGES}.gz").write_bytes(content)
     with pytest.raises(DataError, match=rf"{IMAGES}\.gz .*Remove"):
