@@ -63,3 +63,11 @@ def test_what_only_looks_like_gelu_stays(tmp_path: Path) -> None:
     _name_gelu(str(path))
     assert "Erf" in [node.op_type for node in onnx.load(path).graph.node]
     np.testing.assert_array_equal(answer(path), before)
+
+
+def test_a_graph_that_cannot_be_taken_to_another_opset_stays(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    write(path, "NoSuchOperator", 1.0, ORDERS["half last"])
+    before = path.read_bytes()
+    _name_gelu(str(path))
+    assert path.read_bytes() == before
