@@ -1,7 +1,8 @@
-"""What both exporters to ONNX do last: the source's names, a batch called "batch", and a check of the file."""
+"""What exporters to ONNX do last: the source's names, a batch called "batch", a check of the file; and GELU's name."""
 
 import contextlib
 import gc
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from unittest import mock
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, TensorProto, ValueInfoProto, version_converter
 
 from contract.errors import ExportError
 from contract.manifest import Manifest, TensorSpec
@@ -18,6 +19,7 @@ BATCH = "batch"
 
 
 OPSET = 18
+GELU_SINCE = 20
 
 
 def write_frozen(function: Any, manifest: Manifest, target: Path) -> Path:
@@ -135,6 +137,38 @@ def _pool_all_by_its_name(model: ModelProto) -> None:
         if is_larger and told.get("ceil_mode") and not any(told.get("pads", ())):
             node.op_type = "GlobalAveragePool"
             del node.attribute[:]
+
+
+def name_gelu(path: Path) -> None:
+    """GELU that is written out with Erf becomes one node: TF Lite has GELU, and no Erf."""
+    from onnxscript import rewriter
+
+    model = onnx.load(path)
+    if not any(node.op_type == "Erf" for node in model.graph.node):
+        return
+    if all(used.version < GELU_SINCE for used in model.opset_import if not used.domain):
+        try:
+            model = version_converter.convert_version(model, GELU_SINCE)
+        except Exception:  # it has many kinds, for an operator that cannot be taken there: all stays as it was
+            return
+    onnx.save(rewriter.rewrite(model, pattern_rewrite_rules=_gelu_written_out()), path)
+
+
+def _gelu_written_out() -> Any:
+    """x * (1 + erf(x / sqrt(2))) / 2, with its factors in any order."""
+    from onnxscript.rewriter import pattern
+
+    def orders(erf: Callable[[Any, Any], Any]) -> list[Callable[[Any, Any], Any]]:
+        return [
+            lambda op, x: x * (erf(op, x) + 1.0) * 0.5,
+            lambda op, x: x * ((erf(op, x) + 1.0) * 0.5),
+            lambda op, x: x * 0.5 * (erf(op, x) + 1.0),
+        ]
+
+    written = [*orders(lambda op, x: op.Erf(x / math.sqrt(2))), *orders(lambda op, x: op.Erf(x * math.sqrt(0.5)))]
+    return pattern.RewriteRuleSet(
+        [pattern.RewriteRule(order, lambda op, x: op.Gelu(x)) for order in written], commute=True
+    )
 
 
 def _check(kind: str, value: ValueInfoProto, spec: TensorSpec, batch: int | None) -> None:

@@ -2,27 +2,24 @@
 
 import contextlib
 import io
-import math
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx.version_converter
 import onnx2tf
 import onnx2tf.onnx2tf
 import onnxruntime
 from numpy.typing import NDArray
-from onnxscript import rewriter
-from onnxscript.rewriter import pattern
 
 from contract.errors import ExportError
 from contract.manifest import Manifest
 from export.known_operators import in_known_operators
+from export.onnx_graph import name_gelu
 from train import signatures
 
 CONVERTERS = ("onnx2tf", "tensorflow-cpu", "tf-keras", "onnx", "onnxscript", "onnxruntime")
@@ -35,7 +32,7 @@ def export(parent: Path, manifest: Manifest, target: Path, **options: Any) -> Se
         copy = shutil.copy(parent / "model.onnx", scratch)
         if manifest.batch is not None:
             _fix_batch(copy, manifest.batch)
-        _name_gelu(copy)
+        name_gelu(Path(copy))
         model = _convert(copy, scratch, manifest, options)
     names = [spec.name for spec in manifest.inputs]
 
@@ -89,37 +86,6 @@ def _fix_batch(path: str, batch: int) -> None:
     options.optimized_model_filepath = path
     options.log_severity_level = 3
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _name_gelu(path: str) -> None:
-    """GELU that is written out with Erf becomes one node: TF Lite has GELU, and no Erf."""
-    model = onnx.load(path)
-    if not any(node.op_type == "Erf" for node in model.graph.node):
-        return
-    # Gelu is there since 20. What cannot be taken there stays as it was; the converter raises all kinds of errors.
-    with contextlib.suppress(Exception):
-        if all(used.version < 20 for used in model.opset_import if not used.domain):
-            model = onnx.version_converter.convert_version(model, 20)
-        onnx.save(rewriter.rewrite(model, pattern_rewrite_rules=GELU), path)
-
-
-def _gelu_written_out() -> pattern.RewriteRuleSet:
-    """x * (1 + erf(x / sqrt(2))) / 2, with its factors in any order."""
-
-    def orders(erf: Callable[[Any, Any], Any]) -> list[Callable[[Any, Any], Any]]:
-        return [
-            lambda op, x: x * (erf(op, x) + 1.0) * 0.5,
-            lambda op, x: x * ((erf(op, x) + 1.0) * 0.5),
-            lambda op, x: x * 0.5 * (erf(op, x) + 1.0),
-        ]
-
-    written = [*orders(lambda op, x: op.Erf(x / math.sqrt(2))), *orders(lambda op, x: op.Erf(x * math.sqrt(0.5)))]
-    return pattern.RewriteRuleSet(
-        [pattern.RewriteRule(order, lambda op, x: op.Gelu(x)) for order in written], commute=True
-    )
-
-
-GELU = _gelu_written_out()
 
 
 def _pictures_to_try() -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""What an ONNX graph becomes before onnx2tf reads it."""
+"""What becomes of GELU that is written out, before onnx2tf reads the graph."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from export.onnx_to_savedmodel import _name_gelu
+from export.onnx_graph import name_gelu
 
 ROOT = [("Div", math.sqrt(2)), ("Mul", math.sqrt(0.5))]
 ORDERS = {
@@ -51,7 +51,7 @@ def test_gelu_written_out_becomes_one_node(
     path = tmp_path / "model.onnx"
     write(path, scaling, factor, order)
     before = answer(path)
-    _name_gelu(str(path))
+    name_gelu(path)
     assert [node.op_type for node in onnx.load(path).graph.node] == ["Gelu"]
     np.testing.assert_allclose(answer(path), before, atol=1e-6)
 
@@ -60,7 +60,7 @@ def test_what_only_looks_like_gelu_stays(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     write(path, "Div", 2.0, ORDERS["half last"])
     before = answer(path)
-    _name_gelu(str(path))
+    name_gelu(path)
     assert "Erf" in [node.op_type for node in onnx.load(path).graph.node]
     np.testing.assert_array_equal(answer(path), before)
 
@@ -69,5 +69,5 @@ def test_a_graph_that_cannot_be_taken_to_another_opset_stays(tmp_path: Path) -> 
     path = tmp_path / "model.onnx"
     write(path, "NoSuchOperator", 1.0, ORDERS["half last"])
     before = path.read_bytes()
-    _name_gelu(str(path))
+    name_gelu(path)
     assert path.read_bytes() == before
