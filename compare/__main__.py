@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compare.assemble import assemble
-from compare.baseline import MARGIN, changes, reversals
+from compare.baseline import MARGIN, changes, doubtful, reversals
 from compare.latency import BATCHES, THREADS
 from compare.measure import Bench
 from compare.page import PAGE, write_page
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         check(options.target, constraints)
         old = read_report(options.baseline) if options.baseline else None
-        report = _measured(options)
+        report = _measured(options, old)
         report = advised(report, options.target, constraints)
         folder = options.artifacts / "report"
         write_report(folder, report)
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measured(options: argparse.Namespace) -> Report:
+def _measured(options: argparse.Namespace, old: Report | None) -> Report:
     if options.rounds < 1 or not options.seconds > 0:
         raise ReportError(
             f"{options.rounds} rounds of {options.seconds:g} s measure nothing: at least one, of more than 0 s."
@@ -85,7 +85,12 @@ def _measured(options: argparse.Namespace) -> Report:
     seed = random.SystemRandom().randrange(10_000)
     settings = Settings(options.rounds, options.seconds, THREADS, BATCHES, PARITY_BATCHES, seed)
     bench = Bench(options.artifacts, options.dataset, options.limit, settings)
-    return assemble(bench, bench.run())
+    report = assemble(bench, bench.run())
+    if old and (rows := doubtful(old, report, options.margin)):
+        print(f"Worse than the baseline, so measured in {ROUNDS} more rounds: {', '.join(sorted(rows))}.")
+        bench.doubt(rows, ROUNDS)
+        report = assemble(bench, bench.run())
+    return report
 
 
 def advised(report: Report, target: str | None, constraints: Constraints) -> Report:

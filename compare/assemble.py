@@ -138,7 +138,7 @@ class Rounds:
     """The rounds of one row's measurement of one kind, and why there are none."""
 
     def __init__(self, kind: str, name: str, bench: Bench, done: Measurements, problem: str) -> None:
-        tasks = [f"{kind}-{name}-{round}" for round in range(bench.settings.rounds)]
+        tasks = [f"{kind}-{name}-{round}" for round in range(bench.rounds)]
         self.records: dict[int, Record] = {
             round: done.results[task] for round, task in enumerate(tasks) if task in done.results
         }

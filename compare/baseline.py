@@ -37,6 +37,11 @@ def changes(old: Report, new: Report, margin: float = MARGIN) -> list[Change]:
     return sorted(found, key=lambda change: not change.fails)
 
 
+def doubtful(old: Report, new: Report, margin: float = MARGIN) -> frozenset[str]:
+    """The rows with a figure that fails: of some hundred figures a few do by chance, and not if measured again."""
+    return frozenset(change.what for change in _figures(old, new, margin) if change.fails and change.what in new.rows)
+
+
 RANKED = ("p50@1", "http_p50@1", "throughput@64", "cold_start", "memory", "first_answer", "download")
 """What rows are put in order by."""
 

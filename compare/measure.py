@@ -110,6 +110,7 @@ class Bench:
         self.data, self.limit = data, limit
         self._questions: dict[Path, Questions] = {}
         self.settings = settings
+        self.rounds, self._doubted = settings.rounds, frozenset[str]()
         self.machine: Machine = this_machine()
         self.store = Store(artifacts / "report" / "measured")
         self._code = {kind: digest([*files, Path(__file__).resolve()]) for kind, files in CODE.items()}
@@ -128,6 +129,10 @@ class Bench:
         if (pictures := self.questions(found).pictures) is None:
             raise RuntimeFailure("It takes no pictures: only the runtime alone is timed.")
         return pictures
+
+    def doubt(self, rows: frozenset[str], rounds: int) -> None:
+        """Let the next run measure these rows in so many more rounds."""
+        self.rounds, self._doubted = self.rounds + rounds, rows
 
     def run(self) -> Measurements:
         """Make what was not made before."""
@@ -167,11 +172,15 @@ class Bench:
         order = random.Random(self.settings.seed)
         usable = [found for found in self.found if found.manifest]
         yield self._shuffled(order, map(self._answers, usable))
-        for round in range(self.settings.rounds):
-            yield self._shuffled(order, (self._time(found, round) for found in usable))
-            yield self._shuffled(order, (self._http(found, round) for found in usable))
+        for round in range(self.rounds):
+            server = [found for found in usable if self._is_due(f"{found.name}@server", round)]
+            yield self._shuffled(order, (self._time(found, round) for found in server))
+            yield self._shuffled(order, (self._http(found, round) for found in server))
             yield self._shuffled(order, (task for found in usable for task in self._browser(found, round)))
         yield [self._fault(found) for found in usable if found.manifest and found.manifest.format in SCRIPTS]
+
+    def _is_due(self, row: str, round: int) -> bool:
+        return round < self.settings.rounds or row in self._doubted
 
     @staticmethod
     def _shuffled(order: random.Random, tasks: Iterable[Task]) -> list[Task]:
@@ -245,7 +254,8 @@ class Bench:
                 answers = self.answers(found)[MANY]
                 return self._open_session().measure(found.folder, runtime, self.pictures(found), answers, seconds)
 
-            yield self._task("browser", found, f"{found.name}@{runtime}-{round}", measure, seconds=seconds)
+            if self._is_due(row := f"{found.name}@{runtime}", round):
+                yield self._task("browser", found, f"{row}-{round}", measure, seconds=seconds)
 
     def _open_session(self) -> Session:
         """One for all rows of a stage. Raises RuntimeFailure each time when it could not be opened."""

@@ -20,7 +20,7 @@ from compare.latency import BATCHES, latency
 from compare.page import PAGE
 from compare.parity import FLOAT32
 from compare.plots import PLOTS
-from compare.report import REPORT, Report, Settings, read_report
+from compare.report import REPORT, Report, Settings, read_report, write_report
 from compare.store import ROOT, Store
 from contract.manifest import read_manifest, sha256_of_files, write_manifest
 
@@ -340,6 +340,27 @@ def test_an_unchanged_baseline_passes(again: Path, capsys: pytest.CaptureFixture
     shutil.copy(again / "report" / REPORT, again / "before.json")
     main([str(again), *QUICK, "--baseline", str(again / "before.json")])
     assert "nothing changed beyond the noise" in capsys.readouterr().out
+
+
+def test_a_row_that_looks_worse_is_measured_in_more_rounds_before_it_fails(
+    again: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = report_of(again)
+    row = report.rows["keras_cnn-onnx@server"]
+    median = row.figures["p50@1"]
+    assert isinstance(median, Figure)
+    faster = replace(median, value=median.value / 10, low=median.low / 10, high=median.high / 10)
+    rows = {**report.rows, row.name: replace(row, figures={**row.figures, "p50@1": faster})}
+    (again / "faster").mkdir()
+    write_report(again / "faster", replace(report, rows=rows))
+    with pytest.raises(SystemExit, match=r"error: 1 changes for the worse"):
+        main([str(again), *QUICK, "--baseline", str(again / "faster" / REPORT)])
+    said = capsys.readouterr().out
+    assert "Worse than the baseline, so measured in 3 more rounds: keras_cnn-onnx@server." in said
+    assert "WORSE  keras_cnn-onnx@server: median of 1 picture" in said
+    spreads = {name: row.figures["p50@1"] for name, row in report_of(again).rows.items()}
+    assert "of 5 rounds" in spreads.pop("keras_cnn-onnx@server").spread  # type: ignore[union-attr]
+    assert all("of 2 rounds" in figure.spread for figure in spreads.values())  # type: ignore[union-attr]
 
 
 # Parts
