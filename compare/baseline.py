@@ -6,7 +6,7 @@ no longer meets the old one; it fails the comparison when it also got worse by m
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,12 @@ from compare.report import Artifact, Report, Row
 
 MARGIN = 0.2
 """By how much a figure may get worse: its spread in one report says little of how machines differ from day to day."""
+
+
+NOTED = 0.05
+"""From where on the machine's own pace is worth a line."""
+ENOUGH = 50
+"""Times that tell, together, how fast the machine itself was."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +110,34 @@ def _answers(before: Artifact, after: Artifact) -> Iterator[str]:
 
 def _figures(old: Report, new: Report, margin: float) -> Iterator[Change]:
     same_machine = new.machine.is_like(old.machine)
+    pace = _pace(old, new) if same_machine else 1.0
+    if abs(pace - 1) > NOTED:
+        text = f"all times together are {pace:.2f} times the old ones: others are compared beyond that"
+        yield Change("machine", text, False)
     for before, after in _both(old, new):
         for figure, was in before.figures.items():
             if metric(figure).better == NEITHER or (metric(figure).timed and not same_machine):
                 continue
-            text, fails = _changed(figure, was, after.figures.get(figure), margin)
+            text, fails = _changed(figure, was, after.figures.get(figure), margin, pace if metric(figure).timed else 1)
             if text:
                 yield Change(before.name, f"{title(figure)} {text}", fails)
+
+
+def _pace(old: Report, new: Report) -> float:
+    """How many times as long everything takes together: a machine that others use as well is slower on some days.
+
+    The median over all figures of time, so that what became of one format, or of HTTP alone, does not count.
+    """
+    ratios = [
+        (was.value / now.value) if metric(name).better == HIGHER else (now.value / was.value)
+        for before, after in _both(old, new)
+        for name, was in before.figures.items()
+        if metric(name).timed
+        and isinstance(was, Figure)
+        and isinstance(now := after.figures.get(name), Figure)
+        and min(was.value, now.value) > 0
+    ]
+    return float(np.median(ratios)) if len(ratios) >= ENOUGH else 1.0
 
 
 def _both(old: Report, new: Report) -> Iterator[tuple[Artifact | Row, Artifact | Row]]:
@@ -119,16 +146,19 @@ def _both(old: Report, new: Report) -> Iterator[tuple[Artifact | Row, Artifact |
     yield from ((one, new.rows[name]) for name, one in old.rows.items() if name in new.rows)
 
 
-def _changed(name: str, was: Measured, now: Measured | None, margin: float) -> tuple[str, bool]:
-    """What to say of a figure, and whether it fails; nothing where it did not change."""
+def _changed(name: str, was: Measured, now: Measured | None, margin: float, pace: float) -> tuple[str, bool]:
+    """What to say of a figure, and whether it fails; nothing where it did not change beyond the machine's pace."""
     if not isinstance(was, Figure):
         return "", False
     if not isinstance(now, Figure):
         reason = now.missing if now else "it is not part of the report any more"
         return f"was {was}, and is not measured now: {reason}", True
-    if not now.differs_from(was):
+    is_rate = metric(name).better == HIGHER
+    factor = pace if is_rate else 1 / pace
+    if not replace(now, low=now.low * factor, high=now.high * factor).differs_from(was):
         return "", False
-    sign = -1 if metric(name).better == HIGHER else 1
-    change = (now.value - was.value) / abs(was.value) if was.value else float(np.sign(now.value)) * np.inf
+    sign = -1 if is_rate else 1
+    value = now.value * factor
+    change = (value - was.value) / abs(was.value) if was.value else float(np.sign(value)) * np.inf
     fails = sign * change > (0 if name == "agreement" else margin)
     return f"{shown(was.value, was.unit)} -> {shown(now.value, now.unit)} ({change:+.0%})", fails

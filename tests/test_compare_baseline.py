@@ -52,6 +52,19 @@ def test_a_time_fails_when_it_is_worse_than_noise_and_margin(ms: float, margin: 
     assert bool(failing(report(), report(ms=ms), margin)) == fails
 
 
+def test_a_machine_that_is_slower_as_a_whole_is_told_and_fails_nothing_else() -> None:
+    def at(pace: float, **others: float) -> Report:
+        """Forty rows with two times each, at the machine's pace or at their own."""
+        return report_of(*(row(f"m{n}-onnx", ms=others.get(f"m{n}", pace)) for n in range(40)))
+
+    told = "machine: all times together are 1.60 times the old ones: others are compared beyond that"
+    assert texts(at(1), at(1.6)) == [told]
+    worse = failing(at(1), at(1.6, m7=3))
+    assert worse and all(text.startswith("m7-onnx@server: ") for text in worse)
+    assert failing(at(1), at(1.0, m7=1.6)), "one row alone says nothing of the machine"
+    assert failing(at(1.6), at(1.0, m7=1.6)), "it did not get faster with the machine"
+
+
 def test_a_change_is_told_with_both_values() -> None:
     assert "m-onnx@server: median of 1 picture 1.00 ms -> 1.50 ms (+50%)" in failing(report(), report(ms=1.5))
 
