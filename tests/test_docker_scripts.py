@@ -201,6 +201,16 @@ def test_images_get_their_names_when_all_are_built(machine: Machine) -> None:
     assert "--target serve-onnx" in build
 
 
+def test_the_wheelhouse_is_files_and_no_image(machine: Machine) -> None:
+    """An engine that is asked for an image's id fails where files came out."""
+    machine.program("docker", 'case "$*" in *--iidfile*) exit 1 ;; esac\n' + RUNNING)
+    done = machine.run("docker/build", "wheelhouse")
+    assert done.returncode == 0, done.stderr
+    (build,) = [call for call in machine.called() if call.startswith("docker build ")]
+    assert "--output docker/wheelhouse" in build
+    assert not any(call.startswith("docker tag") for call in machine.called())
+
+
 def test_a_build_that_fails_names_nothing(machine: Machine) -> None:
     machine.program("docker", RUNNING + 'case "$*" in "build "*gateway*) exit 1 ;; esac')
     # the loop of the pretended build has eaten its arguments: look before it
