@@ -28,9 +28,16 @@ USUAL = frozenset({"inputs", "id", "model_name", "name", "datatype", "shape", "d
 """The fields of a request that is read the fast way."""
 
 LAYOUTS, LAYOUT_BYTES = 256, 4096
-"""How many headers of binary requests are remembered, and how long one may be."""
+"""How many layouts are remembered, and how long the JSON of one may be."""
 
-_layouts: dict[tuple[bytes, int, tuple[TensorSpec, ...], tuple[TensorSpec, ...]], "Layout"] = {}
+FLOAT32 = np.dtype(np.float32)
+
+Known = tuple[bytes, bytes | int, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+
+_layouts: dict[Known, "Layout"] = {}
+"""By the JSON of a binary request and the number of bytes behind it, or by the JSON before a request's numbers and that
+behind them; and by what the model takes and gives."""
+
 _parsers = threading.local()
 
 
@@ -40,7 +47,7 @@ def parse_infer(body: bytes, header_length: str | None, manifest: Manifest) -> I
     Raises InputError, whose message says what was got and what was expected.
     """
     if header_length is None:
-        return _parse_fast(body, manifest) or _parse(body, memoryview(b""), manifest)
+        return _parse_numbers(body, manifest) or _parse_fast(body, manifest) or _parse(body, memoryview(b""), manifest)
     digits = header_length.isascii() and header_length.isdigit() and len(header_length) <= 20
     if not digits or int(header_length) > len(body):
         raise InputError(
@@ -50,6 +57,31 @@ def parse_infer(body: bytes, header_length: str | None, manifest: Manifest) -> I
     if length == 0:
         return _parse_raw(memoryview(body), manifest)
     return _parse_known(body[:length], memoryview(body)[length:], manifest)
+
+
+def _parse_numbers(body: bytes, manifest: Manifest) -> InferRequest | None:
+    """A request of which nothing but the numbers is new, or None for any other.
+
+    A client sends the same JSON around them each time, and it was found right when it came first. What is between the
+    last opening bracket and the next closing one is then all that is to be read: half of the work.
+    """
+    start = body.rfind(b"[")
+    end = body.find(b"]", start) + 1
+    layout = _layouts.get((body[:start], body[end:], manifest.inputs, manifest.outputs))
+    if layout is None:
+        return None
+    try:
+        numbers: Any = _parser().parse(body[start:end])
+        values = np.frombuffer(numbers.as_buffer(of_type="d"), np.float64)
+    except (ValueError, TypeError, RuntimeError):
+        return None
+    ((name, _, shape, _),) = layout.tensors
+    return InferRequest({name: _floats(values, shape, manifest.inputs[0])}, layout.outputs)
+
+
+def _floats(values: tensors.Array, shape: tuple[int, ...], spec: TensorSpec) -> tensors.Array:
+    tensors.check_count(values.size, shape, spec)
+    return tensors.cast(values, FLOAT32, spec).reshape(shape)
 
 
 def _parse_fast(body: bytes, manifest: Manifest) -> InferRequest | None:
@@ -71,21 +103,30 @@ def _parse_fast(body: bytes, manifest: Manifest) -> InferRequest | None:
             return None
         if tensor["name"] != spec.name or tensor["datatype"] != "FP32" or len(document["inputs"]) != 1:
             return None
-        identity = document.get("id")
+        identity = document["id"] if "id" in fields else None  # get() throws in C++ where there is none: 4 us
         if not isinstance(identity, str | None):
             return None
         values = np.frombuffer(tensor["data"].as_buffer(of_type="d"), np.float64)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError):
         return None
     shape = tensors.check_shape(shape, spec)
-    tensors.check_count(values.size, shape, spec)
-    array = tensors.cast(values, np.dtype(np.float32), spec).reshape(shape)
-    return InferRequest({spec.name: array}, _all_outputs(manifest, False), identity)
+    request = InferRequest({spec.name: _floats(values, shape, spec)}, _all_outputs(manifest, False), identity)
+    if identity is None:
+        _remember_numbers(body, request, manifest)
+    return request
+
+
+def _remember_numbers(body: bytes, request: InferRequest, manifest: Manifest) -> None:
+    """Let `_parse_numbers` know a request that was read the fast way: its last bracket opens the data, or the shape."""
+    start = body.rfind(b"[")
+    before, behind = body[:start], body[body.index(b"]", start) + 1 :]
+    if len(before) + len(behind) <= LAYOUT_BYTES and before.rstrip().removesuffix(b":").rstrip().endswith(b'"data"'):
+        _remember((before, behind, manifest.inputs, manifest.outputs), request)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a header says that describes raw tensors and nothing else."""
+    """What the JSON of a request says that describes its tensors and nothing else."""
 
     tensors: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]
     """Name, dtype, shape, and where the tensor begins in the bytes behind the header."""
@@ -104,10 +145,14 @@ def _parse_known(header: bytes, payload: memoryview, manifest: Manifest) -> Infe
         return InferRequest(inputs, layout.outputs, None, layout.timeout)
     request = _parse(header, payload, manifest)
     if len(header) <= LAYOUT_BYTES and request.id is None and _is_raw(request.inputs, payload):
-        if len(_layouts) >= LAYOUTS:
-            _layouts.clear()
-        _layouts[known] = _layout(request)
+        _remember(known, request)
     return request
+
+
+def _remember(known: Known, request: InferRequest) -> None:
+    if len(_layouts) >= LAYOUTS:
+        _layouts.clear()
+    _layouts[known] = _layout(request)
 
 
 def _is_raw(inputs: Tensors, payload: memoryview) -> bool:
