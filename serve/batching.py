@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -138,11 +139,11 @@ class Batcher:
             if self.is_quick(rows):
                 self._finish(batch, *self._call(batch))
                 continue
-            self._running += 1
             if self._remote is not None:
-                done: asyncio.Future[Answers] = self._loop.create_task(self._ask(self._remote, batch))
-            else:
-                done = self._loop.run_in_executor(self._pool, self._call, batch)
+                self._ask(batch)
+                continue
+            self._running += 1
+            done = self._loop.run_in_executor(self._pool, self._call, batch)
             done.add_done_callback(lambda done, batch=batch: self._finish_slow(batch, done))  # type: ignore[misc]
 
     @property
@@ -150,20 +151,42 @@ class Batcher:
         """Whether this is a remote's queue, and nothing is in it or under way."""
         return self._remote is not None and not self._running and not self._queue
 
-    async def ask_now(self, inputs: Tensors, rows: int, seconds: float) -> Answered:
+    def ask_now(self, inputs: Tensors, seconds: float) -> asyncio.Future[Answered]:
         """Ask an idle remote without queueing: on one connection the turns of the loop cost more than the call.
 
-        What comes meanwhile forms a batch. Raises what a call raises, and DeadlineExceeded.
+        What comes meanwhile forms a batch. The answer is waited for so many seconds.
         """
+        waiting = Waiting(inputs, float("inf"), self._loop.create_future(), False)
+        self._ask([waiting], seconds)
+        return waiting.future
+
+    def _ask(self, batch: Sequence[Waiting], seconds: float | None = None) -> None:
+        """What `_call` does, where the call is I/O: the answer comes in a later turn of the loop."""
         assert self._remote is not None
         self._running += 1
-        start = time.perf_counter()
+        came = partial(self._came, batch, time.perf_counter())
         try:
-            return await self._remote.infer(inputs, seconds), 0.0, time.perf_counter() - start
-        finally:
-            self._running -= 1
-            self._stats.count_call(rows, time.perf_counter() - start)
-            self._schedule()
+            self._remote.start(joined([waiting.inputs for waiting in batch]), seconds, came)
+        except Exception as error:
+            self._loop.call_soon(came, error)
+
+    def _came(self, batch: Sequence[Waiting], start: float, outcome: Tensors | Exception) -> None:
+        self._running -= 1
+        if isinstance(outcome, InputError) and len(batch) > 1:
+            # What the runtime there does not take may be one row: each request is tried alone. All else concerns all.
+            for waiting in batch:
+                self._ask([waiting])
+            return
+        self._finish(batch, self._shared_out(batch, outcome), start, time.perf_counter() - start)
+        self._schedule()
+
+    def _shared_out(self, batch: Sequence[Waiting], outcome: Tensors | Exception) -> list[Tensors | Exception]:
+        if not isinstance(outcome, Exception):
+            try:
+                return list(self._split([waiting.inputs for waiting in batch], outcome))
+            except RuntimeFailure as error:
+                outcome = error
+        return [outcome] * len(batch)
 
     def is_free(self) -> bool:
         """Whether all that waits runs in this turn of the event loop."""
@@ -219,18 +242,6 @@ class Batcher:
         except Exception as error:
             return error
 
-    async def _ask(self, remote: RemoteRuntime, batch: Sequence[Waiting]) -> Answers:
-        """What `_call` does, where the call is I/O: the loop awaits it."""
-        start = time.perf_counter()
-        parts = [waiting.inputs for waiting in batch]
-        try:
-            answers: list[Tensors | Exception] = list(self._split(parts, await remote.infer(joined(parts))))
-        except Exception as error:
-            # What the runtime there does not take may be one row: each request is tried alone. All else concerns all.
-            is_one = isinstance(error, InputError) and len(batch) > 1
-            answers = [await _ask_alone(remote, part) for part in parts] if is_one else [error] * len(batch)
-        return answers, start, time.perf_counter() - start
-
     def _split(self, parts: Sequence[Tensors], outputs: Tensors) -> list[Tensors]:
         """The outputs of joined requests -> those of each."""
         if len(parts) == 1:
@@ -259,13 +270,6 @@ class Batcher:
                 waiting.future.set_exception(failure(self._model.name, answer))
             else:
                 waiting.future.set_result((answer, start - waiting.queued, seconds))
-
-
-async def _ask_alone(remote: RemoteRuntime, inputs: Tensors) -> Tensors | Exception:
-    try:
-        return await remote.infer(inputs)
-    except Exception as error:
-        return error
 
 
 def joined(parts: Sequence[Tensors]) -> Tensors:

@@ -132,7 +132,7 @@ class DataPlane:
         batcher = self._batchers.get(model.name) or self._batcher(model)
         seconds = self._seconds(request)
         if batcher.is_idle_remote:
-            return asyncio.get_running_loop().create_task(batcher.ask_now(request.inputs, request.rows, seconds))
+            return batcher.ask_now(request.inputs, seconds)
         future = batcher.submit(request.inputs, start + seconds)
         if not batcher.is_free():
             timer = asyncio.get_running_loop().call_later(

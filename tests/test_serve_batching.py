@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract.errors import DeadlineExceeded, Overloaded, RosettaError, RuntimeFailure
+from contract.errors import DeadlineExceeded, InputError, Overloaded, RosettaError, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec
 from contract.parity_result import Status
 from serve.batching import Batcher, Limits
@@ -19,6 +19,7 @@ from serve.catalog import Catalog, ServedModel
 from serve.dataplane import DataPlane
 from serve.protocol import InferRequest
 from serve.runtimes import Tensors
+from serve.runtimes.remote import RemoteRuntime
 from serve.settings import Settings
 from serve.stats import ModelStats
 
@@ -291,6 +292,106 @@ def test_answers_that_cannot_be_shared_out_are_asked_for_one_by_one(batcher: Mak
         queue = batcher(runtime, QUICK)
         assert await asyncio.gather(*(submit(queue, n) for n in range(3))) == [[0], [2], [4]]
         assert runtime.calls == [3, 1, 1, 1]
+
+    asyncio.run(main())
+
+
+# A remote runtime, whose calls are not waited for
+
+
+class Remote(RemoteRuntime):
+    """A remote that doubles its input, and answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.trouble = ""
+        self.asked: list[tuple[Tensors, Callable[[Tensors | Exception], None]]] = []
+
+    def start(self, inputs: Tensors, seconds: float | None, done: Callable[[Tensors | Exception], None]) -> None:
+        self.asked.append((inputs, done))
+
+    def rows(self) -> list[int]:
+        return [len(inputs["x"]) for inputs, _ in self.asked]
+
+    async def answer(self, missing: int = 0) -> None:
+        """Answer all that is asked, and what is asked because of that."""
+        while self.asked:
+            inputs, done = self.asked.pop(0)
+            bad = (inputs["x"] == BAD).any()
+            done(InputError("a bad row") if bad else {"y": 2 * inputs["x"][missing:]})
+            await asyncio.sleep(0.001)
+
+
+def test_an_idle_remote_is_asked_at_once_and_what_comes_meanwhile_forms_a_batch(batcher: Make) -> None:
+    async def main() -> None:
+        remote = Remote()
+        queue = batcher(remote, SLOW)
+        assert queue.is_idle_remote
+        first = queue.ask_now(rows(1), 20)
+        assert remote.rows() == [1]
+        assert not queue.is_idle_remote
+        others = [submit(queue, 2, 3), submit(queue, 4)]
+        await asyncio.sleep(0.01)
+        assert remote.rows() == [1], "one call at once was allowed"
+        await remote.answer()
+        assert (await first)[0]["y"].tolist() == [[2]]
+        assert await asyncio.gather(*others) == [[4, 6], [8]]
+        assert queue._stats.calls.keys() == {1, 3}
+        assert queue.is_idle_remote
+
+    asyncio.run(main())
+
+
+def test_one_row_that_a_remote_refuses_fails_alone(batcher: Make) -> None:
+    async def main() -> None:
+        remote = Remote()
+        queue = batcher(remote, SLOW)
+        sent = asyncio.gather(submit(queue, 1), submit(queue, BAD), submit(queue, 3), return_exceptions=True)
+        await until(lambda: remote.rows() == [3])
+        await remote.answer()
+        good, bad, also_good = await sent
+        assert (good, also_good) == ([2], [6])
+        assert isinstance(bad, InputError)
+        assert queue.is_idle_remote
+
+    asyncio.run(main())
+
+
+def test_a_remotes_answers_that_cannot_be_shared_out_are_its_failure(batcher: Make) -> None:
+    async def main() -> None:
+        remote = Remote()
+        queue = batcher(remote, SLOW)
+        sent = asyncio.gather(submit(queue, 1), submit(queue, 2), return_exceptions=True)
+        await until(lambda: remote.rows() == [2])
+        await remote.answer(missing=1)
+        assert [str(error) for error in await sent] == ["double-onnx did not give one row for each row."] * 2
+        assert queue.is_idle_remote
+
+    asyncio.run(main())
+
+
+def test_a_remote_that_cannot_even_be_asked_is_asked_again_next_time(batcher: Make) -> None:
+    class Broken(Remote):
+        def start(self, *_: Any) -> None:
+            raise ZeroDivisionError("at once")
+
+    async def main() -> None:
+        queue = batcher(Broken(), SLOW)
+        for _ in range(2):
+            with pytest.raises(RuntimeFailure, match="ZeroDivisionError: at once"):
+                await queue.ask_now(rows(1), 20)
+            assert queue.is_idle_remote
+
+    asyncio.run(main())
+
+
+def test_a_caller_that_is_gone_leaves_a_remotes_answer_to_nobody(batcher: Make) -> None:
+    async def main() -> None:
+        remote = Remote()
+        queue = batcher(remote, SLOW)
+        gone = queue.ask_now(rows(1), 20)
+        gone.cancel()
+        await remote.answer()
+        assert queue.is_idle_remote
 
     asyncio.run(main())
 

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import uvloop
 
 from contract.dataset import Split
 from contract.errors import DeadlineExceeded, InputError, ModelUnavailable, RuntimeFailure
@@ -357,6 +358,51 @@ def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
 
     with pytest.raises(TimeoutError, match=r"no answer within 0\.1 s"):
         asyncio.run(main())
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_each_request_on_a_kept_connection_has_its_own_time(loop_factory: Any) -> None:
+    opened = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        for pause in (0, 0.3, 0, 9):
+            await read_request(reader)
+            await asyncio.sleep(pause)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async def main() -> float:
+        async with connected(serve) as connections:
+            await connections.ask(REQUEST, 0.2)
+            await connections.ask(REQUEST, 10)  # longer than the one before had
+            await connections.ask(REQUEST, 10)
+            start = time.monotonic()
+            with pytest.raises(TimeoutError, match=r"no answer within 0\.1 s"):
+                await connections.ask(REQUEST, 0.1)  # shorter
+            return time.monotonic() - start
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        assert runner.run(main()) < 2
+    assert opened == 1
+
+
+def test_an_answer_that_nobody_waits_for_is_not_the_next_ones() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for number in range(3):
+            await read_request(reader)
+            await asyncio.sleep(0.1)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number)
+
+    async def main() -> Answer:
+        async with connected(serve) as connections:
+            await connections.ask(REQUEST, 10)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(connections.ask(REQUEST, 10), 0.05)
+            await asyncio.sleep(0.2)
+            return await connections.ask(REQUEST, 10)
+
+    assert asyncio.run(main()).body == b"2"
 
 
 # What a remote may say

@@ -13,6 +13,8 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -53,11 +55,19 @@ class Answer(NamedTuple):
     header_length: int
 
 
+Done = Callable[[Answer | Exception], None]
+"""Called once with the answer, or with what went wrong. A future would cost turns of the event loop."""
+
+
 class Connection(asyncio.Protocol):
     """One connection of HTTP/1.1, with one request at a time."""
 
     def __init__(self) -> None:
-        self._answer: asyncio.Future[Answer] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._done: Done | None = None
+        """Who waits for the answer that is under way."""
+        self._seconds = self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._received = bytearray()
         self._head: tuple[int, int | None] | tuple[()] = ()
         """The status of the answer under way, and where its JSON ends; empty until they are known."""
@@ -69,27 +79,41 @@ class Connection(asyncio.Protocol):
     def is_usable(self) -> bool:
         return self.is_open and time.monotonic() < self._expires
 
-    async def ask(self, request: bytes, seconds: float) -> Answer:
-        """Raises ConnectionError or TimeoutError, and is closed then."""
-        loop = asyncio.get_running_loop()
-        self._answer = loop.create_future()
+    def send(self, request: bytes, seconds: float, done: Done) -> None:
+        """Ask; what is not answered ends the connection, with a ConnectionError or a TimeoutError."""
+        self._done = done
+        self._seconds, self._deadline = seconds, self._loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._set_timer()
         self._transport.write(request)
-        timer = loop.call_later(seconds, self.fail, TimeoutError(f"no answer within {seconds:g} s"))
-        try:
-            return await self._answer
-        except asyncio.CancelledError:
-            self._transport.abort()  # an answer may still come
-            raise
-        finally:
-            timer.cancel()
-            self._answer = None
+
+    def _set_timer(self) -> None:
+        """One timer serves many requests: it is set anew when it comes too early, not at each."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._timer = None
+        if self._done is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._set_timer()
+        else:
+            self.fail(TimeoutError(f"no answer within {self._seconds:g} s"))
+
+    def _tell(self, answer: Answer | Exception) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(answer)
 
     def fail(self, error: Exception) -> None:
         """End the connection, and what waits for it."""
         self.is_open = False
         self._transport.abort()
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tell(error)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -99,7 +123,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        if self._answer is None or self._answer.done():
+        if self._done is None:
             self.fail(ConnectionAbortedError("it answered without being asked"))
             return
         if not self._head:
@@ -107,7 +131,7 @@ class Connection(asyncio.Protocol):
         if self._head and len(self._received) >= self._length:
             status, header_length = self._head
             body, self._received, self._head = self._received, bytearray(), ()
-            self._answer.set_result(Answer(status, body, len(body) if header_length is None else header_length))
+            self._tell(Answer(status, body, len(body) if header_length is None else header_length))
 
     def _read_head(self) -> None:
         head, end, body = self._received.partition(b"\r\n\r\n")
@@ -130,34 +154,52 @@ class Connections:
         self._host, self._port = host, port
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
 
-    async def ask(self, request: bytes, seconds: float) -> Answer:
-        """Raises OSError; ConnectionError and TimeoutError are such."""
+    def send(self, request: bytes, seconds: float, done: Done) -> None:
+        """Ask on a kept connection, or on a new one. What goes wrong is an OSError; UnicodeError, if it is the host."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_usable:
-                connection.fail(ConnectionAbortedError("it is too old"))
-                continue
-            with contextlib.suppress(ConnectionResetError):  # it was closed meanwhile, as idle ones are: take another
-                return await self._ask_on(connection, request, seconds)
-        return await self._ask_on(await self._connect(), request, seconds)
+            if connection.is_usable:
+                self._send_on(connection, request, seconds, partial(self._came_on_kept, request, seconds, done))
+                return
+            connection.fail(ConnectionAbortedError("it is too old"))
+        task = asyncio.get_running_loop().create_task(self._send_on_new(request, seconds, done))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self) -> Connection:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            _, connection = await asyncio.get_running_loop().create_connection(Connection, self._host, self._port)
-        return connection
+    async def ask(self, request: bytes, seconds: float) -> Answer:
+        """The same for those who await it."""
+        future = asyncio.get_running_loop().create_future()
+        self.send(request, seconds, partial(settle, future))
+        return cast(Answer, await future)
 
-    async def _ask_on(self, connection: Connection, request: bytes, seconds: float) -> Answer:
-        self._busy.add(connection)
+    def _came_on_kept(self, request: bytes, seconds: float, done: Done, answer: Answer | Exception) -> None:
+        if isinstance(answer, ConnectionResetError):  # it was closed meanwhile, as idle ones are: take another
+            self.send(request, seconds, done)
+        else:
+            done(answer)
+
+    async def _send_on_new(self, request: bytes, seconds: float, done: Done) -> None:
         try:
-            answer = await connection.ask(request, seconds)
-        finally:
-            self._busy.discard(connection)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                _, connection = await asyncio.get_running_loop().create_connection(Connection, self._host, self._port)
+        except (OSError, UnicodeError) as error:
+            done(error)
+        else:
+            self._send_on(connection, request, seconds, done)
+
+    def _send_on(self, connection: Connection, request: bytes, seconds: float, done: Done) -> None:
+        self._busy.add(connection)
+        connection.send(request, seconds, partial(self._came, connection, done))
+
+    def _came(self, connection: Connection, done: Done, answer: Answer | Exception) -> None:
+        self._busy.discard(connection)
         if connection.is_open:
             self._idle.append(connection)
         else:
             connection.fail(ConnectionAbortedError("it was the last answer"))
-        return answer
+        done(answer)
 
     def close(self, error: Exception) -> None:
         """End all connections; calls under way fail with the error."""
@@ -188,24 +230,40 @@ class RemoteRuntime:
         self._layouts: dict[bytes, Layout] = {}
         self._watch = asyncio.run_coroutine_threadsafe(self._keep_looking(), _watching_loop())
 
-    async def infer(self, inputs: Tensors, seconds: float | None = None) -> Tensors:
-        """What `predict` does, for an event loop; `seconds` is how long an answer is waited for.
+    def start(self, inputs: Tensors, seconds: float | None, done: Callable[[Tensors | Exception], None]) -> None:
+        """Send the call from an event loop, and tell `done` later what `predict` gives or raises.
 
-        Raises ModelUnavailable, DeadlineExceeded, InputError or RuntimeFailure with what the remote says.
+        `seconds` is how long an answer is waited for. The errors are ModelUnavailable, DeadlineExceeded, InputError or
+        RuntimeFailure, with what the remote says.
         """
         if self.trouble:
-            raise ModelUnavailable(f"{self._manifest.name} is not served: {self.trouble}")
-        try:
-            answer = await self._here().ask(self._request(inputs), seconds or self._seconds)
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"{self._address} gave no answer for {self._manifest.name}: {error}.") from error
-        except OSError as error:
-            raise ModelUnavailable(
-                f"{self._address} did not answer for {self._manifest.name} ({_reason(error)}). Send it again."
-            ) from error
+            error = ModelUnavailable(f"{self._manifest.name} is not served: {self.trouble}")
+            asyncio.get_running_loop().call_soon(done, error)
+            return
+        request = self._request(inputs)
+        self._here().send(request, seconds or self._seconds, lambda answer: done(self._outcome(answer)))
+
+    def _outcome(self, answer: Answer | Exception) -> Tensors | Exception:
+        if isinstance(answer, TimeoutError):
+            return DeadlineExceeded(f"{self._address} gave no answer for {self._manifest.name}: {answer}.")
+        if isinstance(answer, OSError):
+            return ModelUnavailable(
+                f"{self._address} did not answer for {self._manifest.name} ({_reason(answer)}). Send it again."
+            )
+        if isinstance(answer, Exception):
+            return answer
         if answer.status != 200:
-            raise self._refusal(answer)
-        return self._outputs(answer)
+            return self._refusal(answer)
+        try:
+            return self._outputs(answer)
+        except RuntimeFailure as error:
+            return error
+
+    async def infer(self, inputs: Tensors) -> Tensors:
+        """`start` for those who await it."""
+        future = asyncio.get_running_loop().create_future()
+        self.start(inputs, None, partial(settle, future))
+        return cast(Tensors, await future)
 
     def predict(self, inputs: Tensors) -> Tensors:
         """For threads; raises what `infer` does."""
@@ -329,6 +387,16 @@ class RemoteRuntime:
             for loop, connections in list(self._connections.items()):
                 with contextlib.suppress(RuntimeError):  # that loop has ended
                     loop.call_soon_threadsafe(connections.close, ConnectionAbortedError(trouble))
+
+
+def settle(future: asyncio.Future[Any], outcome: object) -> None:
+    """Give a future its result or its error, unless nobody waits for it any more."""
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def _remember(known: dict[Any, Any], key: Any, value: Any) -> Any:
