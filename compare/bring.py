@@ -114,11 +114,13 @@ def main() -> None:
 
 
 def named(paths: Sequence[Path], said: Mapping[str, str]) -> dict[str, Path]:
-    """The models by name. Raises BroughtError for paths that are not there, and for two of one name."""
+    """The models by name. Raises BroughtError for paths that are not there, bad names, and two of one name."""
     found: dict[str, Path] = {}
     for path in (model for given in paths for model in _models_in(given)):
-        stem = path.stem if path.is_file() else path.name
-        name = said.get("name") or describe(path, {}).name or stem
+        own = said.get("name") or describe(path, {}).name or ""
+        if re.search(r"[/\\]", own):
+            raise BroughtError(f"{own!r} is a path, and no name of a model: letters, digits and _ are expected.")
+        name = own or (path.stem if path.is_file() else path.name)
         clean = re.sub(r"[^a-z0-9_]", "_", name.lower())
         if not re.search(r"[a-z0-9]", clean):
             raise BroughtError(f"{name!r} is no name of a model: letters, digits and _ are expected. Say NAME=...")

@@ -72,14 +72,23 @@ class Cell:
 
 @contextlib.contextmanager
 def cell(beside: Path, file: Path, limits: Limits) -> Iterator[Cell]:
-    """A cell for children that read `file`, until the end of the block; on the disk of `beside` where that can be."""
+    """A cell for children that read `file`, until the end of the block; on the disk of `beside` where that can be.
+
+    `beside` is made where it is missing, and goes again where nothing was put into it.
+    """
     user = _other_user(file)
+    is_new = not beside.exists()
     beside.mkdir(parents=True, exist_ok=True)
     place = beside if user is None or _others_may_enter(beside) else None
-    with tempfile.TemporaryDirectory(prefix=".brought.", dir=place) as made:
-        if user is not None:
-            os.chown(made, user, -1)
-        yield Cell(Path(made).resolve(), user, limits)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".brought.", dir=place) as made:
+            if user is not None:
+                os.chown(made, user, -1)
+            yield Cell(Path(made).resolve(), user, limits)
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # something is in it
+                beside.rmdir()
 
 
 def run(cell: Cell, module: str, *arguments: str) -> Done:

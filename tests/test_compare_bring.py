@@ -241,9 +241,19 @@ def test_a_name_without_a_letter_is_an_error(tmp_path: Path, name: str) -> None:
         named([tmp_path / "net.onnx"], {"name": name})
 
 
-def test_a_name_that_is_a_path_stays_a_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["../../etc/net", "/net", "..\\\\net"])
+@pytest.mark.parametrize("where", ["NAME", "model.toml"])
+def test_a_name_that_is_a_path_is_an_error(tmp_path: Path, where: str, name: str) -> None:
     (tmp_path / "net.onnx").write_bytes(b"x")
-    assert list(named([tmp_path / "net.onnx"], {"name": "../../etc/net"})) == ["______etc_net"]
+    if where == "model.toml":
+        (tmp_path / "model.toml").write_text(f"name = '{name}'")
+    with pytest.raises(BroughtError, match="is a path, and no name of a model: letters, digits and _ are expected"):
+        named([tmp_path / "net.onnx"], {"name": name} if where == "NAME" else {})
+
+
+def test_a_files_own_name_may_have_any_letters(tmp_path: Path) -> None:
+    (tmp_path / "My net-2.onnx").write_bytes(b"x")
+    assert list(named([tmp_path / "My net-2.onnx"], {})) == ["my_net_2"]
 
 
 @pytest.mark.parametrize("name", ["nothing.h5", "."])
@@ -351,6 +361,18 @@ def run(cell: Cell, code: str) -> str:
     """The code as a module of its own, in the cell."""
     (cell.folder / "brought_code.py").write_text(textwrap.dedent(code))
     return child.run(cell, "brought_code").output
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_folder_of_artifacts_that_stays_empty_goes_again(tmp_path: Path, is_kept: bool) -> None:
+    with child.cell(tmp_path / "new", Path(__file__), Limits()):
+        if is_kept:
+            (tmp_path / "new" / "net").mkdir()
+    assert (tmp_path / "new").exists() == is_kept
+    (tmp_path / "old").mkdir()
+    with child.cell(tmp_path / "old", Path(__file__), Limits()):
+        pass
+    assert (tmp_path / "old").exists()
 
 
 def test_a_child_has_no_network(cell: Cell) -> None:

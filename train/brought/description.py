@@ -189,7 +189,7 @@ def parse_preprocess(said: str) -> Preprocess:
         if not is_setting:
             if word not in PRESETS:
                 raise BroughtError(
-                    f"PREPROCESS: {word!r} is no setting and no name{_nearest(word, PRESETS)}. Expected one of "
+                    f"PREPROCESS: {word!r} is no setting and no name{_nearest(word, PRESETS)} Expected one of "
                     f'{", ".join(PRESETS)}, or settings such as "size=224 scale=1/255 mean=0.5,0.5,0.5 std=0.2".'
                 )
             values |= PRESETS[word]
@@ -250,12 +250,13 @@ def _check_keys(values: Mapping[str, Any], known: Iterable[str], where: str) -> 
     known = tuple(known)
     for key in values:
         if key not in known:
-            raise BroughtError(f"{where}: {key!r} is not known{_nearest(key, known)}. Known: {', '.join(known)}.")
+            raise BroughtError(f"{where}: {key!r} is not known{_nearest(key, known)} Known: {', '.join(known)}.")
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown word: what was probably meant, where something is near."""
     near = difflib.get_close_matches(word, list(known), 1, 0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def _listed(value: Any) -> list[Any]:
@@ -286,5 +287,5 @@ def _whole(value: Any, key: str, where: str) -> int:
 
 def _one_of(value: str, known: tuple[str, ...], key: str, where: str) -> str:
     if value not in known:
-        raise BroughtError(f"{where}: {key} is {value!r}{_nearest(value, known)}. Expected {' or '.join(known)}.")
+        raise BroughtError(f"{where}: {key} is {value!r}{_nearest(value, known)} Expected {' or '.join(known)}.")
     return value
