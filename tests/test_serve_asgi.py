@@ -87,77 +87,98 @@ def infer_binary(pixels: Any) -> tuple[bytes, str]:
 Request = tuple[str, str, bytes, Mapping[str, str]]
 
 
+NO_HEADERS: Mapping[str, str] = {}
+TOO_LARGE = b"x" * (MAX_BYTES + 1)
+
+GETS = [
+    *("/", "/v2", "/v2/", "/v2/health/live", "/v2/health/ready", "/v2/health/ready/", "/v2/health/live?x=%ff"),
+    *("/v2/models/keras_cnn-onnx", "/v2/models/keras_cnn-tfjs/ready", "/v2/models/torch_cnn-onnx/ready"),
+    *("/v2/models/torch_cnn-onnx", "/v2/models/none", "/v2/models/keras_cnn-onnx/versions/2", "/nothing"),
+    *("/v2/models/keras_cnn-onnx/config", "/v2/models/none/stats", "/v2/models/torch_cnn-onnx/versions/1/config"),
+    *("/v1/models/keras_cnn-onnx", "/v1/models/keras_cnn-onnx/metadata", "/v1/models/torch_cnn-onnx"),
+    *("/v1/models/none", "/v1/models/keras_cnn-onnx:predict", "/openapi.json", "/samples/0000.png", "/samples/x"),
+    *("/artifacts/keras_cnn/onnx/manifest.json", "/artifacts/keras_cnn/onnx/../tflite/model.tflite"),
+    *("/artifacts/keras_cnn/failed/onnx.log", "/artifacts/keras_cnn/failed/x"),
+    *("/v2//health/live", "/v2/models/%6beras_cnn-onnx", "/v2/models/%ff%00%0a%22", "/v2/models/짧은"),
+    *(INFER, "/predict/keras_cnn-onnx", "/compare", "/v2/repository/index", f"/{'x' * 3000}", "/favicon.ico"),
+    *("/report/report.html", "/report/../samples/index.json"),
+]
+
+OTHERS = [
+    *(
+        ("HEAD", path)
+        for path in ("/v2/health/live", "/v2/health/ready", "/v2", INFER, "/nothing", "/samples/0000.png")
+    ),
+    *(("OPTIONS", path) for path in ("/v2/health/live", INFER, "/compare", "/v1/models/keras_cnn-onnx:predict")),
+    *((method, INFER) for method in ("PUT", "DELETE", "PATCH", "MOVE")),
+    *((method, "/v2/health/live") for method in ("DELETE", "PURGE")),
+]
+
+Post = tuple[str, bytes, Mapping[str, str]]
+
+
+def infer_posts(pixels: Any) -> Iterator[Post]:
+    plain, (binary, length) = infer_json(pixels), infer_binary(pixels)
+    yield from ((f"/v2/models/keras_cnn-{format}/infer", plain, NO_HEADERS) for format in FORMATS)
+    for format in FORMATS:
+        yield f"/v2/models/keras_cnn-{format}/versions/1/infer", binary, {HEADER_LENGTH: length}
+    yield INFER, pixels.tobytes(), {HEADER_LENGTH: "0"}
+    yield INFER, pixels.tobytes(), {HEADER_LENGTH: "-1"}
+    yield INFER, gzip.compress(plain), {"Content-Encoding": "gzip"}
+    yield INFER, zlib.compress(plain), {"Content-Encoding": "deflate", "Accept-Encoding": "gzip"}
+    yield INFER, infer_json(pixels.repeat(20, 0)), {"Accept-Encoding": "gzip, deflate"}
+    yield INFER, infer_json(pixels.repeat(20, 0)), {"Accept-Encoding": "deflate;q=0.5, gzip;q=0"}
+    yield INFER, gzip.compress(b" " * (MAX_BYTES + 1)), {"Content-Encoding": "gzip"}
+    yield INFER, plain, {"Content-Encoding": "gzip"}
+    yield INFER, plain, {"Content-Encoding": "br"}
+    yield INFER, plain, {"X-Request-ID": "a-1"}
+    yield INFER, plain, {"X-Request-ID": "x" * 300}
+    yield INFER, b"{", {"X-Request-ID": "of an error"}
+    yield INFER, infer_json(pixels, id="짧은"), NO_HEADERS
+    yield INFER, infer_json(pixels, outputs=[{"name": "x"}]), NO_HEADERS
+    yield from ((INFER, body, NO_HEADERS) for body in (b"", b"{}", b"[" * 100_000, b"\xff", TOO_LARGE))
+    yield f"{INFER}/", plain, NO_HEADERS
+    yield "/v2/models/none/infer", plain, NO_HEADERS
+    yield "/v2/models/keras_cnn-onnx/versions/2/infer", plain, NO_HEADERS
+    yield from (("/v2/models/torch_cnn-onnx/infer", body, NO_HEADERS) for body in (plain, b"{"))
+
+
+def predict_posts(pixels: Any) -> Iterator[Post]:
+    """TensorFlow Serving's."""
+    yield "/v1/models/keras_cnn-onnx:predict", json.dumps({"instances": pixels.tolist()}).encode(), NO_HEADERS
+    yield "/v1/models/keras_cnn-tfjs:predict", json.dumps({"inputs": pixels.tolist()}).encode(), NO_HEADERS
+    for name in ("keras_cnn", "torch_cnn", "none"):
+        yield f"/v1/models/{name}-onnx:predict", b"{}", NO_HEADERS
+
+
+def picture_posts(picture: bytes) -> Iterator[Post]:
+    form = b'--a\r\nContent-Disposition: form-data; name="image"; filename="x.png"\r\n\r\n' + picture + b"\r\n--a--\r\n"
+    multipart = {"Content-Type": "multipart/form-data; boundary=a"}
+    yield "/predict/keras_cnn-onnx", picture, NO_HEADERS
+    yield "/predict/keras_cnn-tfjs", form, multipart
+    yield "/predict/keras_cnn-onnx", gzip.compress(picture), {"Content-Encoding": "gzip"}
+    yield from (("/predict/keras_cnn-onnx", body, NO_HEADERS) for body in (b"", b"x", picture[:200], TOO_LARGE))
+    yield "/predict/keras_cnn-onnx", form[:-10] + TOO_LARGE, multipart
+    yield from ((f"/predict/{name}-onnx", picture, NO_HEADERS) for name in ("torch_cnn", "none"))
+    yield from (("/compare", body, {"X-Request-ID": "b"}) for body in (picture, b"x", TOO_LARGE))
+
+
+def other_posts() -> Iterator[Post]:
+    for body in (b"", b"{}", b'{"ready": true}', b"[]", TOO_LARGE):
+        yield "/v2/repository/index", body, NO_HEADERS
+    yield "/v2/health/live", b"", NO_HEADERS
+    yield "/nothing", TOO_LARGE, NO_HEADERS
+
+
 @pytest.fixture(scope="module")
 def table(light: Path, pixels: Any) -> list[Request]:
     """Good and bad requests to every route."""
-    plain, picture = infer_json(pixels), (light / "samples" / "0000.png").read_bytes()
-    binary, length = infer_binary(pixels)
-    form = b'--a\r\nContent-Disposition: form-data; name="image"; filename="x.png"\r\n\r\n' + picture + b"\r\n--a--\r\n"
-    multipart = {"Content-Type": "multipart/form-data; boundary=a"}
-    large = b"x" * (MAX_BYTES + 1)
-    no_headers: Mapping[str, str] = {}
-    gets = [
-        *("/", "/v2", "/v2/", "/v2/health/live", "/v2/health/ready", "/v2/health/ready/", "/v2/health/live?x=%ff"),
-        *("/v2/models/keras_cnn-onnx", "/v2/models/keras_cnn-tfjs/ready", "/v2/models/torch_cnn-onnx/ready"),
-        *("/v2/models/torch_cnn-onnx", "/v2/models/none", "/v2/models/keras_cnn-onnx/versions/2", "/nothing"),
-        *("/v2/models/keras_cnn-onnx/config", "/v2/models/none/stats", "/v2/models/torch_cnn-onnx/versions/1/config"),
-        *("/v1/models/keras_cnn-onnx", "/v1/models/keras_cnn-onnx/metadata", "/v1/models/torch_cnn-onnx"),
-        *("/v1/models/none", "/v1/models/keras_cnn-onnx:predict", "/openapi.json", "/samples/0000.png", "/samples/x"),
-        *("/artifacts/keras_cnn/onnx/manifest.json", "/artifacts/keras_cnn/onnx/../tflite/model.tflite"),
-        *("/artifacts/keras_cnn/failed/onnx.log", "/artifacts/keras_cnn/failed/x"),
-        *("/v2//health/live", "/v2/models/%6beras_cnn-onnx", "/v2/models/%ff%00%0a%22", "/v2/models/짧은"),
-        *(INFER, "/predict/keras_cnn-onnx", "/compare", "/v2/repository/index", f"/{'x' * 3000}", "/favicon.ico"),
-        *("/report/report.html", "/report/../samples/index.json"),
-    ]
-    posts: list[tuple[str, bytes, Mapping[str, str]]] = [
-        *((f"/v2/models/keras_cnn-{format}/infer", plain, no_headers) for format in FORMATS),
-        *((f"/v2/models/keras_cnn-{format}/versions/1/infer", binary, {HEADER_LENGTH: length}) for format in FORMATS),
-        (INFER, pixels.tobytes(), {HEADER_LENGTH: "0"}),
-        (INFER, pixels.tobytes(), {HEADER_LENGTH: "-1"}),
-        (INFER, gzip.compress(plain), {"Content-Encoding": "gzip"}),
-        (INFER, zlib.compress(plain), {"Content-Encoding": "deflate", "Accept-Encoding": "gzip"}),
-        (INFER, infer_json(pixels.repeat(20, 0)), {"Accept-Encoding": "gzip, deflate"}),
-        (INFER, infer_json(pixels.repeat(20, 0)), {"Accept-Encoding": "deflate;q=0.5, gzip;q=0"}),
-        (INFER, gzip.compress(b" " * (MAX_BYTES + 1)), {"Content-Encoding": "gzip"}),
-        (INFER, plain, {"Content-Encoding": "gzip"}),
-        (INFER, plain, {"Content-Encoding": "br"}),
-        (INFER, plain, {"X-Request-ID": "a-1"}),
-        (INFER, plain, {"X-Request-ID": "x" * 300}),
-        (INFER, b"{", {"X-Request-ID": "of an error"}),
-        (INFER, infer_json(pixels, id="짧은"), no_headers),
-        (INFER, infer_json(pixels, outputs=[{"name": "x"}]), no_headers),
-        *((INFER, body, no_headers) for body in (b"", b"{}", b"[" * 100_000, b"\xff", large)),
-        (f"{INFER}/", plain, no_headers),
-        ("/v2/models/none/infer", plain, no_headers),
-        ("/v2/models/keras_cnn-onnx/versions/2/infer", plain, no_headers),
-        *(("/v2/models/torch_cnn-onnx/infer", body, no_headers) for body in (plain, b"{")),
-        ("/v1/models/keras_cnn-onnx:predict", json.dumps({"instances": pixels.tolist()}).encode(), no_headers),
-        ("/v1/models/keras_cnn-tfjs:predict", json.dumps({"inputs": pixels.tolist()}).encode(), no_headers),
-        *((f"/v1/models/{name}-onnx:predict", b"{}", no_headers) for name in ("keras_cnn", "torch_cnn", "none")),
-        ("/predict/keras_cnn-onnx", picture, no_headers),
-        ("/predict/keras_cnn-tfjs", form, multipart),
-        ("/predict/keras_cnn-onnx", gzip.compress(picture), {"Content-Encoding": "gzip"}),
-        *(("/predict/keras_cnn-onnx", body, no_headers) for body in (b"", b"x", picture[:200], large)),
-        ("/predict/keras_cnn-onnx", form[:-10] + large, multipart),
-        *((f"/predict/{name}-onnx", picture, no_headers) for name in ("torch_cnn", "none")),
-        *(("/compare", body, {"X-Request-ID": "b"}) for body in (picture, b"x", large)),
-        *(("/v2/repository/index", body, no_headers) for body in (b"", b"{}", b'{"ready": true}', b"[]", large)),
-        ("/v2/health/live", b"", no_headers),
-        ("/nothing", large, no_headers),
-    ]
-    others = [
-        *(
-            ("HEAD", path)
-            for path in ("/v2/health/live", "/v2/health/ready", "/v2", INFER, "/nothing", "/samples/0000.png")
-        ),
-        *(("OPTIONS", path) for path in ("/v2/health/live", INFER, "/compare", "/v1/models/keras_cnn-onnx:predict")),
-        *((method, INFER) for method in ("PUT", "DELETE", "PATCH", "MOVE")),
-        *((method, "/v2/health/live") for method in ("DELETE", "PURGE")),
-    ]
+    picture = (light / "samples" / "0000.png").read_bytes()
+    posts = [*infer_posts(pixels), *predict_posts(pixels), *picture_posts(picture), *other_posts()]
     return [
-        *(("GET", path, b"", no_headers) for path in gets),
+        *(("GET", path, b"", NO_HEADERS) for path in GETS),
         *(("POST", *post) for post in posts),
-        *((method, path, b"", no_headers) for method, path in others),
+        *((method, path, b"", NO_HEADERS) for method, path in OTHERS),
     ]
 
 
