@@ -6,6 +6,7 @@ here. Whatever is unusual - compressed, in chunks, large, pipelined - and everyt
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -37,8 +38,9 @@ COMMON_LINES = "".join(f"{name.lower()}: {value}\r\n" for name, value in DATA_HE
 class Connection(HttpToolsProtocol):
     """A connection of uvicorn's whose application is the front."""
 
-    def __init__(self, *args: Any, **named: Any) -> None:
+    def __init__(self, *args: Any, told_when_lost: Callable[[], object] | None = None, **named: Any) -> None:
         super().__init__(*args, **named)
+        self._told_when_lost = told_when_lost
         self._front: Front = self.app
         self._seconds = self._front.plane.settings.timeout
         self._in_headers, self._in_body = True, False
@@ -69,6 +71,8 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._check is not None:
             self._check.cancel()
+        if self._told_when_lost is not None:
+            self._told_when_lost()
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:

@@ -31,9 +31,12 @@ if settings.access_log:
 
 def on_starting(server: Any) -> None:
     """Make the folder in which the workers share their counts, and forget those of an earlier start."""
+    from serve.worker import Shares
+
+    # The server outlives this file, which a reload reads anew.
+    server.shares = Shares()
     folder = settings.state
     if folder is None and settings.workers > 1:
-        # The server outlives this file, which a reload reads anew.
         server.made_state = folder = Path(tempfile.mkdtemp(prefix="rosetta-serve-"))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,6 +49,16 @@ def on_exit(server: Any) -> None:
     """Remove the folder, where it was made here."""
     if (made := getattr(server, "made_state", None)) is not None:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Let the worker know how many connections the others have."""
+    worker.shares, worker.slot = server.shares, server.shares.take()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Forget the connections of a worker that ended, or was killed."""
+    server.shares.leave(worker.slot)
 
 
 def post_worker_init(worker: Any) -> None:

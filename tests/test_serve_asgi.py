@@ -298,6 +298,34 @@ def test_a_killed_worker_is_replaced_and_no_count_falls(service: Service, pixels
     wait_until(lambda: requests_of(service, "keras_cnn-onnx") >= before + 20)
 
 
+def test_connections_are_shared_out_and_a_new_worker_gets_its_share(service: Service) -> None:
+    with contextlib.ExitStack() as kept:
+
+        def open_many(count: int) -> list[int]:
+            for _ in range(count):
+                connection = kept.enter_context(contextlib.closing(service.connect()))
+                assert ask_on(connection, "GET", "/v2/health/live")[0] == 200
+            return sorted(sockets_of(worker) - alone for worker in service.workers())
+
+        time.sleep(1.5)  # by then, what earlier tests left is closed, and the workers know it
+        alone = min(map(sockets_of, service.workers()))
+        fewer, more = open_many(40)
+        assert fewer + more >= 40
+        assert more - fewer <= 6, "they did not share them"
+        victim = min(service.workers())
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: len(service.workers() - {victim}) == 2)
+        wait_until(lambda: min(map(sockets_of, service.workers())) >= alone)  # it listens
+        time.sleep(1.5)
+        fewer, more = open_many(30)
+        assert more - fewer <= 6, "the new worker did not catch up"
+
+
+def sockets_of(process: int) -> int:
+    links = Path(f"/proc/{process}/fd").iterdir()
+    return sum(link.readlink().name.startswith("socket:") for link in links)
+
+
 # Connections
 
 
