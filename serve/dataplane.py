@@ -89,9 +89,9 @@ class DataPlane:
         self.catalog = catalog
         self.settings = settings
         self.stats = Stats(catalog, settings.state)
-        self._calls = max(1, (os.cpu_count() or 1) // settings.threads // settings.workers)
         # One pool for all models, and all workers' together as large as the machine: more calls at once would only wait
         # for each other, and each caller for all of them.
+        self._calls = max(1, (os.cpu_count() or 1) // settings.threads // settings.workers)
         self._pool = ThreadPoolExecutor(self._calls, thread_name_prefix="inference")
         self._own_pools: dict[str, ThreadPoolExecutor] = {}
         self._batchers: dict[str, Batcher] = {}
