@@ -60,7 +60,7 @@ class Acceptor:
     """Takes connections from the socket that all workers share: one in a turn of the event loop, and a fair share.
 
     The event loop's own way takes all that wait at once. Of 64 connections that came together, the busier of two
-    workers had 34 to 46 that way, and its callers waited for as long; it has 33 or 34 this way.
+    workers had 34 to 46 that way, and its callers waited for as long; it has 32 to 35 this way.
     """
 
     def __init__(
