@@ -20,7 +20,8 @@ from serve.connection import Connection
 SLOTS, ABSENT = 256, -1
 
 YIELD_SECONDS = 0.0002
-"""For so long a connection is left to workers that have fewer: an idle one wakes up and takes it within a quarter."""
+"""For so long a connection is left to workers that have fewer. The event loop goes on turning meanwhile: with a timer
+of 2 ms instead, two workers waited for each other, and took 1,900 connections a second together."""
 
 PAUSE_SECONDS = 0.5
 """For so long no connection is taken where the process may not open any more."""

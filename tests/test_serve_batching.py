@@ -483,6 +483,18 @@ def request(*values: float, timeout: float | None = None) -> InferRequest:
     return InferRequest(rows(*values), (("y", False),), timeout=timeout)
 
 
+@pytest.mark.parametrize(("threads", "workers", "calls"), [(1, 1, 8), (2, 1, 4), (1, 2, 4), (2, 3, 1), (16, 1, 1)])
+def test_the_calls_of_all_workers_together_fill_the_machine(
+    monkeypatch: pytest.MonkeyPatch, threads: int, workers: int, calls: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    plane = DataPlane(Catalog([]), Settings(threads=threads, workers=workers))
+    try:
+        assert plane._pool._max_workers == plane._calls == calls
+    finally:
+        plane.close()
+
+
 def test_a_model_that_hangs_blocks_neither_the_loop_nor_other_models() -> None:
     hanging = [served(Hanging(), name=name) for name in ("first", "second")]
     slow, quick = served(Doubling(0.003), name="slow"), served(Doubling(), name="quick")
