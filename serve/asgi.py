@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from a2wsgi import WSGIMiddleware
 
@@ -31,6 +31,7 @@ from serve.replies import (
     predict_call,
     too_large,
 )
+from serve.runtimes.remote import RemoteRuntime
 from serve.stats import WRITE_SECONDS
 
 Scope = MutableMapping[str, Any]
@@ -48,8 +49,15 @@ NEEDED = {
 }
 """The request headers that are read here; text is made of no others."""
 
-Target = tuple[ServedModel, TensorCall]
-"""What a path that takes tensors stands for."""
+
+class Target(NamedTuple):
+    """What a path that takes tensors stands for."""
+
+    model: ServedModel
+    call: TensorCall
+    is_relayed: bool
+    """Whether requests may be passed on to a remote as they came."""
+
 
 COMMON_HEADERS = [(name.lower().encode(), value.encode()) for name, value in DATA_HEADERS.items()]
 
@@ -67,9 +75,10 @@ class Front:
         self.logs_access = plane.settings.access_log
         self.targets: dict[bytes, Target] = {}
         for name, model in plane.catalog.items():
+            is_remote = isinstance(model.loaded, RemoteRuntime)
             for version in ("", "/versions/1"):
-                self.targets[f"/v2/models/{name}{version}/infer".encode()] = model, infer_call
-                self.targets[f"/v1/models/{name}{version}:predict".encode()] = model, predict_call
+                self.targets[f"/v2/models/{name}{version}/infer".encode()] = Target(model, infer_call, is_remote)
+                self.targets[f"/v1/models/{name}{version}:predict".encode()] = Target(model, predict_call, False)
         self._writer: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +90,7 @@ class Front:
             send = _logged(scope, send)
         path, method, headers = scope["path"], scope["method"], needed(scope["headers"])
         if method == "POST" and (target := self.targets.get(path.encode())) is not None:
-            reply = await self._answer(headers, receive, *target)
+            reply = await self._answer(headers, receive, target.model, target.call)
         elif method == "GET" and path == "/v2/health/live":
             reply = json_reply({"live": True})
         elif method == "GET" and path == "/v2/health/ready":

@@ -6,6 +6,7 @@ here. Whatever is unusual - compressed, in chunks, large, pipelined - and everyt
 """
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from contract.errors import RosettaError
 from serve.access_log import log_access
 from serve.asgi import LARGE, Front, Target, needed, wire
 from serve.batching import Answered
@@ -205,10 +207,8 @@ class Connection(HttpToolsProtocol):
 
     def head(self, code: int, size: int, headers: dict[str, str], keep_alive: bool) -> bytes:
         """The lines before a body of `size` bytes."""
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        end = "\r\n" if keep_alive else "connection: close\r\n\r\n"
         dates = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
-        return b"".join([STATUS_LINE[code], *dates, f"{lines}content-length: {size}\r\n{COMMON_LINES}{end}".encode()])
+        return b"".join([STATUS_LINE[code], *dates, _lines(size, tuple(headers.items()), keep_alive)])
 
     # --- The end
 
@@ -232,6 +232,13 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
 
+@functools.lru_cache(256)
+def _lines(size: int, headers: tuple[tuple[str, str], ...], keep_alive: bool) -> bytes:
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    end = "\r\n" if keep_alive else "connection: close\r\n\r\n"
+    return f"{lines}content-length: {size}\r\n{COMMON_LINES}{end}".encode()
+
+
 class TensorCycle:
     """A request for tensors and its answer. uvicorn's protocol sees its own kind of cycle in it."""
 
@@ -241,10 +248,9 @@ class TensorCycle:
         "_front",
         "_future",
         "_headers",
-        "_model",
-        "_read",
         "_request",
         "_start",
+        "_target",
         "body",
         "disconnected",
         "keep_alive",
@@ -257,7 +263,7 @@ class TensorCycle:
         self, connection: Connection, front: Front, target: Target, headers: dict[str, str], keep_alive: bool
     ) -> None:
         self._connection, self._front, self._headers = connection, front, headers
-        self._model, self._read = target
+        self._target = target
         self._future: asyncio.Future[Answered] | None = None
         self.keep_alive = keep_alive
         self.body = b""
@@ -275,11 +281,13 @@ class TensorCycle:
             self._run()
 
     def _run(self) -> None:
-        plane, model = self._front.plane, self._model
+        plane, (model, read, is_relayed) = self._front.plane, self._target
         self._start = plane.clock()
         try:
             model.runtime  # noqa: B018 - a model that cannot be run says so, whatever it was sent
-            self._request, self._answer = self._read(self.body, self._headers, model.described)
+            if is_relayed and plane.relay(model, self.body, self._headers, self._relayed):
+                return
+            self._request, self._answer = read(self.body, self._headers, model.described)
             self._future = plane.begin(model, self._request, self._start)
         except Exception as error:
             self._send(self._front.failed(model, error, self._start))
@@ -290,11 +298,16 @@ class TensorCycle:
         if future.cancelled():
             return
         try:
-            outputs = self._front.plane.answered(self._model, self._request, self._start, future.result())
+            outputs = self._front.plane.answered(self._target.model, self._request, self._start, future.result())
             reply = self._answer(outputs)
         except Exception as error:
-            reply = self._front.failed(self._model, error, self._start)
+            reply = self._front.failed(self._target.model, error, self._start)
         self._send(reply)
+
+    def _relayed(self, outcome: Reply | RosettaError) -> None:
+        if isinstance(outcome, RosettaError):
+            outcome = self._front.failed(self._target.model, outcome, self._start)
+        self._send(outcome)
 
     def _send(self, reply: Reply) -> None:
         connection = self._connection

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as PoolTimeout
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from contract.image import image_to_batch
 from contract.manifest import ImageSpec
 from serve.batching import Answered, Batcher, Limits, failure
 from serve.catalog import Catalog, ServedModel, load_catalog
-from serve.protocol import InferRequest
+from serve.protocol import InferRequest, Reply, oip
 from serve.runtimes import Tensors, warm_up_inputs
 from serve.runtimes.remote import RemoteRuntime
 from serve.settings import Settings
@@ -131,9 +131,7 @@ class DataPlane:
     def begin(self, model: ServedModel, request: InferRequest, start: float) -> asyncio.Future[Answered]:
         """Queue a checked request; the future gives what `answered` takes. Both fail as `infer` does."""
         batcher = self._batchers.get(model.name) or self._batcher(model)
-        seconds = self._seconds(request)
-        if batcher.is_idle_remote:
-            return batcher.ask_now(request.inputs, seconds)
+        seconds = self._seconds(request.timeout)
         future = batcher.submit(request.inputs, start + seconds)
         if not batcher.is_free():
             timer = asyncio.get_running_loop().call_later(
@@ -141,6 +139,28 @@ class DataPlane:
             )
             future.add_done_callback(lambda _: timer.cancel())
         return future
+
+    def relay(
+        self,
+        model: ServedModel,
+        body: bytes,
+        headers: Mapping[str, str],
+        done: Callable[[Reply | RosettaError], None],
+    ) -> bool:
+        """Pass a request of the Open Inference Protocol on to the model's remote, as it came.
+
+        False where it has to be read here: something in it besides the values is new, or it is to be part of a batch.
+        True if `done` is called later, with the remote's answer as it is or with what went wrong.
+        """
+        batcher = self._batchers.get(model.name) or self._batcher(model)
+        if not batcher.may_relay:
+            return False
+        header_length = headers.get(oip.HEADER_LENGTH.lower())
+        layout = oip.known_layout(body, header_length, model.described)
+        if layout is None:
+            return False
+        batcher.relay(body, header_length, layout.rows, self._seconds(layout.timeout), done)
+        return True
 
     def answered(self, model: ServedModel, request: InferRequest, start: float, answered: Answered) -> Tensors:
         """Count a request's answer; its outputs."""
@@ -155,7 +175,7 @@ class DataPlane:
     def infer_now(self, model: ServedModel, request: InferRequest, start: float) -> tuple[Tensors, Times]:
         """The same without an event loop: the call waits for a place in the pool. For threads, such as Flask's."""
         runtime = model.runtime
-        seconds = self._seconds(request)
+        seconds = self._seconds(request.timeout)
         began = self.clock()
 
         def call() -> tuple[Tensors, float, float]:
@@ -189,8 +209,8 @@ class DataPlane:
         self._batchers[model.name] = batcher
         return batcher
 
-    def _seconds(self, request: InferRequest) -> float:
-        return min(request.timeout or self.settings.timeout, self.settings.timeout)
+    def _seconds(self, asked: float | None) -> float:
+        return min(asked or self.settings.timeout, self.settings.timeout)
 
     # --- Pictures
 

@@ -74,11 +74,20 @@ class ModelStats:
     def count_answer(self, rows: int, queued: float, seconds: float) -> None:
         """A request was answered, `seconds` after it came."""
         with _lock:
-            self.success.add(seconds)
-            self.queue.add(queued)
-            self.rows += rows
-            self._count_code(200, seconds)
-            self.last = time.time()
+            self._count_answer(rows, queued, seconds)
+
+    def _count_answer(self, rows: int, queued: float, seconds: float) -> None:
+        self.success.add(seconds)
+        self.queue.add(queued)
+        self.rows += rows
+        self._count_code(200, seconds)
+        self.last = time.time()
+
+    def count_relayed(self, rows: int, seconds: float) -> None:
+        """A request was answered, by one call of a remote that was its own."""
+        with _lock:
+            self.calls.setdefault(rows, Duration()).add(seconds)
+            self._count_answer(rows, 0.0, seconds)
 
     def count_failure(self, code: int, seconds: float) -> None:
         with _lock:

@@ -14,10 +14,10 @@ import pytest
 from contract.errors import DeadlineExceeded, InputError, Overloaded, RosettaError, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec
 from contract.parity_result import Status
-from serve.batching import Batcher, Limits
+from serve.batching import RELAYED, Batcher, Limits
 from serve.catalog import Catalog, ServedModel
 from serve.dataplane import DataPlane
-from serve.protocol import InferRequest
+from serve.protocol import InferRequest, Reply
 from serve.runtimes import Tensors
 from serve.runtimes.remote import RemoteRuntime
 from serve.settings import Settings
@@ -305,9 +305,13 @@ class Remote(RemoteRuntime):
     def __init__(self) -> None:
         self.trouble = ""
         self.asked: list[tuple[Tensors, Callable[[Tensors | Exception], None]]] = []
+        self.relayed: list[Callable[[Reply | Exception], None]] = []
 
-    def start(self, inputs: Tensors, seconds: float | None, done: Callable[[Tensors | Exception], None]) -> None:
+    def start(self, inputs: Tensors, done: Callable[[Tensors | Exception], None]) -> None:
         self.asked.append((inputs, done))
+
+    def relay(self, body: bytes, header: str | None, seconds: float, done: Callable[[Reply | Exception], None]) -> None:
+        self.relayed.append(done)
 
     def rows(self) -> list[int]:
         return [len(inputs["x"]) for inputs, _ in self.asked]
@@ -321,22 +325,77 @@ class Remote(RemoteRuntime):
             await asyncio.sleep(0.001)
 
 
-def test_an_idle_remote_is_asked_at_once_and_what_comes_meanwhile_forms_a_batch(batcher: Make) -> None:
+def under_way(queue: Batcher) -> tuple[int, int]:
+    """Calls, and requests, that a remote has not answered."""
+    return queue._running, queue._under_way
+
+
+def test_what_comes_while_a_remote_is_asked_forms_a_batch(batcher: Make) -> None:
     async def main() -> None:
         remote = Remote()
         queue = batcher(remote, SLOW)
-        assert queue.is_idle_remote
-        first = queue.ask_now(rows(1), 20)
-        assert remote.rows() == [1]
-        assert not queue.is_idle_remote
-        others = [submit(queue, 2, 3), submit(queue, 4)]
+        first = asyncio.ensure_future(submit(queue, 1))
+        await until(lambda: remote.rows() == [1])
+        others = asyncio.gather(submit(queue, 2, 3), submit(queue, 4))
         await asyncio.sleep(0.01)
         assert remote.rows() == [1], "one call at once was allowed"
         await remote.answer()
-        assert (await first)[0]["y"].tolist() == [[2]]
-        assert await asyncio.gather(*others) == [[4, 6], [8]]
+        assert await first == [2]
+        assert list(await others) == [[4, 6], [8]]
         assert queue._stats.calls.keys() == {1, 3}
-        assert queue.is_idle_remote
+        assert under_way(queue) == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_few_requests_are_passed_on_as_they_came_and_more_form_batches(batcher: Make) -> None:
+    async def main() -> None:
+        remote = Remote()
+        queue = batcher(remote, SLOW)
+        answers: list[Reply | RosettaError] = []
+        while queue.may_relay:
+            queue.relay(b"a request", None, 3, 20, answers.append)
+        assert len(remote.relayed) == RELAYED
+        waiting = asyncio.gather(*(submit(queue, n) for n in range(3)))
+        await until(lambda: remote.rows() == [3])
+        for done in remote.relayed:
+            done(Reply(b"an answer"))
+        assert answers == [Reply(b"an answer")] * RELAYED
+        assert queue.may_relay
+        await remote.answer()
+        assert await waiting == [[0], [2], [4]]
+        assert under_way(queue) == (0, 0)
+        stats = queue._stats
+        assert (stats.calls[3].count, stats.success.count, stats.rows) == (RELAYED + 1, RELAYED, 3 * RELAYED)
+
+    asyncio.run(main())
+
+
+def test_requests_that_wait_are_not_overtaken(batcher: Make) -> None:
+    async def main() -> None:
+        remote = Remote()
+        queue = batcher(remote, SLOW)
+        waiting = asyncio.gather(*(submit(queue, n) for n in range(RELAYED)))
+        await until(lambda: remote.rows() == [RELAYED])
+        assert not queue.may_relay
+        await remote.answer()
+        await waiting
+        assert queue.may_relay
+
+    asyncio.run(main())
+
+
+def test_a_request_that_was_passed_on_fails_with_what_the_remote_says(batcher: Make) -> None:
+    async def main() -> None:
+        remote = Remote()
+        queue = batcher(remote, SLOW)
+        answers: list[Reply | RosettaError] = []
+        for error in (InputError("too much"), ZeroDivisionError("a fault")):
+            queue.relay(b"a request", None, 1, 20, answers.append)
+            remote.relayed.pop()(error)
+        assert [type(answer) for answer in answers] == [InputError, RuntimeFailure]
+        assert queue._stats.success.count == 0
+        assert under_way(queue) == (0, 0)
 
     asyncio.run(main())
 
@@ -351,7 +410,7 @@ def test_one_row_that_a_remote_refuses_fails_alone(batcher: Make) -> None:
         good, bad, also_good = await sent
         assert (good, also_good) == ([2], [6])
         assert isinstance(bad, InputError)
-        assert queue.is_idle_remote
+        assert under_way(queue) == (0, 0)
 
     asyncio.run(main())
 
@@ -364,7 +423,7 @@ def test_a_remotes_answers_that_cannot_be_shared_out_are_its_failure(batcher: Ma
         await until(lambda: remote.rows() == [2])
         await remote.answer(missing=1)
         assert [str(error) for error in await sent] == ["double-onnx did not give one row for each row."] * 2
-        assert queue.is_idle_remote
+        assert under_way(queue) == (0, 0)
 
     asyncio.run(main())
 
@@ -378,8 +437,8 @@ def test_a_remote_that_cannot_even_be_asked_is_asked_again_next_time(batcher: Ma
         queue = batcher(Broken(), SLOW)
         for _ in range(2):
             with pytest.raises(RuntimeFailure, match="ZeroDivisionError: at once"):
-                await queue.ask_now(rows(1), 20)
-            assert queue.is_idle_remote
+                await submit(queue, 1)
+            assert under_way(queue) == (0, 0)
 
     asyncio.run(main())
 
@@ -388,10 +447,11 @@ def test_a_caller_that_is_gone_leaves_a_remotes_answer_to_nobody(batcher: Make) 
     async def main() -> None:
         remote = Remote()
         queue = batcher(remote, SLOW)
-        gone = queue.ask_now(rows(1), 20)
+        gone = asyncio.ensure_future(submit(queue, 1))
+        await until(lambda: remote.rows() == [1])
         gone.cancel()
         await remote.answer()
-        assert queue.is_idle_remote
+        assert under_way(queue) == (0, 0)
 
     asyncio.run(main())
 

@@ -92,6 +92,16 @@ def infer(service: Service, model: str, array: Any) -> tuple[int, Any]:
     return status, answer["error"] if status != 200 else np.array(answer["outputs"][0]["data"]).reshape(-1, 10)
 
 
+def body_of(array: Any, binary: bool) -> tuple[bytes, dict[str, str]]:
+    """A request for raw answers to raw values, or for JSON to JSON; and its headers."""
+    tensor: dict[str, Any] = {"name": "pixels", "datatype": "FP32", "shape": array.shape}
+    if not binary:
+        return json.dumps({"inputs": [tensor | {"data": array.ravel().tolist()}]}).encode(), {}
+    inputs = [tensor | {"parameters": {"binary_data_size": array.nbytes}}]
+    header = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    return header + array.tobytes(), {"Inference-Header-Content-Length": str(len(header))}
+
+
 # Answers
 
 
@@ -103,6 +113,37 @@ def test_answers_are_those_of_the_remote(stack: Stack, pixels: Any, model: str) 
         assert status == 200
         assert np.abs(through - direct).max() < 1e-6
         assert through.shape == (rows, 10)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_request_of_a_known_form_is_passed_on_as_it_came(stack: Stack, pixels: Any, binary: bool) -> None:
+    """What is wrong with its values is then found by the remote, as is seen by who says so."""
+    path = f"/v2/models/{ONNX}/infer"
+    rows = 3 if binary else 2
+    first, second = (body_of(pixels[start : start + rows], binary) for start in (0, 30))
+    for body, headers in (first, second):
+        through, direct = (service.ask("POST", path, body, headers) for service in (stack.gateway, stack.onnx))
+        assert (through[0], through[2]) == (200, direct[2])
+        same = ("content-type", "content-length", "inference-header-content-length", "x-content-type-options")
+        assert [through[1].get(name) for name in same] == [direct[1].get(name) for name in same]
+    if not binary:
+        status, _, answer = stack.gateway.ask("POST", path, first[0].replace(b"]}]", b",1]}]"), first[1])
+        assert status == 400
+        assert json.loads(answer)["error"].startswith(f"{ONNX} at http://127.0.0.1:{stack.onnx.port} answered")
+
+
+def test_what_is_passed_on_is_counted(stack: Stack, pixels: Any) -> None:
+    path = f"/v2/models/{TFLITE}/stats"
+
+    def counted() -> tuple[int, int, int]:
+        (stats,) = json.loads(stack.gateway.ask("GET", path)[2])["model_stats"]
+        return stats["inference_count"], stats["execution_count"], stats["inference_stats"]["success"]["count"]
+
+    infer(stack.gateway, TFLITE, pixels[:5])
+    rows, calls, answers = counted()
+    for _ in range(4):
+        assert infer(stack.gateway, TFLITE, pixels[:5])[0] == 200
+    assert counted() == (rows + 20, calls + 4, answers + 4)
 
 
 def test_requests_at_once_get_their_own_answers(stack: Stack, pixels: Any) -> None:
@@ -323,6 +364,40 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_replaced() -> None:
 
     assert [answer.status for answer in asyncio.run(main())] == [200, 200]
     assert opened == 2
+
+
+def test_a_connection_that_ends_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.runtimes.remote.RECYCLE_SECONDS", 0.2)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not reader.at_eof():
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async def main() -> None:
+        async with connected(serve) as connections:
+            await asyncio.gather(*(connections.ask(REQUEST, 10) for _ in range(5)))
+            assert len(connections.open) == 5
+            await asyncio.sleep(0.3)
+            await connections.ask(REQUEST, 10)
+            await asyncio.sleep(0.1)
+            assert len(connections.open) == 1, "those that are too old were closed"
+            connections.close(ConnectionAbortedError("the end"))
+            await asyncio.sleep(0.1)
+            assert not connections.open
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_is_closed_as_soon_as_it_is_there_is_told() -> None:
+    async def main() -> None:
+        async with connected(lambda *_: asyncio.sleep(0)) as connections:
+            for _ in range(20):
+                with pytest.raises(ConnectionResetError, match="the connection was closed"):
+                    await connections.ask(REQUEST, 10)
+            assert not connections.open
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

@@ -48,30 +48,43 @@ def parse_infer(body: bytes, header_length: str | None, manifest: Manifest) -> I
     """
     if header_length is None:
         return _parse_numbers(body, manifest) or _parse_fast(body, manifest) or _parse(body, memoryview(b""), manifest)
-    digits = header_length.isascii() and header_length.isdigit() and len(header_length) <= 20
-    if not digits or int(header_length) > len(body):
-        raise InputError(
-            f"{HEADER_LENGTH} is {show(header_length)}, expected a number from 0 to {len(body)}, the body's bytes."
-        )
-    length = int(header_length)
+    length = _header_length(body, header_length)
     if length == 0:
         return _parse_raw(memoryview(body), manifest)
     return _parse_known(body[:length], memoryview(body)[length:], manifest)
 
 
+def _header_length(body: bytes, said: str) -> int:
+    digits = said.isascii() and said.isdigit() and len(said) <= 20
+    if not digits or int(said) > len(body):
+        raise InputError(f"{HEADER_LENGTH} is {show(said)}, expected a number from 0 to {len(body)}, the body's bytes.")
+    return int(said)
+
+
+def known_layout(body: bytes, header_length: str | None, manifest: Manifest) -> "Layout | None":
+    """What a request says of which nothing but the values is new, or None for any other.
+
+    A client sends the same JSON with each request, and it was found right when it came first. Raw values are right,
+    whatever they are; those in JSON are not looked at here. Raises InputError as `parse_infer` does.
+    """
+    if header_length is None:
+        start = body.rfind(b"[")
+        return _layouts.get((body[:start], body[body.find(b"]", start) + 1 :], manifest.inputs, manifest.outputs))
+    length = _header_length(body, header_length)
+    return _layouts.get((body[:length], len(body) - length, manifest.inputs, manifest.outputs))
+
+
 def _parse_numbers(body: bytes, manifest: Manifest) -> InferRequest | None:
     """A request of which nothing but the numbers is new, or None for any other.
 
-    A client sends the same JSON around them each time, and it was found right when it came first. What is between the
-    last opening bracket and the next closing one is then all that is to be read: half of the work.
+    What is between the last opening bracket and the next closing one is then all that is to be read: half of the work.
     """
-    start = body.rfind(b"[")
-    end = body.find(b"]", start) + 1
-    layout = _layouts.get((body[:start], body[end:], manifest.inputs, manifest.outputs))
+    layout = known_layout(body, None, manifest)
     if layout is None:
         return None
     try:
-        numbers: Any = _parser().parse(body[start:end])
+        start = body.rfind(b"[")
+        numbers: Any = _parser().parse(body[start : body.find(b"]", start) + 1])
         values = np.frombuffer(numbers.as_buffer(of_type="d"), np.float64)
     except (ValueError, TypeError, RuntimeError):
         return None
@@ -132,6 +145,10 @@ class Layout:
     """Name, dtype, shape, and where the tensor begins in the bytes behind the header."""
     outputs: tuple[tuple[str, bool], ...]
     timeout: float | None
+
+    @property
+    def rows(self) -> int:
+        return self.tensors[0][2][0]
 
 
 def _parse_known(header: bytes, payload: memoryview, manifest: Manifest) -> InferRequest:

@@ -12,10 +12,9 @@ import os
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeGuard, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from contract.errors import DeadlineExceeded, InputError, ModelUnavailable, RosettaError, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec
-from serve.protocol import tensors
+from serve.protocol import Reply, oip, tensors
 from serve.runtimes import Tensors, numpy_dtype
 
 LOOK_SECONDS = 1.0
@@ -51,7 +50,7 @@ class Answer(NamedTuple):
     """An HTTP answer. The JSON that comes before a body's raw tensors ends at `header_length`."""
 
     status: int
-    body: bytearray
+    body: bytes | bytearray
     header_length: int
 
 
@@ -59,53 +58,83 @@ Done = Callable[[Answer | Exception], None]
 """Called once with the answer, or with what went wrong. A future would cost turns of the event loop."""
 
 
+class Head(NamedTuple):
+    """What the lines before an answer's body say of it."""
+
+    status: int
+    length: int
+    header_length: int | None
+    is_last: bool
+    """Whether the connection ends with this answer."""
+
+
+_heads: dict[bytes, Head | None] = {}
+"""By those lines: they are the same for many answers, until a second is over. None where they are none of HTTP/1.1."""
+
+
+def _parse_head(head: bytes) -> Head | None:
+    status, length, header_length = _STATUS.match(head), _LENGTH.search(head), _HEADER_LENGTH.search(head)
+    if status is None or length is None:
+        return None
+    is_last = _CLOSE.search(head) is not None
+    return Head(int(status[1]), int(length[1]), int(header_length[1]) if header_length else None, is_last)
+
+
+class Call(NamedTuple):
+    """A request, the seconds that its answer is waited for, and who waits."""
+
+    request: bytes
+    seconds: float
+    done: Done
+
+
 class Connection(asyncio.Protocol):
     """One connection of HTTP/1.1, with one request at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, connections: "Connections") -> None:
+        self._connections = connections
         self._loop = asyncio.get_running_loop()
-        self._done: Done | None = None
-        """Who waits for the answer that is under way."""
-        self._seconds = self._deadline = 0.0
+        self._call: Call | None = None
+        """The one that is under way."""
+        self._deadline = self._alarm = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._received = bytearray()
-        self._head: tuple[int, int | None] | tuple[()] = ()
-        """The status of the answer under way, and where its JSON ends; empty until they are known."""
-        self._length = 0
-        self._expires = time.monotonic() + RECYCLE_SECONDS
+        self._received: bytes | bytearray = b""
+        self._head: Head | None = None
+        """Of the answer under way, once it is whole."""
+        self.expires = self._loop.time() + RECYCLE_SECONDS
         self.is_open = True
+        self.has_answered = False
 
-    @property
-    def is_usable(self) -> bool:
-        return self.is_open and time.monotonic() < self._expires
-
-    def send(self, request: bytes, seconds: float, done: Done) -> None:
+    def send(self, call: Call, now: float) -> None:
         """Ask; what is not answered ends the connection, with a ConnectionError or a TimeoutError."""
-        self._done = done
-        self._seconds, self._deadline = seconds, self._loop.time() + seconds
-        if self._timer is None or self._timer.when() > self._deadline:
+        self._call, self._deadline = call, now + call.seconds
+        if not self.is_open:  # it was closed as soon as it was there
+            self.fail(ConnectionResetError("the connection was closed"))
+            return
+        if self._timer is None or self._alarm > self._deadline:
             self._set_timer()
-        self._transport.write(request)
+        self._transport.write(call.request)
 
     def _set_timer(self) -> None:
         """One timer serves many requests: it is set anew when it comes too early, not at each."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._deadline, self._look_at_clock)
+        self._alarm = self._deadline
+        self._timer = self._loop.call_at(self._alarm, self._look_at_clock)
 
     def _look_at_clock(self) -> None:
         self._timer = None
-        if self._done is None:
+        if self._call is None:
             return
         if self._loop.time() < self._deadline:
             self._set_timer()
         else:
-            self.fail(TimeoutError(f"no answer within {self._seconds:g} s"))
+            self.fail(TimeoutError(f"no answer within {self._call.seconds:g} s"))
 
     def _tell(self, answer: Answer | Exception) -> None:
-        done, self._done = self._done, None
-        if done is not None:
-            done(answer)
+        call, self._call = self._call, None
+        if call is not None:
+            self._connections.came(self, call, answer)
 
     def fail(self, error: Exception) -> None:
         """End the connection, and what waits for it."""
@@ -117,34 +146,40 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._connections.open.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.fail(ConnectionResetError("the connection was closed"))
+        self._connections.open.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
-        if self._done is None:
+        if self._call is None:
             self.fail(ConnectionAbortedError("it answered without being asked"))
             return
-        if not self._head:
+        if not self._received:
+            self._received = data  # usually all of it, which is not copied then
+        else:
+            if isinstance(self._received, bytes):
+                self._received = bytearray(self._received)
+            self._received += data
+        if self._head is None:
             self._read_head()
-        if self._head and len(self._received) >= self._length:
-            status, header_length = self._head
-            body, self._received, self._head = self._received, bytearray(), ()
-            self._tell(Answer(status, body, len(body) if header_length is None else header_length))
+        head = self._head
+        if head is not None and len(self._received) >= head.length:
+            body, self._received, self._head = self._received, b"", None
+            self.is_open = not head.is_last
+            self._tell(Answer(head.status, body, len(body) if head.header_length is None else head.header_length))
 
     def _read_head(self) -> None:
         head, end, body = self._received.partition(b"\r\n\r\n")
         if not end:
             return
-        status, length, header_length = _STATUS.match(head), _LENGTH.search(head), _HEADER_LENGTH.search(head)
-        if status is None or length is None:
+        known = bytes(head)
+        read = _heads.get(known) or _remember(_heads, known, _parse_head(known))
+        if read is None:
             self.fail(ConnectionAbortedError("what it sent is no answer in HTTP/1.1 with a Content-Length"))
             return
-        self._received, self._length = body, int(length[1])
-        self._head = int(status[1]), int(header_length[1]) if header_length else None
-        if _CLOSE.search(head):
-            self.is_open = False
+        self._received, self._head = body, read
 
 
 class Connections:
@@ -152,58 +187,55 @@ class Connections:
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
+        self._loop = asyncio.get_running_loop()
+        self.open: set[Connection] = set()
         self._idle: list[Connection] = []
-        self._busy: set[Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
 
-    def send(self, request: bytes, seconds: float, done: Done) -> None:
+    def send(self, call: Call) -> None:
         """Ask on a kept connection, or on a new one. What goes wrong is an OSError; UnicodeError, if it is the host."""
+        now = self._loop.time()
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_usable:
-                self._send_on(connection, request, seconds, partial(self._came_on_kept, request, seconds, done))
+            if connection.is_open and now < connection.expires:
+                connection.send(call, now)
                 return
             connection.fail(ConnectionAbortedError("it is too old"))
-        task = asyncio.get_running_loop().create_task(self._send_on_new(request, seconds, done))
+        task = self._loop.create_task(self._send_on_new(call))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
     async def ask(self, request: bytes, seconds: float) -> Answer:
         """The same for those who await it."""
-        future = asyncio.get_running_loop().create_future()
-        self.send(request, seconds, partial(settle, future))
+        future = self._loop.create_future()
+        self.send(Call(request, seconds, partial(settle, future)))
         return cast(Answer, await future)
 
-    def _came_on_kept(self, request: bytes, seconds: float, done: Done, answer: Answer | Exception) -> None:
-        if isinstance(answer, ConnectionResetError):  # it was closed meanwhile, as idle ones are: take another
-            self.send(request, seconds, done)
-        else:
-            done(answer)
-
-    async def _send_on_new(self, request: bytes, seconds: float, done: Done) -> None:
+    async def _send_on_new(self, call: Call) -> None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                _, connection = await asyncio.get_running_loop().create_connection(Connection, self._host, self._port)
+                _, connection = await self._loop.create_connection(lambda: Connection(self), self._host, self._port)
         except (OSError, UnicodeError) as error:
-            done(error)
+            call.done(error)
         else:
-            self._send_on(connection, request, seconds, done)
+            connection.send(call, self._loop.time())
 
-    def _send_on(self, connection: Connection, request: bytes, seconds: float, done: Done) -> None:
-        self._busy.add(connection)
-        connection.send(request, seconds, partial(self._came, connection, done))
-
-    def _came(self, connection: Connection, done: Done, answer: Answer | Exception) -> None:
-        self._busy.discard(connection)
+    def came(self, connection: Connection, call: Call, answer: Answer | Exception) -> None:
+        """A connection's word on its call."""
         if connection.is_open:
+            connection.has_answered = True
             self._idle.append(connection)
+            call.done(answer)
+            return
+        connection.fail(ConnectionAbortedError("it was the last answer"))
+        if isinstance(answer, ConnectionResetError) and connection.has_answered:
+            self.send(call)  # it was closed meanwhile, as idle ones are: take another
         else:
-            connection.fail(ConnectionAbortedError("it was the last answer"))
-        done(answer)
+            call.done(answer)
 
     def close(self, error: Exception) -> None:
         """End all connections; calls under way fail with the error."""
-        for connection in (*self._idle, *self._busy):
+        for connection in list(self.open):
             connection.fail(error)
         self._idle.clear()
 
@@ -230,39 +262,63 @@ class RemoteRuntime:
         self._layouts: dict[bytes, Layout] = {}
         self._watch = asyncio.run_coroutine_threadsafe(self._keep_looking(), _watching_loop())
 
-    def start(self, inputs: Tensors, seconds: float | None, done: Callable[[Tensors | Exception], None]) -> None:
+    def start(self, inputs: Tensors, done: Callable[[Tensors | Exception], None]) -> None:
         """Send the call from an event loop, and tell `done` later what `predict` gives or raises.
 
-        `seconds` is how long an answer is waited for. The errors are ModelUnavailable, DeadlineExceeded, InputError or
-        RuntimeFailure, with what the remote says.
+        The errors are ModelUnavailable, DeadlineExceeded, InputError or RuntimeFailure, with what the remote says.
         """
+        self._send(self._request(inputs), self._seconds, lambda answer: done(self._outcome(answer)))
+
+    def relay(
+        self, body: bytes, header_length: str | None, seconds: float, done: Callable[[Reply | Exception], None]
+    ) -> None:
+        """Send a request of the protocol as it is, and tell `done` later the answer as it is, or what `start` would.
+
+        `header_length` is the value of the header of that name, where there is one; the answer is waited for so many
+        seconds.
+        """
+        key = len(body), header_length
+        head = self._heads.get(key) or _remember(self._heads, key, self._http_head(*key))
+        self._send(head + body, seconds, lambda answer: done(self._reply(answer)))
+
+    def _send(self, request: bytes, seconds: float, done: Done) -> None:
         if self.trouble:
             error = ModelUnavailable(f"{self._manifest.name} is not served: {self.trouble}")
             asyncio.get_running_loop().call_soon(done, error)
-            return
-        request = self._request(inputs)
-        self._here().send(request, seconds or self._seconds, lambda answer: done(self._outcome(answer)))
+        else:
+            self._here().send(Call(request, seconds, done))
 
     def _outcome(self, answer: Answer | Exception) -> Tensors | Exception:
+        if not _is_success(answer):
+            return self._failure(answer)
+        try:
+            return self._outputs(answer)
+        except RuntimeFailure as error:
+            return error
+
+    def _reply(self, answer: Answer | Exception) -> Reply | Exception:
+        if not _is_success(answer):
+            return self._failure(answer)
+        if answer.header_length == len(answer.body):
+            return Reply(bytes(answer.body))
+        headers = {oip.HEADER_LENGTH: str(answer.header_length)}
+        return Reply(bytes(answer.body), content_type="application/octet-stream", headers=headers)
+
+    def _failure(self, answer: Answer | Exception) -> Exception:
+        if isinstance(answer, Answer):
+            return self._refusal(answer)
         if isinstance(answer, TimeoutError):
             return DeadlineExceeded(f"{self._address} gave no answer for {self._manifest.name}: {answer}.")
         if isinstance(answer, OSError):
             return ModelUnavailable(
                 f"{self._address} did not answer for {self._manifest.name} ({_reason(answer)}). Send it again."
             )
-        if isinstance(answer, Exception):
-            return answer
-        if answer.status != 200:
-            return self._refusal(answer)
-        try:
-            return self._outputs(answer)
-        except RuntimeFailure as error:
-            return error
+        return answer
 
     async def infer(self, inputs: Tensors) -> Tensors:
         """`start` for those who await it."""
         future = asyncio.get_running_loop().create_future()
-        self.start(inputs, None, partial(settle, future))
+        self.start(inputs, partial(settle, future))
         return cast(Tensors, await future)
 
     def predict(self, inputs: Tensors) -> Tensors:
@@ -301,14 +357,18 @@ class RemoteRuntime:
             for spec, array, values in zip(self._manifest.inputs, arrays, data, strict=True)
         ]
         header = json.dumps({"inputs": described, "parameters": {"binary_data_output": True}}).encode()
+        return self._http_head(len(header) + sum(map(len, data)), str(len(header))) + header
+
+    def _http_head(self, length: int, header_length: str | None) -> bytes:
+        binary = header_length is not None
         lines = (
             f"POST {self._path}/infer HTTP/1.1",
             f"Host: {self._host}",
-            "Content-Type: application/octet-stream",
-            f"Content-Length: {len(header) + sum(map(len, data))}",
-            f"Inference-Header-Content-Length: {len(header)}",
+            f"Content-Type: application/{'octet-stream' if binary else 'json'}",
+            f"Content-Length: {length}",
+            *([f"{oip.HEADER_LENGTH}: {header_length}"] if binary else []),
         )
-        return "\r\n".join((*lines, "", "")).encode() + header
+        return "\r\n".join((*lines, "", "")).encode()
 
     def _outputs(self, answer: Answer) -> Tensors:
         """The arrays lie where they came: in the answer's body."""
@@ -387,6 +447,10 @@ class RemoteRuntime:
             for loop, connections in list(self._connections.items()):
                 with contextlib.suppress(RuntimeError):  # that loop has ended
                     loop.call_soon_threadsafe(connections.close, ConnectionAbortedError(trouble))
+
+
+def _is_success(answer: Answer | Exception) -> TypeGuard[Answer]:
+    return isinstance(answer, Answer) and answer.status == 200
 
 
 def settle(future: asyncio.Future[Any], outcome: object) -> None:
