@@ -178,8 +178,8 @@ def main() -> None:
     """Measure every image, and print or write the tables."""
     parser = argparse.ArgumentParser(prog="python -m compare.images")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="fill the tables of this Markdown page instead")
-    parser.add_argument("--seconds", type=float, default=3, help="of load a round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2, help="of load a round")
+    parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     engine = Engine(os.environ.get("ENGINE") or "docker", os.environ.get("TAG") or "latest")
     try:

@@ -148,6 +148,32 @@ def test_no_registry_and_no_root_means_no_base_image(machine: Machine) -> None:
     assert error.endswith("name it with BASE=.")
 
 
+PULLED = """
+case "$*" in
+  "image inspect --format"*) echo "debian@sha256:0123"; exit 0 ;;
+  "image inspect rosetta-serve/base"*) exit 1 ;;
+esac
+"""
+"""An engine that reaches a registry, and has no base image yet."""
+
+
+def test_a_base_image_that_was_pulled_is_these_bytes_from_then_on(machine: Machine) -> None:
+    machine.program("docker", PULLED + RUNNING)
+    assert machine.run("docker/base-image").stdout == "rosetta-serve/base:bookworm\n"
+    assert machine.called()[-1] == "docker tag debian@sha256:0123 rosetta-serve/base:bookworm"
+
+
+def test_an_image_says_on_which_bytes_it_stands(machine: Machine) -> None:
+    machine.program("docker", PULLED + RUNNING)
+    assert machine.run("docker/build", "gateway").returncode == 0
+    (build,) = (call for call in machine.called() if call.startswith("docker build "))
+    assert "--label org.opencontainers.image.base.name=debian --label" in build
+    assert "--label org.opencontainers.image.base.digest=sha256:0123 " in build
+    machine.program("docker", RUNNING)  # a base that was made here has no such digest
+    assert machine.run("docker/build", "gateway").returncode == 0
+    assert "image.base" not in machine.called()[-3]
+
+
 def test_a_base_image_that_was_named_has_to_be_had(machine: Machine) -> None:
     machine.program("docker", '[ "$1" != pull ] && [ "$1 $2" != "image inspect" ]')
     assert "The base image mine:1 is not here and cannot be pulled" in error_of(
