@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -16,6 +17,10 @@ from typing import Any
 import contract
 
 ROOT = Path(contract.__file__).resolve().parent.parent
+
+START_SECONDS = 180
+"""Loading every framework takes its time where the processors are busy."""
+STOP_SECONDS = 30
 
 Answer = tuple[int, Message, bytes]
 """Status, headers, body."""
@@ -57,6 +62,10 @@ class Service:
     """Where its output goes."""
 
     @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def printed(self) -> str:
         return (self.folder / "stdout").read_text()
 
@@ -87,6 +96,21 @@ class Service:
     def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
         """One request on a connection of its own; a body that is an iterator is sent in chunks."""
         return ask(self.port, method, path, body, headers)
+
+    def ask_json(self, method: str, path: str, body: bytes | None = None) -> Any:
+        """A request whose answer is JSON. Raises AssertionError unless its status is 200."""
+        status, _, answer = self.ask(method, path, body, {"Content-Type": "application/octet-stream"})
+        assert status == 200, answer
+        return json.loads(answer)
+
+    def stop(self) -> None:
+        """Ask it to end, and wait for it; it may have ended before."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
 
 
 def ask(port: int, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
@@ -119,13 +143,8 @@ def started(artifacts: Path, folder: Path, **more: str) -> Iterator[Service]:
         )
     service = Service(process, int(environment["PORT"]), folder)
     try:
-        wait_until(lambda: "curl" in service.printed or process.poll() is not None)
+        wait_until(lambda: "curl" in service.printed or process.poll() is not None, START_SECONDS)
         assert process.poll() is None, service.log
         yield service
     finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
+        service.stop()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contract.failed_edge import MAX_BYTES, log_file, read_failed_edges, write_failed_edge
-from tests.brought import FAILED
+from tests.brought_artifacts import FAILED
 
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from serve.dataplane import DataPlane
 from serve.replies import DATA_HEADERS, DATA_TYPES, HEADERS
 from serve.runtimes import Tensors
 from serve.settings import PAGE, Settings
-from tests.brought import CLASSES, FAILED, LOG, write_photo, write_sequence
+from tests.brought_artifacts import CLASSES, FAILED, LOG, write_photo, write_sequence
 
 NAMES = [
     *(f"keras_cnn-{format}" for format in ("keras", "onnx", "savedmodel", "tflite", "tfjs")),

@@ -26,7 +26,7 @@ from contract.errors import ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec, read_manifest, sha256_of_files, verify_files
 from serve.catalog import Catalog
 from serve.runtimes import RUNTIMES, Runtime, load_runtime, tfjs, warm_up_inputs
-from tests.brought import write_pair
+from tests.brought_artifacts import write_pair
 
 ROOT = Path(contract.__file__).resolve().parent.parent
 

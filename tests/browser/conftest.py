@@ -1,12 +1,7 @@
 """The real service in a process of its own, and its page in a real Chromium that can reach nothing else."""
 
 import contextlib
-import http.client
-import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,16 +11,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
-import contract
 from compare.browser import chromium as launched
 from contract.manifest import read_manifest, write_manifest
-from tests.serving import free_port
+from tests.serving import ROOT, Service, started
 
-ROOT = Path(contract.__file__).resolve().parent.parent
 PAGE = ROOT / "web" / "dist" / "index.html"
 
-START_SECONDS = 180
-STOP_SECONDS = 30
 ROW_SECONDS = 100
 """Longer than the page's own patience with a runtime, so that its message is seen, not ours."""
 
@@ -62,67 +53,6 @@ FAILED_REQUEST = (
 CONSOLE = "on the console: "
 
 OpenPage = Callable[..., Page]
-
-
-@dataclass
-class Service:
-    """A running `python -m serve`."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def ask(self, method: str, path: str, body: bytes | None = None) -> Any:
-        """One call, answered in JSON. Raises AssertionError unless its status is 200."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        with contextlib.closing(connection):
-            connection.request(method, path, body, {"Content-Type": "application/octet-stream"})
-            response = connection.getresponse()
-            answer = json.loads(response.read())
-            assert response.status == 200, answer
-            return answer
-
-    def is_ready(self) -> bool:
-        try:
-            return bool(self.ask("GET", "/v2/health/ready")["ready"])
-        except (OSError, http.client.HTTPException):
-            return False
-
-    def stop(self) -> None:
-        """Ask the process to end, and wait for it; it may have ended before."""
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-@contextlib.contextmanager
-def serving(artifacts: Path, log: Path, **more: str) -> Iterator[Service]:
-    """The service over a folder of artifacts, on a free port, with more settings; what it prints goes into `log`.
-
-    Raises RuntimeError when it ends, or is not ready in time.
-    """
-    port = free_port()
-    settings = {"HOST": "127.0.0.1", "PORT": str(port), "ARTIFACTS": str(artifacts), **more}
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
-    with log.open("wb") as output:
-        command = [sys.executable, "-m", "serve"]
-        process = subprocess.Popen(command, cwd=ROOT, env=inherited | settings, stdout=output, stderr=output)
-    service = Service(process, port)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not service.is_ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"The service did not start:\n{log.read_text()}")
-            time.sleep(0.1)
-        yield service
-    finally:
-        service.stop()
 
 
 def chromium() -> contextlib.AbstractContextManager[Browser]:
@@ -170,7 +100,7 @@ def finished_rows(page: Page, picture: str) -> dict[str, Row]:
 @pytest.fixture(scope="session")
 def service(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service over all ten artifacts. Do not stop it."""
-    with serving(artifacts, tmp_path_factory.mktemp("service") / "log") as running:
+    with started(artifacts, tmp_path_factory.mktemp("service") / "log") as running:
         yield running
 
 

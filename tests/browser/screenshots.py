@@ -16,7 +16,8 @@ from typing import Literal
 import PIL.Image
 from playwright.sync_api import Browser, Page, ViewportSize
 
-from tests.browser.conftest import chromium, finished_rows, serving, wait_until
+from tests.browser.conftest import chromium, finished_rows, wait_until
+from tests.serving import started
 
 Theme = Literal["light", "dark"]
 
@@ -39,7 +40,7 @@ def main() -> None:
         url = options.url
         if url is None:
             log = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "log"
-            url = stack.enter_context(serving(Path(os.environ.get("ARTIFACTS") or "artifacts").resolve(), log)).url
+            url = stack.enter_context(started(Path(os.environ.get("ARTIFACTS") or "artifacts").resolve(), log)).url
         browser = stack.enter_context(chromium())
         for size in SIZES:
             for theme in THEMES:

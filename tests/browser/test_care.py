@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PAGE, ROOT, OpenPage, Service, finished_rows, serving, wait_until
+from tests.browser.conftest import PAGE, OpenPage, finished_rows, wait_until
 from tests.browser.test_page import FIRST, LIGHT_BROWSER_ROWS, LIGHT_SERVER_ROWS
+from tests.serving import ROOT, Service, started
 
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 SERIOUS = ("serious", "critical")
@@ -105,7 +106,7 @@ def test_korean_leaves_nothing_in_english(open_page: OpenPage, service: Service)
 def test_once_loaded_the_page_works_without_the_server(
     open_page: OpenPage, light_artifacts: Path, tmp_path: Path
 ) -> None:
-    with serving(light_artifacts, tmp_path / "log") as service:
+    with started(light_artifacts, tmp_path / "log") as service:
         page = open_page(service, service_workers="allow")
         wait_until(page, "document.documentElement.dataset.kept", 100)
         service.stop()

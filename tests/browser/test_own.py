@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.brought import CLASSES, FAILED, LOG, PHOTO, write_brought
-from tests.browser.conftest import ROOT, OpenPage, Service, finished_rows, serving, wait_until
+from tests.brought_artifacts import CLASSES, FAILED, LOG, PHOTO, write_brought
+from tests.browser.conftest import OpenPage, finished_rows, wait_until
 from tests.browser.test_care import AXE, SERIOUS
 from tests.browser.test_page import shoe_photo, upload
 from tests.browser.test_ship import choose as choose_row
 from tests.browser.test_ship import do_what_it_says_before, serving_files, snippets
 from tests.conftest import write_every_type
+from tests.serving import ROOT, Service, started
 
 PAIR_ROWS = {
     *(f"pair-{format}@server" for format in ("onnx", "tflite", "tfjs")),
@@ -49,7 +50,7 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def own(brought: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     log = tmp_path_factory.mktemp("own") / "log"
-    with serving(brought, log, SERVE_FORMATS="onnx,tflite,tfjs") as running:  # TensorFlow takes its time to start
+    with started(brought, log, SERVE_FORMATS="onnx,tflite,tfjs") as running:  # TensorFlow takes its time to start
         yield running
 
 
@@ -132,7 +133,7 @@ def test_every_row_answers_tensors_as_the_server_does(page: Page, own: Service) 
         {"name": "left", "datatype": "FP32", "shape": [2, 4], "data": left},
         {"name": "ids", "datatype": "INT32", "shape": [2, 3], "data": ids},
     ]
-    answer = own.ask("POST", "/v2/models/pair-onnx/infer", json.dumps({"inputs": inputs}).encode())["outputs"]
+    answer = own.ask_json("POST", "/v2/models/pair-onnx/infer", json.dumps({"inputs": inputs}).encode())["outputs"]
     assert "takes one row at a time, and 2 were given" in rows["pair-tflite@litert-wasm"]["error"]
     for row in PAIR_ROWS - {"pair-tflite@litert-wasm"}:
         assert rows[row]["state"] == "done", rows[row]["error"]
@@ -202,7 +203,7 @@ def test_a_picture_without_labels_and_one_that_is_not_classified(page: Page, own
     shoe = shoe_photo("PNG")
     upload(page, "shoe.png", shoe)
     rows = finished_rows(page, "shoe.png")
-    answer = own.ask("POST", "/predict/photo-onnx", shoe)
+    answer = own.ask_json("POST", "/predict/photo-onnx", shoe)
     for name in ("photo-onnx@server", "photo-onnx@onnx-wasm"):
         assert rows[name].label == answer["label"]
         assert rows[name].probabilities == pytest.approx(list(answer["probabilities"].values()), abs=1e-5)

@@ -26,18 +26,8 @@ from contract.image import image_to_batch
 from contract.manifest import ImageSpec
 from serve.replies import HEADERS
 from tests import reports
-from tests.browser.conftest import (
-    ROOT,
-    OpenPage,
-    Row,
-    Service,
-    assert_none,
-    finished_rows,
-    hear_out,
-    opening,
-    serving,
-    wait_until,
-)
+from tests.browser.conftest import OpenPage, Row, assert_none, finished_rows, hear_out, opening, wait_until
+from tests.serving import ROOT, Service, started
 
 GOLDEN = ROOT / "contract" / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_bytes())["cases"]
@@ -196,7 +186,9 @@ def test_every_row_answers_the_first_sample_as_the_server_does(page: Page, servi
     rows = finished_rows(page, FIRST)
     assert_all_answered(rows)
 
-    answers = {row["model"]: row for row in service.ask("POST", "/compare", sample_png(service, "0000.png"))["results"]}
+    answers = {
+        row["model"]: row for row in service.ask_json("POST", "/compare", sample_png(service, "0000.png"))["results"]
+    }
     for row in rows.values():
         answer = answers[row.id.partition("@")[0]]
         assert row.label == answer["label"]
@@ -231,7 +223,9 @@ def source_answers(service: Service, source: str, split: Split) -> NDArray[np.fl
     """What the source artifact answers on the server, (N, classes)."""
     shape = split.images.shape
     tensor = {"name": "pixels", "shape": shape, "datatype": "FP32", "data": split.images.ravel().tolist()}
-    (output,) = service.ask("POST", f"/v2/models/{source}/infer", json.dumps({"inputs": [tensor]}).encode())["outputs"]
+    (output,) = service.ask_json("POST", f"/v2/models/{source}/infer", json.dumps({"inputs": [tensor]}).encode())[
+        "outputs"
+    ]
     return np.array(output["data"]).reshape(output["shape"])
 
 
@@ -344,11 +338,13 @@ def test_a_tensor_that_the_server_sees_otherwise_is_told(page: Page) -> None:
 
 def test_where_no_format_disagrees_the_closest_call_is_shown(page: Page, service: Service) -> None:
     finished_rows(page, FIRST)
-    index = service.ask("GET", "/samples/index.json")
+    index = service.ask_json("GET", "/samples/index.json")
     margins: dict[int, float] = {}
     for source in SOURCES:
         for sample in index["samples"][:: len(index["samples"]) // 10]:
-            answers = service.ask("POST", f"/predict/{source}", sample_png(service, sample["file"]))["probabilities"]
+            answers = service.ask_json("POST", f"/predict/{source}", sample_png(service, sample["file"]))[
+                "probabilities"
+            ]
             best = sorted(answers.values())
             margins[sample["index"]] = min(margins.get(sample["index"], 1), best[-1] - best[-2])
     page.get_by_test_id("disagree").click()
@@ -411,7 +407,7 @@ def test_a_file_is_dropped_or_pasted(page: Page, service: Service, shoe: bytes, 
 def assert_shoe(page: Page, service: Service, rows: dict[str, Row], shoe: bytes) -> None:
     assert_all_answered(rows)
     assert page.evaluate(SHOWN_TENSOR) == image_to_batch(shoe, FASHION).ravel().tolist()
-    for answer in service.ask("POST", "/compare", shoe)["results"]:
+    for answer in service.ask_json("POST", "/compare", shoe)["results"]:
         expected = list(answer["probabilities"].values())
         assert rows[f"{answer['model']}@server"].probabilities == pytest.approx(expected, abs=1e-6)
 
@@ -522,7 +518,7 @@ def test_a_picture_that_cannot_be_used_is_named_and_the_next_one_is_answered(
 def damaged(light_artifacts: Path, tmp_path: Path) -> Iterator[Service]:
     """A service with one file damaged before it starts, and another one while it runs."""
     flip_byte(light_artifacts / "keras_cnn" / "tflite" / "model.tflite")
-    with serving(light_artifacts, tmp_path / "log") as service:
+    with started(light_artifacts, tmp_path / "log") as service:
         flip_byte(light_artifacts / "keras_cnn" / "onnx" / "model.onnx")
         yield service
 
@@ -578,7 +574,7 @@ def test_a_runtime_that_cannot_be_downloaded_fails_alone(
 def test_a_server_that_dies_leaves_what_the_browser_has_loaded(
     open_page: OpenPage, light_artifacts: Path, tmp_path: Path, shoe: bytes
 ) -> None:
-    with serving(light_artifacts, tmp_path / "log") as service:
+    with started(light_artifacts, tmp_path / "log") as service:
         page = open_page(service)
         assert_all_answered(finished_rows(page, FIRST), LIGHT_SERVER_ROWS | LIGHT_BROWSER_ROWS)
         service.stop()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import OpenPage, Service, wait_until
+from tests.browser.conftest import OpenPage, wait_until
+from tests.serving import Service
 
 WATCH = """
 window.longest = { task: 0, pause: 0 };

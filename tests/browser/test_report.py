@@ -11,8 +11,9 @@ from playwright.sync_api import Page, Route, expect
 from compare.figures import Missing
 from compare.recommend import recommend
 from compare.report import Constraints, FlippedPicture, Report
-from tests.browser.conftest import OpenPage, Service, wait_until
+from tests.browser.conftest import OpenPage, wait_until
 from tests.reports import report_of, row
+from tests.serving import Service
 
 PICTURE = FlippedPicture(
     42, 1, base64.b64encode(b"not looked at").decode(), "Bag", "Bag", "Shirt", 1e-5, 1e-5, near_tie=True

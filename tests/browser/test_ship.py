@@ -18,8 +18,9 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from contract.manifest import read_manifest
-from tests.browser.conftest import ROOT, OpenPage, Service, wait_until
+from tests.browser.conftest import OpenPage, wait_until
 from tests.browser.test_page import shoe_photo
+from tests.serving import ROOT, Service
 
 PYTHON_ROWS = ["keras_cnn-onnx@server", "keras_cnn-tflite@server", "torch_cnn-torch@server", "keras_cnn-keras@server",
                "keras_cnn-savedmodel@server"]  # fmt: skip
@@ -87,7 +88,7 @@ def picture(request: pytest.FixtureRequest, pictures: dict[str, tuple[bytes, flo
 
 
 def expected(service: Service, row: str, data: bytes) -> tuple[str, list[float]]:
-    answer = service.ask("POST", f"/predict/{row.partition('@')[0]}", data)
+    answer = service.ask_json("POST", f"/predict/{row.partition('@')[0]}", data)
     return answer["label"], list(answer["probabilities"].values())
 
 

@@ -1,4 +1,4 @@
-"""Small real models such as people bring: other inputs than one grey picture, and conversions that failed."""
+"""Artifacts of small real models such as people bring: other inputs than one grey picture; conversions that failed."""
 
 import subprocess
 import sys
