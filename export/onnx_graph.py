@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, version_converter
 
 from contract.errors import ExportError
 from contract.manifest import Manifest, TensorSpec
+from train.onnx_padding import keep_zeros_before_pooling
 
 BATCH = "batch"
 
@@ -83,39 +84,10 @@ def finish_onnx(path: Path, manifest: Manifest) -> None:
             _rename(model, value, spec.name)
             if manifest.batch is None:
                 value.type.tensor_type.shape.dim[0].dim_param = BATCH
-    _keep_zeros_before_pooling(model)
+    keep_zeros_before_pooling(model)
     _pool_all_by_its_name(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
-
-
-def _keep_zeros_before_pooling(model: ModelProto) -> None:
-    """Pad what MaxPool reads with the smallest number there is, where the network pads with zeros.
-
-    ONNX Runtime 1.31 takes Pad into the MaxPool behind it, whose own padding is minus infinity: where all neighbours
-    are negative, the zeros were the largest (ResNet50V2: probabilities off by 0.85). It does so with zeros alone.
-    """
-    pooled = {node.input[0] for node in model.graph.node if node.op_type == "MaxPool"}
-    pads = [node for node in model.graph.node if node.op_type == "Pad" and node.output[0] in pooled]
-    if not pads:
-        return
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    types = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.input)}
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    smallest = onnx.numpy_helper.from_array(np.array(np.finfo(np.float32).tiny), "smallest")
-    for node in pads:
-        value = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1)
-        mode = next((attribute.s for attribute in node.attribute if attribute.name == "mode"), b"constant")
-        if (
-            mode == b"constant"
-            and types.get(node.input[0]) == TensorProto.FLOAT
-            and value is not None
-            and not value.any()
-        ):
-            node.input[:] = [*node.input[:2], smallest.name, *node.input[3:]]
-            if smallest.name not in constants:
-                model.graph.initializer.append(smallest)
-                constants[smallest.name] = np.ones(1)
 
 
 def _pool_all_by_its_name(model: ModelProto) -> None:

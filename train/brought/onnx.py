@@ -14,6 +14,7 @@ from contract.errors import BroughtError
 from contract.manifest import TensorSpec
 from train.brought.description import Description
 from train.brought.shape import Around, Arrays
+from train.onnx_padding import keep_zeros_before_pooling
 
 DTYPES = {
     TensorProto.FLOAT: "float32",
@@ -39,6 +40,7 @@ class BroughtOnnx:
     def __init__(self, path: Path, description: Description) -> None:
         try:
             self._model = onnx.load(path)
+            keep_zeros_before_pooling(self._model)
             self._session = _session(self._model)
         except Exception as error:  # of any kind, on a file that it does not like
             said = " ".join(f"{type(error).__name__}: {error}".split())[:600]
