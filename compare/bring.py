@@ -314,6 +314,7 @@ class Walk:
             self._fail(edge, edge.errors[-1][1] if edge.errors else f"its parent, {edge.parent}, could not be made")
             shutil.rmtree(target, ignore_errors=True)
         elif result is None:
+            edge.errors.append((edge.routes[edge.tried - 1], _parity_words(None)))
             self._fail(edge, f"it was converted, and its runtime cannot run it: {self._last_words(edge.format)}")
             shutil.rmtree(target, ignore_errors=True)
         else:

@@ -56,6 +56,7 @@ EXPORTERS: dict[tuple[str, str], tuple[Route, ...]] = {
     ("savedmodel", "tfjs"): (
         Route("graph model", "export.savedmodel_to_tfjs:export"),
         Route("graph model, nothing fused", "export.savedmodel_to_tfjs:unfused"),
+        Route("graph model, loops as functions", "export.savedmodel_to_tfjs:with_functions"),
     ),
     ("savedmodel", "onnx"): (Route("tf2onnx of the frozen graph", "export.savedmodel_to_onnx:export"),),
 }

@@ -1,14 +1,17 @@
 """savedmodel -> tfjs: a graph model. Load the result with `tf.loadGraphModel(".../model.json")` in JavaScript."""
 
+import contextlib
 import importlib.machinery
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import keras  # noqa: F401  # first: it would take the empty jax below for a real one
 
+from contract.errors import ExportError
 from contract.manifest import Manifest
 
 CONVERTERS = ("tensorflowjs", "tensorflow-cpu")
@@ -19,17 +22,34 @@ UNUSED = ("tensorflow_decision_forests", "tensorflow_hub", "jax", "jax.experimen
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.json` and its weight files: convolution, bias and relu are fused, constants folded."""
-    _stand_in_for_unused()
-    from tensorflowjs.converters import tf_saved_model_conversion_v2 as conversion
-
-    return _converted(conversion, parent, target)
+    return _converted(_converter(), parent, target)
 
 
 def unfused(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """The same with every operator by itself: inside loops, fused ones get shapes that TF.js does not take."""
-    _stand_in_for_unused()
-    from tensorflowjs.converters import tf_saved_model_conversion_v2 as conversion
+    conversion = _converter()
+    with _nothing_fused(conversion):
+        return _converted(conversion, parent, target)
 
+
+def with_functions(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
+    """The same with the body of each loop as a function: the only way in which TF.js runs recurrent layers."""
+    conversion = _converter()
+    with _nothing_fused(conversion):
+        files = _converted(conversion, parent, target, control_flow_v2=True)
+    graph = target / "model.json"
+    model = json.loads(graph.read_bytes())
+    functions = model["modelTopology"].get("library", {}).get("function", [])
+    if not functions:
+        raise ExportError("There is no loop in the graph.")
+    for function in functions:
+        _list_results(function)
+    graph.write_text(json.dumps(model, separators=(",", ":")))
+    return files
+
+
+@contextlib.contextmanager
+def _nothing_fused(conversion: Any) -> Iterator[None]:
     optimise = conversion._run_grappler
 
     def without_fusion(config: Any, *others: Any) -> Any:
@@ -39,14 +59,32 @@ def unfused(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
 
     conversion._run_grappler = without_fusion
     try:
-        return _converted(conversion, parent, target)
+        yield
     finally:
         conversion._run_grappler = optimise
 
 
-def _converted(conversion: Any, parent: Path, target: Path) -> Sequence[Path]:
+def _list_results(function: dict[str, Any]) -> None:
+    """Let lists hold results of the function, where these are the same.
+
+    At the end of a function TF.js 4.22 frees all that is none of its results, even what a list still holds: a recurrent
+    layer's outputs.
+    """
+    returned = {value.partition(":")[0] for value in function["ret"].values()}
+    results = {
+        node["input"][0]: f"{node['name']}:output:0"
+        for node in function["nodeDef"]
+        if node["op"] == "Identity" and node["name"] in returned
+    }
+    for node in function["nodeDef"]:
+        if node["op"] == "TensorListSetItem":
+            handle, index, item, *control = node["input"]
+            node["input"] = [handle, index, results.get(item, item), *control]
+
+
+def _converted(conversion: Any, parent: Path, target: Path, **more: Any) -> Sequence[Path]:
     optimise = conversion.optimize_graph
-    conversion.optimize_graph = lambda graph, *others, **more: optimise(_by_erf(graph), *others, **more)
+    conversion.optimize_graph = lambda graph, *others, **more: optimise(_in_what_it_has(graph), *others, **more)
     try:
         conversion.convert_tf_saved_model(
             str(parent),
@@ -54,36 +92,62 @@ def _converted(conversion: Any, parent: Path, target: Path) -> Sequence[Path]:
             signature_def="serving_default",
             saved_model_tags="serve",
             use_structured_outputs_names=True,
+            **more,
         )
     finally:
         conversion.optimize_graph = optimise
     return list(target.iterdir())
 
 
-def _by_erf(graph: Any) -> Any:
-    """The graph with 1 - Erf for Erfc, by which TensorFlow computes GELU, and which TF.js does not have."""
+def _in_what_it_has(graph: Any) -> Any:
+    """The graph without the operators that TF.js does not have, or not for what they are used for here."""
     import tensorflow as tf
 
     definition = graph.as_graph_def()
     complements = [node for node in definition.node if node.op == "Erfc"]
-    if not complements:
+    masks = [node for node in definition.node if node.op == "ReverseV2" and node.attr["T"].type == tf.bool]
+    if not complements and not masks:
         return graph
     for node in complements:
-        erf, one = definition.node.add(), definition.node.add()
-        erf.CopyFrom(node)
-        erf.op, erf.name = "Erf", f"{node.name}/erf"
-        one.op, one.name = "Const", f"{node.name}/one"
-        one.input.append(f"^{erf.name}")  # inside the same loop, where there is one
-        one.attr["dtype"].CopyFrom(node.attr["T"])
-        one.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(1, node.attr["T"].type))
-        node.op, node.input[:] = "Sub", [one.name, erf.name]
+        _by_erf(definition, node)
+    for node in masks:
+        _by_numbers(definition, node)
     with tf.Graph().as_default() as rewritten:
         tf.graph_util.import_graph_def(definition, name="")
     return rewritten
 
 
-def _stand_in_for_unused() -> None:
-    """Let `import tensorflowjs` succeed without `UNUSED`: empty modules take the places of those that are missing.
+def _by_erf(definition: Any, node: Any) -> None:
+    """1 - Erf for Erfc, by which TensorFlow computes GELU."""
+    import tensorflow as tf
+
+    erf, one = definition.node.add(), definition.node.add()
+    erf.CopyFrom(node)
+    erf.op, erf.name = "Erf", f"{node.name}/erf"
+    one.op, one.name = "Const", f"{node.name}/one"
+    one.input.append(f"^{erf.name}")  # inside the same loop, where there is one
+    one.attr["dtype"].CopyFrom(node.attr["T"])
+    one.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(1, node.attr["T"].type))
+    node.op, node.input[:] = "Sub", [one.name, erf.name]
+
+
+def _by_numbers(definition: Any, node: Any) -> None:
+    """Reverse a mask as whole numbers: TF.js' WebAssembly reads four bytes of each value, and masks have one."""
+    import tensorflow as tf
+
+    mask, reverse = definition.node.add(), definition.node.add()
+    reverse.CopyFrom(node)
+    mask.op, mask.name, mask.input[:] = "Cast", f"{node.name}/mask", [node.input[0]]
+    mask.attr["SrcT"].type, mask.attr["DstT"].type = tf.bool.as_datatype_enum, tf.int32.as_datatype_enum
+    reverse.name, reverse.input[0] = f"{node.name}/numbers", mask.name
+    reverse.attr["T"].type = tf.int32.as_datatype_enum
+    node.op, node.input[:] = "Cast", [reverse.name]
+    node.attr.clear()
+    node.attr["SrcT"].type, node.attr["DstT"].type = tf.int32.as_datatype_enum, tf.bool.as_datatype_enum
+
+
+def _converter() -> Any:
+    """tensorflowjs' converter; it is imported without `UNUSED`, the places of which empty modules take.
 
     This changes the process, so an export runs in one of its own (`python -m export`).
     """
@@ -94,3 +158,6 @@ def _stand_in_for_unused() -> None:
             module.__path__ = []
             sys.modules[name] = module
     sys.modules["jax.experimental"].jax2tf = sys.modules["jax.experimental.jax2tf"]  # type: ignore[attr-defined]
+    from tensorflowjs.converters import tf_saved_model_conversion_v2
+
+    return tf_saved_model_conversion_v2

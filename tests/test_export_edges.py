@@ -277,6 +277,52 @@ def test_tfjs_holds_the_float32_weights_once(artifacts: Path, model: str) -> Non
     assert weights <= size < weights + 1_000
 
 
+RECURRENT = """
+import sys
+from pathlib import Path
+import keras
+from export import export_artifact
+from train.brought.__main__ import bring
+from train.brought.description import Description
+
+folder, layers = Path(sys.argv[1]), keras.layers
+keras.utils.set_random_seed(7)
+words = keras.Input((6,), dtype="int32", name="words")
+read = layers.Embedding(20, 4, mask_zero=True)(words)
+read = layers.Bidirectional(layers.GRU(3, return_sequences=True))(read)
+keras.Model(words, layers.Dense(2, activation="softmax")(layers.LSTM(4)(read))).save(folder / "recurrent.keras")
+bring(folder / "recurrent.keras", folder, "recurrent", Description())
+export_artifact(folder / "keras", "savedmodel")
+"""
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_recurrent_layers_run_in_tfjs_when_their_loops_are_functions(recurrent: Path, load: Load, batch: int) -> None:
+    words = np.random.default_rng(batch).integers(0, 20, (batch, 6)).astype(np.int32)
+    (expected,), (got,) = (load(recurrent / format).predict({"words": words}).values() for format in ("keras", "tfjs"))
+    assert np.ptp(expected, axis=0).max() > 1e-4 or batch == 1
+    np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def recurrent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Words with gaps, read in both directions, and what comes of it read once more."""
+    folder = tmp_path_factory.mktemp("recurrent")
+    done = subprocess.run([sys.executable, "-c", RECURRENT, folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    done = export(folder / "savedmodel", "tfjs", "--route", LOOPS)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+LOOPS = str([route.name for route in EXPORTERS["savedmodel", "tfjs"]].index("graph model, loops as functions"))
+
+
+def test_a_graph_without_loops_is_not_converted_twice(artifacts_copy: Path) -> None:
+    done = export(artifacts_copy / "keras_cnn" / "savedmodel", "tfjs", "--route", LOOPS)
+    assert (done.returncode, "There is no loop in the graph." in done.stderr) == (1, True)
+
+
 # What can go wrong: the parent
 
 
