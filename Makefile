@@ -85,9 +85,9 @@ $(A)/$(1)/$(3)/manifest.json: $(A)/$(1)/$(2)/manifest.json export/$(2)_to_$(3).p
 	$(PY) -m export $(A)/$(1)/$(2) $(3)
 endef
 
-$(eval $(call edge,keras_cnn,keras,onnx,export/onnx_graph.py))
+$(eval $(call edge,keras_cnn,keras,onnx,export/onnx_graph.py train/onnx_padding.py))
 $(eval $(call edge,keras_cnn,keras,savedmodel,train/signatures.py))
-$(eval $(call edge,torch_cnn,torch,onnx,export/onnx_graph.py))
+$(eval $(call edge,torch_cnn,torch,onnx,export/onnx_graph.py train/onnx_padding.py))
 $(eval $(call edge,torch_cnn,onnx,savedmodel,train/signatures.py))
 $(foreach model,$(OURS),$(eval $(call edge,$(model),savedmodel,tflite)))
 $(foreach model,$(OURS),$(eval $(call edge,$(model),savedmodel,tfjs)))

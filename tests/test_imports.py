@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,16 @@ def stage_of(name: str) -> str:
 
 def test_every_import_follows_the_order() -> None:
     assert violations(ROOT) == []
+
+
+def test_the_image_that_exports_has_what_is_imported_there() -> None:
+    """docker/Dockerfile copies single files of train/ into it, so that a change of the others exports nothing anew."""
+    paths = [path for path in modules(ROOT) if path.is_relative_to(ROOT / "export")]
+    used = {
+        target for path in paths for _, target in imports(path, f"export.{path.stem}") if target.startswith("train.")
+    }
+    copied = re.findall(r"train/(\w+)\.py", (ROOT / "docker" / "Dockerfile").read_text())
+    assert {target.split(".")[1] for target in used} == set(copied) - {"__init__"}
 
 
 def test_the_modules_are_found() -> None:

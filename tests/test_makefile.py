@@ -108,6 +108,7 @@ BOTH = ("keras_cnn", "torch_cnn")
         ("export/torch_to_onnx.py", TORCH - {"torch_cnn/torch"}),
         ("export/onnx_to_savedmodel.py", TORCH - {"torch_cnn/torch", "torch_cnn/onnx"}),
         ("export/onnx_graph.py", {"keras_cnn/onnx", "keras_cnn/parity"} | TORCH - {"torch_cnn/torch"}),
+        ("train/onnx_padding.py", {"keras_cnn/onnx", "keras_cnn/parity"} | TORCH - {"torch_cnn/torch"}),
         ("train/signatures.py", {f"{m}/{f}" for m in BOTH for f in FORMATS[1:]}),
         ("export/savedmodel_to_tflite.py", {f"{m}/{f}" for m in BOTH for f in ("tflite", "parity")}),
         ("export/savedmodel_to_tfjs.py", {f"{m}/{f}" for m in BOTH for f in ("tfjs", "parity")}),
