@@ -65,6 +65,8 @@ class Edge:
     errors: list[tuple[str, str]] = field(default_factory=list)
     """(route, what it said)."""
     logs: list[str] = field(default_factory=list)
+    unable: str = ""
+    """What the runtime said of the last artifact that it could not run."""
     kept: tuple[float, Path] | None = None
     """The best of what failed parity: how far off it is, and where it was put aside."""
 
@@ -285,7 +287,9 @@ class Walk:
         """Make room for the next route's artifact; what was exported from this one goes with it."""
         result = self._result(edge)
         off = result.max_abs_diff if result else float("inf")
-        edge.errors.append((edge.routes[edge.tried - 1], _parity_words(result)))
+        self._note(edge, result)
+        if result is None:
+            edge.logs.append(f"--- {edge.format}, by {edge.routes[edge.tried - 1]}, run\n{self.log}")
         if edge.kept is None or off < edge.kept[0]:
             aside = self.cell.folder / f"aside-{edge.format}-{edge.tried}"
             (self.model / edge.format).rename(aside)
@@ -306,6 +310,8 @@ class Walk:
         result = self._result(edge)
         off = result.max_abs_diff if result else float("inf")
         target = self.model / edge.format
+        if result is None and (target / MANIFEST).exists():
+            self._note(edge, result)
         if edge.kept and not (result and result.passed) and edge.kept[0] <= off and not any(self._below(edge.format)):
             shutil.rmtree(target, ignore_errors=True)
             edge.kept[1].rename(target)
@@ -314,11 +320,16 @@ class Walk:
             self._fail(edge, edge.errors[-1][1] if edge.errors else f"its parent, {edge.parent}, could not be made")
             shutil.rmtree(target, ignore_errors=True)
         elif result is None:
-            edge.errors.append((edge.routes[edge.tried - 1], _parity_words(None)))
-            self._fail(edge, f"it was converted, and its runtime cannot run it: {self._last_words(edge.format)}")
+            self._fail(edge, edge.unable)
             shutil.rmtree(target, ignore_errors=True)
         else:
             print(f"{self.name}-{edge.format}: {_parity_words(result)}", flush=True)
+
+    def _note(self, edge: Edge, result: ParityResult | None) -> None:
+        """What became of the last route's artifact, which is no good."""
+        if result is None:
+            edge.unable = f"it was converted, and its runtime cannot run it: {self._last_words(edge.format)}"
+        edge.errors.append((edge.routes[edge.tried - 1], _parity_words(result)))
 
     def _last_words(self, format: str) -> str:
         mine = f"{self.name}-{format}"
