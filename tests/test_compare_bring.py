@@ -224,6 +224,29 @@ def test_a_conversion_that_fails_leaves_its_reason_and_log(brought: tuple[Path, 
     assert "Asinh" in log
 
 
+def test_what_a_runtime_said_is_told_when_the_last_route_converts_nothing(tmp_path: Path) -> None:
+    """A convolution of groups is converted for TF.js, which cannot run it; the last route is for loops alone."""
+
+    class Net(tf.Module):  # type: ignore[misc]
+        kernel, head = (np.random.default_rng(2).normal(size=size).astype("f4") for size in ((3, 3, 2, 6), (6, 3)))
+
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 4), tf.float32, name="x")])  # type: ignore[untyped-decorator]
+        def __call__(self, x: Any) -> Any:
+            return {"y": tf.nn.softmax(tf.reduce_mean(tf.nn.conv2d(x, self.kernel, 1, "SAME"), [1, 2]) @ self.head)}
+
+    net = Net()
+    tf.saved_model.save(net, str(tmp_path / "grouped"), signatures=net.__call__.get_concrete_function())
+    artifacts = tmp_path / "artifacts"
+    bring(tmp_path / "grouped", "--artifacts", artifacts, "--preprocess", "unit layout=NHWC")
+    (edge,) = read_failed_edges(artifacts)
+    assert (edge.name, edge.reason[:35]) == ("grouped-tfjs", "TF.js has no convolution of groups,")
+    assert [(route.route, route.error) for route in edge.routes] == [
+        ("graph model", "its runtime cannot run it"),
+        ("graph model, nothing fused", "its runtime cannot run it"),
+        ("graph model, loops as functions", "There is no loop in the graph."),
+    ]
+
+
 # Names
 
 
