@@ -26,6 +26,12 @@ export HOST PORT ARTIFACTS PYTHON
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
+
+# What each rule's code is made of, as the imports say it.
+-include build/code.mk
+build/code.mk: $(shell find contract train export serve/runtimes verify -name '*.py')
+	@mkdir -p $(@D) && $(PYTHON) -m contract.code >$@.partial && mv $@.partial $@
+
 .DELETE_ON_ERROR:
 .PHONY: brought all up down logs ps sbom wheelhouse bench-images test-containers run artifacts verify web compare serve test conformance diagnose lint bench bench-serve readme screenshots help clean lock zoo
 
@@ -45,7 +51,7 @@ SAID := name labels data preprocess arch answers trust
 # alone: many a shell has a NAME of its own.
 brought: .venv/ready web/node_modules/.package-lock.json ## Bring your own model: every format, compared with it (MODEL=file or MODELS=folder; LABELS= DATA= PREPROCESS= ARCH= NAME= TRUST=)
 	@test -n "$(OWN)" || { echo "error: say which: make brought MODEL=path/to/model.h5, or MODELS=folder" >&2; exit 1; }
-	@$(PY) -m compare.bring $(foreach path,MODEL MODELS,$(if $($(path)),"$($(path))")) --artifacts $(A) $(foreach name,memory-gib minutes,$(call option,$(name))) $(foreach name,$(SAID),$(if $(findstring command,$(origin $(call upper,$(name)))),$(call option,$(name))))
+	@$(PY) -m bring $(foreach path,MODEL MODELS,$(if $($(path)),"$($(path))")) --artifacts $(A) $(foreach name,memory-gib minutes,$(call option,$(name))) $(foreach name,$(SAID),$(if $(findstring command,$(origin $(call upper,$(name)))),$(call option,$(name))))
 
 verify: $(foreach model,$(OURS),$(A)/$(model)/.verified) ## Compare every artifact with its source: the parity gate
 
@@ -64,51 +70,47 @@ web/node_modules/.package-lock.json: web/package-lock.json web/package.json boot
 	@./bootstrap node
 	@touch $@
 
-$(A)/.data: contract/dataset.py | .venv/ready
+$(A)/.data: $(CODE.contract.dataset) | .venv/ready
 	@./bootstrap data $(DATASET)
 	@mkdir -p $(A) && touch $@
 
 # --- Training: one source artifact a framework. TRAIN= passes settings on, such as TRAIN="--epochs 2".
 
-TRAINING := contract/dataset.py contract/manifest.py train/recipe.py requirements.lock
-
-$(A)/keras_cnn/keras/manifest.json: train/keras_cnn.py $(TRAINING) $(A)/.data | .venv/ready
+$(A)/keras_cnn/keras/manifest.json: $(CODE.train.keras_cnn) requirements.lock $(A)/.data | .venv/ready
 	$(PY) -m train.keras_cnn $(@D) --dataset $(DATASET) $(TRAIN)
 
-$(A)/torch_cnn/torch/manifest.json: train/torch_cnn.py $(TRAINING) $(A)/.data | .venv/ready
+$(A)/torch_cnn/torch/manifest.json: $(CODE.train.torch_cnn) requirements.lock $(A)/.data | .venv/ready
 	$(PY) -m train.torch_cnn $(@D) --dataset $(DATASET) $(TRAIN)
 
 # --- Exports: one rule an edge of the graph of formats. An upgraded converter remakes its artifacts.
 
-define edge # model, parent's format, format, further files that the exporter is made of
-$(A)/$(1)/$(3)/manifest.json: $(A)/$(1)/$(2)/manifest.json export/$(2)_to_$(3).py export/__init__.py $(4) requirements.lock | .venv/ready
+define edge # model, parent's format, format
+$(A)/$(1)/$(3)/manifest.json: $(A)/$(1)/$(2)/manifest.json $(CODE.export.$(2)_to_$(3)) requirements.lock | .venv/ready
 	$(PY) -m export $(A)/$(1)/$(2) $(3)
 endef
 
-$(eval $(call edge,keras_cnn,keras,onnx,export/onnx_graph.py train/onnx_padding.py))
-$(eval $(call edge,keras_cnn,keras,savedmodel,train/signatures.py))
-$(eval $(call edge,torch_cnn,torch,onnx,export/onnx_graph.py train/onnx_padding.py))
-$(eval $(call edge,torch_cnn,onnx,savedmodel,train/signatures.py))
+$(eval $(call edge,keras_cnn,keras,onnx))
+$(eval $(call edge,keras_cnn,keras,savedmodel))
+$(eval $(call edge,torch_cnn,torch,onnx))
+$(eval $(call edge,torch_cnn,onnx,savedmodel))
 $(foreach model,$(OURS),$(eval $(call edge,$(model),savedmodel,tflite)))
 $(foreach model,$(OURS),$(eval $(call edge,$(model),savedmodel,tfjs)))
 
 # --- Parity: all artifacts of a model are compared in one process, which asks the source once.
 
-COMPARING := compare/parity.py contract/parity_result.py $(wildcard serve/runtimes/*.py serve/runtimes/*.mjs)
-
 # The target is a mark of its own, since make removes the targets of a command that fails: a failed result has to stay, so
 # that it is served as the reason.
 
 define parity # model
-$(A)/$(1)/.verified: $(foreach format,onnx savedmodel tflite tfjs,$(A)/$(1)/$(format)/manifest.json) $(COMPARING) | web/node_modules/.package-lock.json
-	$(PY) -m compare.parity $(A)/$(1) --dataset $(DATASET) $(VERIFY)
+$(A)/$(1)/.verified: $(foreach format,onnx savedmodel tflite tfjs,$(A)/$(1)/$(format)/manifest.json) $(CODE.verify) | web/node_modules/.package-lock.json
+	$(PY) -m verify $(A)/$(1) --dataset $(DATASET) $(VERIFY)
 	@touch $$@
 endef
 
 $(foreach model,$(OURS),$(eval $(call parity,$(model))))
 
-$(A)/samples/index.json: compare/samples.py contract/dataset.py $(A)/.data | .venv/ready
-	$(PY) -m compare.samples $(@D) --dataset $(DATASET)
+$(A)/samples/index.json: $(CODE.verify.samples) $(A)/.data | .venv/ready
+	$(PY) -m verify.samples $(@D) --dataset $(DATASET)
 
 # --- The page.
 
@@ -141,7 +143,7 @@ wheelhouse: ## Gather all that a build downloads in docker/wheelhouse, for `make
 	@docker/fill-wheelhouse
 
 bench-images: .venv/ready ## Measure the images (size, start, memory, the gateway's hop), and write the README's table
-	$(PY) -m compare.images --write README.md
+	$(PY) -m bench.images --write README.md
 
 test-containers: .venv/ready ## Build the images and test the stack on a real engine; as root on Debian it is installed and started
 	@./bootstrap browser
@@ -159,7 +161,7 @@ conformance: .venv/ready ## Test any server of the Open Inference Protocol v2 (U
 	$(PY) -m pytest tests/conformance --confcutdir=tests/conformance --url=$(URL) $(if $(MODEL),--model=$(MODEL)) -rs $(PYTEST)
 
 diagnose: | .venv/ready ## Find where an artifact parts from its source, layer by layer, and why (MODEL=keras_cnn FORMAT=tflite)
-	@$(PY) -m compare.diagnose "$(MODEL)" "$(FORMAT)" --artifacts $(A) --dataset $(DATASET) $(DIAGNOSE)
+	@$(PY) -m verify.diagnose "$(MODEL)" "$(FORMAT)" --artifacts $(A) --dataset $(DATASET) $(DIAGNOSE)
 
 lint: .venv/ready web/node_modules/.package-lock.json ## Check style and types: ruff, strict mypy, tsc --strict
 	$(PY) -m ruff check .
@@ -175,10 +177,10 @@ compare: $(if $(OWN),brought,artifacts) web ## Measure every artifact and say wh
 
 zoo: .venv/ready web/node_modules/.package-lock.json ## Bring real architectures, and tabulate every format of each (ZOO="vit_tiny_torch lstm_keras": some)
 	@./bootstrap data fashion_mnist
-	@$(PY) -m compare.zoo $(or $(ZOO),--write compare/zoo/README.md)
+	@$(PY) -m bench.zoo $(or $(ZOO),--write bench/zoo/README.md)
 
 bench-serve: verify ## Measure the service against what one would use instead (SERVING="--only json --seconds 5 --rounds 5")
-	$(PY) -m compare.serving --artifacts $(A) $(SERVING)
+	$(PY) -m bench.serving --artifacts $(A) $(SERVING)
 
 bench: verify ## Measure what was not measured yet, and print it as tables: answers, time, sizes, training, stages
 	@$(MAKE) --no-print-directory compare

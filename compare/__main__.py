@@ -26,11 +26,11 @@ from compare.baseline import MARGIN, changes, doubtful, reversals
 from compare.latency import BATCHES, THREADS
 from compare.measure import Bench
 from compare.page import PAGE, write_page
-from compare.parity import BATCHES as PARITY_BATCHES
 from compare.recommend import TARGETS, check, recommend
 from compare.report import REPORT, Constraints, Recommendation, Report, ReportError, Settings, read_report, write_report
 from contract import dataset
 from contract.errors import RosettaError
+from verify.parity import BATCHES as PARITY_BATCHES
 
 ROUNDS = 3
 SECONDS = 0.5

@@ -19,13 +19,13 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from compare.figures import Figure, Measured, Missing, exact, share
-from compare.parity import BATCHES, Answers, Tolerance, ask, compare_all, judge
 from compare.report import FlippedPicture
-from contract import questions
 from contract.errors import RosettaError
 from contract.manifest import read_manifest
 from contract.parity_result import BatchParity
-from contract.questions import Questions
+from verify import questions
+from verify.parity import BATCHES, Answers, Tolerance, ask, compare_all, judge
+from verify.questions import Questions
 
 MANY = BATCHES[-1]
 GALLERY = 24

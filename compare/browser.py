@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Error, Page, Request, sync_playwright
 
+from compare import servers
 from compare.http_calls import folder_of
-from compare.parity import FLOAT32, Answers
-from compare.serving import servers
 from contract.errors import ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest, read_manifest
+from verify.parity import FLOAT32, Answers
 
 RUNTIMES: Mapping[str, Mapping[str, str]] = {
     "tfjs": {"tfjs-wasm": "TensorFlow.js", "tfjs-webgl": "TensorFlow.js", "tfjs-webgpu": "TensorFlow.js"},

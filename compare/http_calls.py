@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compare import servers
 from compare.latency import BATCHES, Call, latencies
-from compare.parity import FLOAT32, Answers
-from compare.serving import servers
-from compare.serving.calls import HEADER_LENGTH
 from contract.errors import RuntimeFailure
 from contract.manifest import Manifest, read_manifest
+from verify.parity import FLOAT32, Answers
 
 TIMEOUT = 60
+HEADER_LENGTH = "Inference-Header-Content-Length"
+"""The binary tensor extension's header: how many bytes of a body are JSON."""
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from compare.serving.servers import rss
+from compare.servers import rss
 from contract.errors import RosettaError
 from contract.manifest import read_manifest, verify_files
 from serve.runtimes import Runtime, import_runtime, open_runtime, warm_up_inputs

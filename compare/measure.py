@@ -25,25 +25,27 @@ from compare.browser import RUNTIMES, Session
 from compare.footprint import bare_interpreter
 from compare.machine import this_machine
 from compare.report import SCHEMA, Machine, Settings
-from compare.store import ROOT, Record, Store, digest
+from compare.store import Record, Store
 from compare.training import SCRIPTS, fault_of
-from contract import questions
+from contract.code import ROOT, digest, files_of
 from contract.errors import ArtifactMissing, RosettaError, RuntimeFailure
 from contract.failed_edge import read_failed_edges
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
-from contract.questions import Questions
+from verify import questions
+from verify.questions import Questions
 
 CHILD_SECONDS = 300
 
-RUNTIME_CODE = [*(ROOT / "serve" / "runtimes").glob("*.*py"), *(ROOT / "serve" / "runtimes").glob("*.mjs")]
 CODE = {
-    "answers": [*RUNTIME_CODE, *(ROOT / "compare" / name for name in ("parity.py", "answers.py"))],
-    "time": [*RUNTIME_CODE, ROOT / "compare" / "latency.py"],
-    "http": [*(ROOT / "serve").rglob("*.py"), *(ROOT / "compare" / name for name in ("latency.py", "http_calls.py"))],
-    "browser": [ROOT / "web" / "dist" / "index.html", ROOT / "compare" / "browser.py"],
-    "fault": [*(ROOT / "train").glob("*.py"), ROOT / "compare" / "training.py"],
+    "answers": ("compare.answers", "serve.runtimes.*"),
+    "time": ("compare.latency", "serve.runtimes.*"),
+    "http": ("compare.http_calls", "serve.*"),
+    "browser": ("compare.browser",),
+    "fault": ("compare.training", "train.*"),
 }
-"""Kind of measurement -> the code that it depends on; the page's index names its scripts by their content."""
+"""Kind of measurement -> the modules that make it: their code, and all that they import, is what it depends on."""
+PAGE = ROOT / "web" / "dist" / "index.html"
+"""What `browser` depends on besides; it names its scripts by their content."""
 
 SECONDS = {"answers": 5.0, "time": 5.0, "http": 5.0, "browser": 4.0, "fault": 5.0}
 """What a measurement takes, roughly: for the time left."""
@@ -101,6 +103,12 @@ def _found(folder: Path) -> Found:
     return Found(folder, manifest)
 
 
+def code_of(kind: str) -> str:
+    """The sha256 over all code that a kind of measurement depends on."""
+    files = files_of(*CODE[kind], __name__)
+    return digest([*files, PAGE] if kind == "browser" else files)
+
+
 class Bench:
     """The artifacts, the pictures, and how they are measured."""
 
@@ -113,7 +121,7 @@ class Bench:
         self.rounds, self._doubted = settings.rounds, frozenset[str]()
         self.machine: Machine = this_machine()
         self.store = Store(artifacts / "report" / "measured")
-        self._code = {kind: digest([*files, Path(__file__).resolve()]) for kind, files in CODE.items()}
+        self._code = {kind: code_of(kind) for kind in CODE}
         self._sessions = contextlib.ExitStack()
         self._session: Session | str | None = None
 

@@ -12,7 +12,7 @@ from compare.metrics import title
 from compare.plots import draw_all
 from compare.recommend import TARGETS
 from compare.report import Report
-from compare.store import ROOT
+from contract.code import ROOT
 
 PAGE = "report.html"
 TEMPLATE = "report.html.j2"

@@ -5,17 +5,14 @@ settings. Where any of these is another now, the measurement is made anew.
 """
 
 import contextlib
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from contract.manifest import write_json
 
 Record = Mapping[str, Any]
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 class Store:
@@ -36,12 +33,3 @@ class Store:
 
     def put(self, name: str, about: Record, measured: Record) -> None:
         write_json(self.folder / f"{name}.json", {"about": about, "measured": measured})
-
-
-def digest(files: Iterable[Path]) -> str:
-    """The sha256 over the names and contents of files of this project; files that are not there count, too."""
-    total = hashlib.sha256()
-    for file in sorted(files):
-        total.update(f"{file.relative_to(ROOT)}\0".encode())
-        total.update(file.read_bytes() if file.is_file() else b"missing")
-    return total.hexdigest()

@@ -19,10 +19,9 @@ from pathlib import Path
 
 from compare.figures import Figure, Measured, exact, once
 from compare.report import Training
+from contract.code import ROOT
 from contract.errors import RuntimeFailure
 from contract.manifest import Manifest, read_manifest
-
-ROOT = Path(__file__).resolve().parents[1]
 
 FAULT_FILE = "<the error>"
 FAULT_SECONDS = 120

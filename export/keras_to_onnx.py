@@ -14,7 +14,7 @@ from tensorflow.python.ops import math_ops
 from contract.manifest import Manifest
 from export.known_operators import in_known_operators
 from export.onnx_graph import finish_onnx, sparing_memory, write_frozen
-from train.signatures import tensor_spec
+from export.signatures import tensor_spec
 
 CONVERTERS = ("keras", "tf2onnx", "onnx")
 

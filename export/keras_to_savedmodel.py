@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from contract.manifest import Manifest
+from export import signatures
 from export.known_operators import in_known_operators
-from train import signatures
 
 CONVERTERS = ("keras", "tensorflow-cpu")
 

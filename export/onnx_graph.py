@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, version_converter
 
 from contract.errors import ExportError
 from contract.manifest import Manifest, TensorSpec
-from train.onnx_padding import keep_zeros_before_pooling
+from export.onnx_padding import keep_zeros_before_pooling
 
 BATCH = "batch"
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from contract.errors import ExportError
 from contract.manifest import Manifest
+from export import signatures
 from export.known_operators import in_known_operators
 from export.onnx_graph import name_gelu
-from train import signatures
 
 CONVERTERS = ("onnx2tf", "tensorflow-cpu", "tf-keras", "onnx", "onnxscript", "onnxruntime")
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from contract.manifest import Manifest
 from export.onnx_graph import write_frozen
-from train.signatures import tensor_spec
+from export.signatures import tensor_spec
 
 CONVERTERS = ("tf2onnx", "tensorflow-cpu", "onnx")
 

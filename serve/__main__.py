@@ -26,7 +26,7 @@ def main() -> None:
         check_state(settings.state)
     except RosettaError as error:
         sys.exit(f"error: {error}")
-    config = Path(__file__).with_name("gunicorn.conf.py")
+    config = Path(__file__).with_name("gunicorn_conf.py")
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(config)])
 
 

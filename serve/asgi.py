@@ -20,6 +20,7 @@ from serve.app import app_over
 from serve.catalog import ServedModel
 from serve.dataplane import DataPlane
 from serve.protocol import Reply, encoding, oip
+from serve.remote import RemoteRuntime
 from serve.replies import (
     DATA_HEADERS,
     TensorCall,
@@ -31,7 +32,6 @@ from serve.replies import (
     predict_call,
     too_large,
 )
-from serve.runtimes.remote import RemoteRuntime
 from serve.stats import WRITE_SECONDS
 
 Scope = MutableMapping[str, Any]

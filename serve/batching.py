@@ -20,8 +20,8 @@ import numpy as np
 from contract.errors import DeadlineExceeded, InputError, Overloaded, RosettaError, RuntimeFailure
 from serve.catalog import ServedModel
 from serve.protocol import Reply
+from serve.remote import RemoteRuntime
 from serve.runtimes import Tensors
-from serve.runtimes.remote import RemoteRuntime
 from serve.stats import ModelStats
 
 INLINE_SECONDS = 0.002

@@ -13,8 +13,8 @@ from contract.errors import ArtifactError, ModelUnavailable, UnknownModel
 from contract.failed_edge import FailedEdge, read_failed_edges
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
 from contract.parity_result import Status, read_status
+from serve.remote import RemoteRuntime
 from serve.runtimes import Runtime, load_runtime
-from serve.runtimes.remote import RemoteRuntime
 from serve.settings import Settings
 
 log = logging.getLogger(__name__)

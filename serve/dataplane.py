@@ -26,8 +26,8 @@ from contract.manifest import ImageSpec
 from serve.batching import Answered, Batcher, Limits, failure
 from serve.catalog import Catalog, ServedModel, load_catalog
 from serve.protocol import InferRequest, Reply, oip
+from serve.remote import RemoteRuntime
 from serve.runtimes import Tensors, warm_up_inputs
-from serve.runtimes.remote import RemoteRuntime
 from serve.settings import Settings
 from serve.stats import ModelStats, Stats
 

@@ -61,7 +61,7 @@ import onnx
 import tensorflow as tf
 from contract.manifest import read_manifest, sha256_of_files, write_manifest
 from export import export_artifact
-from train.signatures import save
+from export.signatures import save
 
 model = Path(sys.argv[1])
 source, folder = read_manifest(model / "onnx"), model / "savedmodel"

@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-import contract
 from contract import dataset
+from contract.code import ROOT
 from contract.dataset import Bytes, Split
 from contract.manifest import ImageSpec, Manifest, TensorSpec, sha256_of_files, write_manifest
 from serve.catalog import Catalog, load_catalog
 from tests.serving import Service, started
-
-ROOT = Path(contract.__file__).resolve().parent.parent
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

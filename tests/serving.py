@@ -14,9 +14,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-import contract
-
-ROOT = Path(contract.__file__).resolve().parent.parent
+from contract.code import ROOT
 
 START_SECONDS = 180
 """Loading every framework takes its time where the processors are busy."""

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from compare import answers as said
 from compare.figures import Figure, Measured, Missing
-from compare.parity import compare
-from contract.questions import Questions
+from verify.parity import compare
+from verify.questions import Questions
 
 CLASSES = 3
 LABELS = ("a", "b", "c")

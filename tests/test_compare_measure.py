@@ -18,11 +18,12 @@ from compare.answers import png, read_answers
 from compare.figures import Figure, Missing
 from compare.latency import BATCHES, latency
 from compare.page import PAGE
-from compare.parity import FLOAT32
 from compare.plots import PLOTS
 from compare.report import REPORT, Report, Settings, read_report, write_report
-from compare.store import ROOT, Store
+from compare.store import Store
+from contract.code import ROOT
 from contract.manifest import read_manifest, sha256_of_files, write_manifest
+from verify.parity import FLOAT32
 
 QUICK = ["--rounds", "2", "--seconds", "0.02", "--limit", "128"]
 ONCE = [*QUICK, "--rounds", "1"]

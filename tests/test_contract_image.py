@@ -18,9 +18,9 @@ import PIL.WebPImagePlugin
 import pytest
 
 from contract import dataset, errors
-from contract.golden import make
 from contract.image import Pixels, decode, fit, image_to_batch
 from contract.manifest import ImageSpec
+from tests.golden import make
 
 GOLDEN = Path(make.__file__).parent
 TABLE = json.loads((GOLDEN / "cases.json").read_text(encoding="utf-8"))

@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from contract import manifest
+from contract.code import ROOT
 from contract.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
 from contract.manifest import MANIFEST, ImageSpec, Manifest, TensorSpec, read_manifest, staged, verify_files
-
-ROOT = Path(manifest.__file__).resolve().parent.parent
 
 EXAMPLE = Manifest(
     model="keras_cnn",

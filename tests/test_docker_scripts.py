@@ -14,8 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from contract.code import ROOT
 from docker.requirements import split
-from tests.serving import ROOT
 
 PROGRAMS = "bash env sh sed tail head cut cat dirname basename mktemp rm cp mkdir df awk tr grep sleep timeout id uname"
 

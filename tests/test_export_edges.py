@@ -24,7 +24,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-import contract
+from contract.code import ROOT
 from contract.dataset import Bytes, Split
 from contract.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ExportError, UnknownEdge
 from contract.manifest import (
@@ -39,8 +39,6 @@ from contract.manifest import (
 from export import EXPORTERS, Route, export_artifact
 from export.onnx_graph import finish_onnx
 from serve.runtimes import Runtime, load_runtime
-
-ROOT = Path(contract.__file__).resolve().parent.parent
 
 SOURCES = {"keras_cnn": "keras", "torch_cnn": "torch"}
 
@@ -60,7 +58,7 @@ def edges_from(source: str) -> Iterator[tuple[str, str]]:
 CASES = [(model, parent, format) for model, source in SOURCES.items() for parent, format in edges_from(source)]
 
 BROUGHT_ONLY = ("savedmodel", "onnx")
-"""Our own models reach ONNX sooner: tests/test_compare_bring.py walks this edge."""
+"""Our own models reach ONNX sooner: tests/test_bring.py walks this edge."""
 
 each_export = pytest.mark.parametrize(("model", "parent", "format"), CASES, ids=lambda word: str(word))
 
@@ -282,8 +280,8 @@ import sys
 from pathlib import Path
 import keras
 from export import export_artifact
-from train.brought.__main__ import bring
-from train.brought.description import Description
+from bring.__main__ import bring
+from bring.description import Description
 
 folder, layers = Path(sys.argv[1]), keras.layers
 keras.utils.set_random_seed(7)

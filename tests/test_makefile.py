@@ -13,12 +13,10 @@ from pathlib import Path
 
 import pytest
 
-import contract
+from contract.code import ROOT
 from contract.manifest import read_manifest, sha256_of_files, write_manifest
 from contract.parity_result import read_status
 from export import EXPORTERS
-
-ROOT = Path(contract.__file__).resolve().parent.parent
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Rebuilt = Callable[..., set[str]]
@@ -108,11 +106,11 @@ BOTH = ("keras_cnn", "torch_cnn")
         ("export/torch_to_onnx.py", TORCH - {"torch_cnn/torch"}),
         ("export/onnx_to_savedmodel.py", TORCH - {"torch_cnn/torch", "torch_cnn/onnx"}),
         ("export/onnx_graph.py", {"keras_cnn/onnx", "keras_cnn/parity"} | TORCH - {"torch_cnn/torch"}),
-        ("train/onnx_padding.py", {"keras_cnn/onnx", "keras_cnn/parity"} | TORCH - {"torch_cnn/torch"}),
-        ("train/signatures.py", {f"{m}/{f}" for m in BOTH for f in FORMATS[1:]}),
+        ("export/onnx_padding.py", {"keras_cnn/onnx", "keras_cnn/parity"} | TORCH - {"torch_cnn/torch"}),
+        ("export/signatures.py", {f"{m}/{f}" for m in BOTH for f in FORMATS[1:]}),
         ("export/savedmodel_to_tflite.py", {f"{m}/{f}" for m in BOTH for f in ("tflite", "parity")}),
         ("export/savedmodel_to_tfjs.py", {f"{m}/{f}" for m in BOTH for f in ("tfjs", "parity")}),
-        ("compare/parity.py", {f"{m}/parity" for m in BOTH}),
+        ("verify/parity.py", {f"{m}/parity" for m in BOTH}),
         ("serve/runtimes/tfjs.mjs", {f"{m}/parity" for m in BOTH}),
         ("README.md", set[str]()),
     ],

@@ -18,8 +18,8 @@ from serve.batching import RELAYED, Batcher, Limits
 from serve.catalog import Catalog, ServedModel
 from serve.dataplane import DataPlane
 from serve.protocol import InferRequest, Reply
+from serve.remote import RemoteRuntime
 from serve.runtimes import Tensors
-from serve.runtimes.remote import RemoteRuntime
 from serve.settings import Settings
 from serve.stats import ModelStats
 

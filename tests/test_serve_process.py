@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contract.code import ROOT
 from contract.dataset import Split
 from contract.manifest import MANIFEST, read_manifest, staged, write_manifest
 from serve.banner import banner
 from serve.catalog import Catalog
 from serve.replies import DATA_HEADERS, DATA_TYPES, HEADERS
 from serve.settings import SettingError, Settings
-from tests.serving import ROOT, Answer, Service, ask_on, settings, started, wait_until
+from tests.serving import Answer, Service, ask_on, settings, started, wait_until
 
 MAX_BYTES = 1_000_000
 

@@ -24,7 +24,7 @@ from contract.dataset import Split
 from contract.errors import DeadlineExceeded, InputError, ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec
 from docker.pack import pack
-from serve.runtimes.remote import Answer, Connections, RemoteRuntime
+from serve.remote import Answer, Connections, RemoteRuntime
 from serve.settings import SettingError, Settings
 from tests.conftest import NUMBERS, write_every_type
 from tests.serving import Service, free_port, settings, started, wait_until
@@ -367,7 +367,7 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_replaced() -> None:
 
 
 def test_a_connection_that_ends_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve.runtimes.remote.RECYCLE_SECONDS", 0.2)
+    monkeypatch.setattr("serve.remote.RECYCLE_SECONDS", 0.2)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while not reader.at_eof():

@@ -20,15 +20,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import contract
+from contract.code import ROOT
 from contract.dataset import Split
 from contract.errors import ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec, read_manifest, sha256_of_files, verify_files
 from serve.catalog import Catalog
 from serve.runtimes import RUNTIMES, Runtime, load_runtime, tfjs, warm_up_inputs
 from tests.brought_artifacts import write_pair
-
-ROOT = Path(contract.__file__).resolve().parent.parent
 
 SOURCES = {"keras_cnn": "keras", "torch_cnn": "torch"}
 ARTIFACTS = [

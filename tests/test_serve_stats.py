@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-import contract
+from contract.code import ROOT
 from contract.parity_result import Status
 from serve.catalog import Catalog, ServedModel
 from serve.metrics import exposition
 from serve.protocol import oip
 from serve.stats import BOUNDS, FILES, ModelStats, Stats
 
-ROOT = Path(contract.__file__).resolve().parent.parent
 NAMES = ["a-onnx", 'odd"\\\nname']
 
 

@@ -15,15 +15,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import contract
 from contract import dataset
+from contract.code import ROOT
 from contract.dataset import CIFAR10, Split
 from contract.errors import TrainingError
 from contract.manifest import MANIFEST, read_manifest, verify_files
 from train import keras_cnn, recipe, torch_cnn
 from train.recipe import Recipe, Train, make_artifact
-
-ROOT = Path(contract.__file__).resolve().parent.parent
 
 SOURCES = {"keras_cnn": "keras", "torch_cnn": "torch"}
 
@@ -161,9 +159,9 @@ def test_the_shipped_program_takes_any_batch(artifacts: Path, test_split: Split,
 
 @pytest.mark.parametrize("model", SOURCES)
 def test_the_written_files_answer_with_the_accuracy_that_the_manifest_names(artifacts: Path, model: str) -> None:
-    from compare.parity import answer
-    from contract.questions import of_split
     from serve.runtimes import load_runtime
+    from verify.parity import answer
+    from verify.questions import of_split
 
     folder = artifacts / model / SOURCES[model]
     manifest = read_manifest(folder)

@@ -12,8 +12,9 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
 from compare.browser import chromium as launched
+from contract.code import ROOT
 from contract.manifest import read_manifest, write_manifest
-from tests.serving import ROOT, Service, started
+from tests.serving import Service, started
 
 PAGE = ROOT / "web" / "dist" / "index.html"
 

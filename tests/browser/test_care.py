@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from contract.code import ROOT
 from tests.browser.conftest import PAGE, OpenPage, finished_rows, wait_until
 from tests.browser.test_page import FIRST, LIGHT_BROWSER_ROWS, LIGHT_SERVER_ROWS
-from tests.serving import ROOT, Service, started
+from tests.serving import Service, started
 
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 SERIOUS = ("serious", "critical")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from contract.code import ROOT
 from tests.brought_artifacts import CLASSES, FAILED, LOG, PHOTO, write_brought
 from tests.browser.conftest import OpenPage, finished_rows, wait_until
 from tests.browser.test_care import AXE, SERIOUS
@@ -17,7 +18,7 @@ from tests.browser.test_page import shoe_photo, upload
 from tests.browser.test_ship import choose as choose_row
 from tests.browser.test_ship import do_what_it_says_before, serving_files, snippets
 from tests.conftest import write_every_type
-from tests.serving import ROOT, Service, started
+from tests.serving import Service, started
 
 PAIR_ROWS = {
     *(f"pair-{format}@server" for format in ("onnx", "tflite", "tfjs")),

@@ -18,18 +18,19 @@ from playwright.sync_api import Browser, Page, Response, Route, expect
 
 from compare.__main__ import advised
 from compare.page import write_page
-from compare.parity import compare, judge
 from compare.report import Constraints
 from contract import dataset
+from contract.code import ROOT
 from contract.dataset import Split
 from contract.image import image_to_batch
 from contract.manifest import ImageSpec
 from serve.replies import HEADERS
 from tests import reports
 from tests.browser.conftest import OpenPage, Row, assert_none, finished_rows, hear_out, opening, wait_until
-from tests.serving import ROOT, Service, started
+from tests.serving import Service, started
+from verify.parity import compare, judge
 
-GOLDEN = ROOT / "contract" / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_bytes())["cases"]
 FASHION = dataset.get("fashion_mnist").image
 

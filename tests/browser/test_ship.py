@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from contract.code import ROOT
 from contract.manifest import read_manifest
 from tests.browser.conftest import OpenPage, wait_until
 from tests.browser.test_page import shoe_photo
-from tests.serving import ROOT, Service
+from tests.serving import Service
 
 PYTHON_ROWS = ["keras_cnn-onnx@server", "keras_cnn-tflite@server", "torch_cnn-torch@server", "keras_cnn-keras@server",
                "keras_cnn-savedmodel@server"]  # fmt: skip

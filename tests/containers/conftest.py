@@ -5,15 +5,12 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import contract
+from contract.code import ROOT
 from tests.serving import Answer, ask, free_port
-
-ROOT = Path(contract.__file__).resolve().parent.parent
 
 RUNTIMES = {
     "serve-keras": ("keras", "savedmodel"),

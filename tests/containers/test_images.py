@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from contract.code import ROOT
 from serve.settings import RELEASE
-from tests.containers.conftest import IMAGES, ROOT, RUNTIMES, SERVING, Engine, call
+from tests.containers.conftest import IMAGES, RUNTIMES, SERVING, Engine, call
 
 UNWANTED = "gcc cc make git pip pip3 npm curl wget"
 LEFT = "/root /pip /wheelhouse /locks /run/secrets /var/lib/apt/lists /var/cache/apt"

@@ -15,8 +15,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from contract.code import ROOT
 from serve.settings import RELEASE
-from tests.containers.conftest import ROOT, RUNTIMES, SERVING, Engine, Stack
+from tests.containers.conftest import RUNTIMES, SERVING, Engine, Stack
 
 KUBERNETES = ROOT / "docker" / "kubernetes"
 OVERLAYS = sorted(path.parent.name for path in KUBERNETES.glob("overlays/*/kustomization.yaml"))

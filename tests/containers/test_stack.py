@@ -20,7 +20,7 @@ from tests.containers.conftest import RUNTIMES, SERVING, Engine, Stack, call
 from tests.serving import ask, free_port, wait_until
 
 TOLERANCE = 1e-4
-"""What parity allows (compare/parity.py)."""
+"""What parity allows (verify/parity.py)."""
 
 
 @pytest.fixture(scope="module")

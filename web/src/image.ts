@@ -1,7 +1,7 @@
 /**
  * Any user's picture -> the tensor that a model takes: the twin of contract/image.py, which explains the steps.
  *
- * Both are held to contract/golden, bit for bit. All sums are integers below 2 ** 53, where a double is exact.
+ * Both are held to tests/golden, bit for bit. All sums are integers below 2 ** 53, where a double is exact.
  */
 
 import { decodeBitmap } from './bitmap';

@@ -1,0 +1,102 @@
+"""Keras `.h5` and `.keras`."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from bring.description import Description
+from bring.wrapping import Around, Arrays
+from contract.errors import BroughtError
+from contract.manifest import TensorSpec
+
+SCALING = ("Rescaling", "Normalization")
+FIRST = 4
+"""How many layers are looked at for one that scales."""
+
+
+class BroughtKeras:
+    format = "keras"
+    can_ask = True
+    can_wrap = True
+
+    def __init__(self, path: Path, description: Description) -> None:
+        self._path = path
+        # Keras tells the two by the suffix, which need not be there.
+        self._suffix = ".keras" if path.read_bytes()[:2] == b"PK" else ".h5"
+        try:
+            self._model = self._load(path, description)
+        except BroughtError:
+            raise
+        except Exception as error:  # Keras raises a dozen kinds of error on files that it does not like
+            raise BroughtError(f"Keras {keras.__version__} cannot read {path.name}: {_in_short(error)}") from error
+        if not getattr(self._model, "inputs", None):
+            raise BroughtError(
+                f"{path.name} does not tell the shape of its input. Build the model before it is saved: "
+                "begin with keras.Input(shape=...), or call it once."
+            )
+        self.inputs = tuple(_spec(tensor, tensor.name) for tensor in self._model.inputs)
+        names = getattr(self._model, "output_names", None) or [tensor.name for tensor in self._model.outputs]
+        self.outputs = tuple(_spec(tensor, name) for tensor, name in zip(self._model.outputs, names, strict=True))
+        layers = [type(layer).__name__ for layer in self._model.layers[:FIRST]]
+        self.scales = any(layer in SCALING for layer in layers)
+
+    def _load(self, path: Path, description: Description) -> Any:
+        if path.suffix == self._suffix:
+            return keras.models.load_model(path, compile=False, safe_mode=not description.trusted)
+        copy = shutil.copy(path, Path.cwd() / f"model{self._suffix}")
+        return keras.models.load_model(copy, compile=False, safe_mode=not description.trusted)
+
+    def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
+        values = [inputs[spec.name] for spec in self.inputs]
+        answers = self._model(values[0] if len(values) == 1 else values, training=False)
+        return [np.asarray(answer) for answer in keras.tree.flatten(answers)]
+
+    def write(self, folder: Path, around: Around) -> Sequence[Path]:
+        """The file itself where nothing is put around its graph."""
+        target = folder / f"model{self._suffix if around.is_nothing else '.keras'}"
+        if around.is_nothing:
+            shutil.copyfile(self._path, target)
+        else:
+            self._wrapped(around).save(target)
+        return [target]
+
+    def _wrapped(self, around: Around) -> Any:
+        entries = [keras.Input(spec.shape[1:], dtype=spec.dtype, name=spec.name) for spec in around.inputs]
+        values = list(entries)
+        if around.preprocess is not None:
+            values = [_prepared(entries[0], around)]
+        answers = keras.tree.flatten(self._model(values[0] if len(values) == 1 else values))
+        if around.softmax:
+            answers[0] = keras.layers.Softmax(name="probabilities")(answers[0])
+        return keras.Model(entries, answers if len(answers) > 1 else answers[0], name="shipped")
+
+
+def _prepared(pixels: Any, around: Around) -> Any:
+    assert around.preprocess is not None
+    factors, offsets = around.affine()
+    if around.preprocess.order == "BGR":
+        # As a 1x1 convolution would: every runtime has a fast product with a matrix, and not a reversed slice.
+        swap = keras.layers.Dense(len(factors), use_bias=False, trainable=False, name="rgb_to_bgr")
+        pixels = swap(pixels)
+        swap.set_weights([np.eye(len(factors), dtype=np.float32)[:, ::-1]])
+    if around.preprocess.changes_values:
+        pixels = keras.layers.Rescaling(factors, offsets, name="preprocess")(pixels)
+    return keras.layers.Permute((3, 1, 2), name="to_nchw")(pixels) if around.preprocess.layout == "NCHW" else pixels
+
+
+def _spec(tensor: Any, name: str) -> TensorSpec:
+    clean = re.sub(r"\W", "_", name.split(":")[0])
+    shape = tuple(tensor.shape)
+    layout = "NHWC" if len(shape) == 4 else "N" + "D" * (len(shape) - 1)
+    return TensorSpec(clean, keras.backend.standardize_dtype(tensor.dtype), shape, layout)
+
+
+def _in_short(error: Exception) -> str:
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return said if len(said) < 600 else said[:600] + " ..."

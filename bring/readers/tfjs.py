@@ -1,0 +1,60 @@
+"""TF.js graph models, as they are: nothing can be put around their graph."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from bring.description import Description
+from bring.wrapping import Around, Arrays
+from contract.errors import BroughtError
+from contract.manifest import TensorSpec
+
+DTYPES = {"DT_FLOAT": "float32", "DT_INT32": "int32", "DT_BOOL": "bool"}
+
+
+class BroughtTFJS:
+    format = "tfjs"
+    can_ask = False  # only Node runs it, as the service does
+    can_wrap = False
+    scales = False
+
+    def __init__(self, path: Path, description: Description) -> None:
+        self._file = path
+        self._content = json.loads(self._file.read_bytes())
+        signature = self._content.get("signature") or (self._content.get("userDefinedMetadata") or {}).get("signature")
+        if not signature or not signature.get("inputs") or not signature.get("outputs"):
+            raise BroughtError(
+                f"{self._file.name} does not tell what goes in and what comes out: it has no signature. "
+                "Convert the model again with a newer tensorflowjs converter."
+            )
+        self.inputs, self.outputs = (_specs(signature[kind]) for kind in ("inputs", "outputs"))
+
+    def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
+        """Never called: see `can_ask`."""
+        raise AssertionError(self._file)
+
+    def write(self, folder: Path, around: Around) -> Sequence[Path]:
+        """The file and its weights, by the names that it has for them."""
+        names = ["model.json", *(name for group in self._content["weightsManifest"] for name in group["paths"])]
+        for name in names:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self._file if name == "model.json" else self._file.parent / name, target)
+        return [folder / name for name in names]
+
+
+def _specs(tensors: Mapping[str, Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    found = []
+    for name, tensor in tensors.items():
+        sizes = [int(dim["size"]) for dim in (tensor.get("tensorShape") or {}).get("dim", [])]
+        dtype = DTYPES.get(str(tensor.get("dtype")))
+        if dtype is None:
+            raise BroughtError(f"TF.js runs float32, int32 and bool; {name!r} is {tensor.get('dtype')}.")
+        shape = tuple(None if size < 0 else size for size in sizes)
+        layout = "NHWC" if len(shape) == 4 else "N" + "D" * (len(shape) - 1)
+        found.append(TensorSpec(name.split(":")[0], dtype, shape, layout))
+    return tuple(found)

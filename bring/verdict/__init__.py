@@ -1,0 +1,243 @@
+"""What kind of file a brought model is, and what reading it would execute: from its bytes alone.
+
+The kind is told from the content; the name's ending plays no part. No framework loads anything here, no link is
+followed, nothing is unpickled. Even so, the readers of HDF5 and Protocol Buffers are libraries in C: examine a file of
+unknown origin in a child process that has limits.
+"""
+
+import mmap
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bring.verdict import wire
+from bring.verdict.findings import EXPECTED, Finding, Told, few
+from contract.errors import BroughtError, UntrustedModel
+
+MAX_BYTES = 4 << 30
+
+Examination = Callable[[Path, int], Told]
+"""(path, the most bytes) -> what it tells. Damaged bytes make one raise anything; BroughtError where more is known."""
+
+KINDS = {
+    "keras": "a Keras model",
+    "savedmodel": "a SavedModel",
+    "torch": "a program of torch.export",
+    "weights": "a file of weights, which needs ARCH=module:callable",
+    "onnx": "an ONNX model",
+    "tflite": "a TF Lite model",
+    "tfjs": "a TF.js graph model",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a file is, and what speaks against reading it."""
+
+    path: Path
+    kind: str
+    findings: tuple[Finding, ...]
+    size: int
+    """Bytes, of all files that belong to it."""
+
+    def line(self) -> str:
+        """One line for people."""
+        found = "; ".join(finding.what for finding in self.findings) or "nothing in it runs when it is read"
+        return f"{self.path}: {KINDS[self.kind]}, {_bytes(self.size)}: {found}"
+
+
+def examine(path: Path, max_bytes: int = MAX_BYTES) -> Verdict:
+    """Judge a file or a folder without loading it.
+
+    Raises BroughtError when it is missing, no model, of a kind that is not read, damaged, or larger than `max_bytes`.
+    """
+    name = "a model"
+    try:
+        path, name, examination = _told(path)
+        if path.is_file() and path.stat().st_size > max_bytes:
+            raise _too_large(path, path.stat().st_size, max_bytes)
+        told = examination(path, max_bytes)
+        size = sum(file.stat().st_size for file in told.files)
+    except BroughtError:
+        raise
+    except Exception as error:  # damaged bytes make the libraries raise almost anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise BroughtError(
+            f"{path} looks like {name}, but is truncated or damaged ({reason}). Copy it again, whole, or save it again."
+        ) from error
+    if size > max_bytes:
+        raise _too_large(path, size, max_bytes)
+    return Verdict(path, told.kind, tuple(told.findings), size)
+
+
+def insist(verdict: Verdict, trusted: bool) -> None:
+    """Let a file pass that has no findings, or, when somebody trusts it, none but those that are a matter of trust.
+
+    Raises UntrustedModel naming every finding and the switch; BroughtError where the switch would not help.
+    """
+    remaining = [finding for finding in verdict.findings if not (trusted and finding.trustable)]
+    if not remaining:
+        return
+    said = "".join(f"\n  - {finding.what}" for finding in remaining)
+    if all(finding.trustable for finding in remaining):
+        raise UntrustedModel(
+            f"{verdict.path} is {KINDS[verdict.kind]}, and is not read, since that would run code:{said}\n"
+            "If you trust whoever made it, say so with TRUST=1. It is read in a process without network either way."
+        )
+    raise BroughtError(f"{verdict.path} is {KINDS[verdict.kind]} that cannot be used, trusted or not:{said}")
+
+
+def _told(path: Path) -> tuple[Path, str, Examination]:
+    """The path of the model itself, what it looks like, and what examines it; each is imported when it is needed."""
+    if path.is_dir():
+        return _told_folder(path)
+    if not path.exists():
+        raise BroughtError(f"There is no file {path}. {EXPECTED}")
+    if not path.is_file():
+        raise BroughtError(f"{path} is neither a file nor a folder. {EXPECTED}")
+    if path.name == "saved_model.pb":
+        return _told_folder(path.parent)
+    with path.open("rb") as stream:
+        head = stream.read(1024)
+    if not head:
+        raise BroughtError(f"{path} is empty. {EXPECTED}")
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        from bring.verdict import keras
+
+        return path, "a Keras model in HDF5", keras.hdf5
+    if head.startswith(b"PK\x03\x04"):
+        return path, "a zip archive", _archive
+    if head[4:8] == b"TFL3":
+        from bring.verdict import tflite
+
+        return path, "a TF Lite model", tflite.file
+    if head[0] == 0x80 and head[1] in range(1, 6):
+        from bring.verdict import torch
+
+        return path, "a Python pickle", torch.legacy
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        from bring.verdict import safetensors
+
+        return path, "weights in .safetensors", safetensors.file
+    if head.lstrip()[:1] == b"{":
+        from bring.verdict import tfjs
+
+        return path, "a TF.js model.json", tfjs.file
+    return _told_protobuf(path, head)
+
+
+def _told_folder(path: Path) -> tuple[Path, str, Examination]:
+    if (path / "saved_model.pb").is_file():
+        from bring.verdict import savedmodel
+
+        return path, "a SavedModel", savedmodel.folder
+    if (path / "model.json").is_file():
+        from bring.verdict import tfjs
+
+        return path / "model.json", "a TF.js model.json", tfjs.file
+    names = sorted(member.name for member in path.iterdir())
+    if not names:
+        seems = "is an empty folder"
+    elif "Data" in names and "Manifest.json" in names:
+        seems = "is a Core ML package, which is not read: bring the model that it was converted from"
+    elif "checkpoint" in names or any(name.endswith(".index") for name in names):
+        seems = (
+            "holds TensorFlow checkpoints: variables without the graph. Restore them where the model is built, "
+            "write it with `model.export(folder)`, and bring that folder"
+        )
+    else:
+        seems = f"is a folder without saved_model.pb or model.json (it has {few(names, 4)}). Name one model in it"
+    raise BroughtError(f"{path} {seems}. {EXPECTED}")
+
+
+def _archive(path: Path, max_bytes: int) -> Told:
+    with zipfile.ZipFile(path) as file:
+        names = file.namelist()
+        ends = {name.rpartition("/")[2] for name in names}
+        if "config.json" in names and (
+            "metadata.json" in names or any(name.startswith("model.weights") for name in names)
+        ):
+            from bring.verdict import keras
+
+            return keras.archive(path, file, max_bytes)
+        if ends & {"archive_format", "data.pkl", "constants.pkl", "serialized_exported_program.json"}:
+            from bring.verdict import torch
+
+            return torch.archive(path, file, max_bytes)
+    seems = "a zip archive"
+    if "saved_model.pb" in ends or "model.json" in ends:
+        seems = "a zip archive with a model in it: unpack it, and name the model"
+    elif any(name.endswith(".mlmodel") for name in names):
+        seems = "a Core ML package, which is not read: bring the model that it was converted from"
+    elif any(name.endswith(".npy") for name in names):
+        seems = "an archive of NumPy arrays (.npz), which does not say what computes with them"
+    raise BroughtError(f"{path} is {seems} (it has {few(names, 4)}). {EXPECTED}")
+
+
+def _told_protobuf(path: Path, head: bytes) -> tuple[Path, str, Examination]:
+    """ONNX has no signature: what it is is told by the fields at the top. Raises BroughtError for anything else."""
+    seems = _seems(head)
+    if seems is None:
+        with path.open("rb") as stream:
+            content = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        numbers, whole = wire.outline(content)
+        if numbers.get(1) is int and numbers.get(7) is memoryview:
+            from bring.verdict import onnx
+
+            return path, "an ONNX model", onnx.file
+        if whole and numbers.get(1) is int and max(numbers) >= 200:
+            seems = "a Core ML model, which is not read: bring the model that it was converted from"
+        elif whole and numbers == {1: int, 2: memoryview}:
+            seems = "a SavedModel's graph. Bring its whole folder, this file by the name of saved_model.pb"
+        elif whole and numbers.get(1) is memoryview and set(numbers) <= {1, 2, 3, 4}:
+            seems = (
+                "perhaps a frozen graph of TensorFlow 1. Load it with tf.compat.v1.wrap_function, write it with "
+                "tf.saved_model.save, and bring that folder"
+            )
+        else:
+            seems = "no model that is known here, or a damaged one"
+    raise BroughtError(f"{path} is {seems}. {EXPECTED}")
+
+
+SIGNATURES = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"GIF8": "a GIF picture",
+    b"RIFF": "a RIFF file (WebP, WAV)",
+    b"%PDF": "a PDF document",
+    b"GGUF": "a GGUF language model, for llama.cpp",
+    b"\x1f\x8b": "compressed with gzip: unpack it first",
+    b"BZh": "compressed with bzip2: unpack it first",
+    b"\xfd7zXZ": "compressed with xz: unpack it first",
+    b"(\xb5/\xfd": "compressed with Zstandard: unpack it first",
+    b"7z\xbc\xaf": "a 7-Zip archive: unpack it first",
+    b"\x7fELF": "a compiled program",
+    b"PK\x05\x06": "an empty zip archive",
+    b"\x93NUMPY": "a NumPy array, which does not say what computes with it",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull`",
+}
+
+
+def _seems(head: bytes) -> str | None:
+    """What else a file is, by its first bytes."""
+    for signature, seems in SIGNATURES.items():
+        if head.startswith(signature):
+            return seems
+    if head[257:262] == b"ustar":
+        return "a tar archive: unpack it first"
+    if head[4:8] in (b"ORTM", b"ET12"):
+        return "a model for one runtime alone (ORT, ExecuTorch): bring the model that it was converted from"
+    try:
+        text = head[: len(head) - 4].decode() if len(head) == 1024 else head.decode()  # a character may be cut
+    except ValueError:
+        return None
+    return "text" if text.isprintable() or all(c.isprintable() or c in "\t\r\n\f" for c in text) else None
+
+
+def _too_large(path: Path, size: int, max_bytes: int) -> BroughtError:
+    return BroughtError(f"{path} has {_bytes(size)}, over the limit of {_bytes(max_bytes)}. Bring a smaller model.")
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"

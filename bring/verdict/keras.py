@@ -1,0 +1,223 @@
+"""Keras files, from their bytes: HDF5 (.h5) and the zip archive (.keras). Keras is not imported."""
+
+import functools
+import importlib.util
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+import numpy as np
+
+from bring.verdict.archives import check_archive, check_growth, read_member
+from bring.verdict.findings import Finding, Told, few
+from contract.errors import BroughtError
+
+RUNS_CODE = {
+    "Lambda": "is a Lambda: reading it runs Python code from the file",
+    "__lambda__": "is a Lambda's function: reading it runs Python code from the file",
+    "TorchModuleWrapper": "holds a pickled PyTorch module: reading it runs what the pickle says",
+    "TFSMLayer": "is a TFSMLayer: it loads and runs a SavedModel from a path outside of the file",
+    "JaxLayer": "is a JaxLayer: it calls Python functions that the file names",
+    "FlaxLayer": "is a FlaxLayer: it calls Python functions that the file names",
+}
+ONLY_KERAS_2 = {"TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer", "ClassMethod", "InstanceMethod"}
+
+
+def hdf5(path: Path, max_bytes: int) -> Told:
+    """Judge a .h5 file. Raises BroughtError where it holds weights alone, or is no Keras model."""
+    with h5py.File(path, "r") as file:
+        findings = list(_hdf5_findings(path, file, max_bytes))
+        if "model_config" not in file.attrs:
+            raise _without_model(path, file)
+        version = _text(file.attrs.get("keras_version", "1"))
+        if version.startswith("1"):
+            raise BroughtError(
+                f"{path} was written by Keras {version}, which no present version reads. Open it with Keras 2.3.1 "
+                "(`keras.models.load_model`), save it again, and bring that file."
+            )
+        findings += config_findings(json.loads(_text(file.attrs["model_config"])))
+    return Told("keras", findings, (path,))
+
+
+def archive(path: Path, file: zipfile.ZipFile, max_bytes: int) -> Told:
+    """Judge a .keras archive: its config, and its weights in HDF5 or NumPy's format."""
+    findings = check_archive(file, path, max_bytes)
+    config = json.loads(read_member(file, "config.json"))
+    if isinstance(config, dict):
+        config.pop("compile_config", None)  # nothing here is trained: it is read with compile=False
+    findings += config_findings(config)
+    weights = [name for name in file.namelist() if "/" not in name and name.endswith((".weights.h5", ".weights.npz"))]
+    if not weights:
+        raise BroughtError(
+            f"{path} has no weights in it (model.weights.h5): it is damaged, or not whole. Save the model again with "
+            '`model.save("model.keras")`.'
+        )
+    for name in weights:
+        with file.open(name) as member:
+            if name.endswith(".npz"):
+                findings += _npz_findings(member)
+            else:
+                with h5py.File(member, "r") as inner:
+                    findings += _hdf5_findings(path, inner, max_bytes)
+    return Told("keras", findings, (path,))
+
+
+def config_findings(config: Any) -> Iterator[Finding]:
+    """What a model's config says of its layers: those that run code, and those that Keras does not have."""
+    if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
+        raise ValueError("its config does not describe a model")
+    custom: list[str] = []
+    old: list[str] = []
+    for node in _objects(config):
+        class_name, inner = node["class_name"], _inner(node)
+        layer = few([str(inner.get("name", node.get("name")))])
+        own = class_name.rpartition(">")[2]
+        if own in RUNS_CODE and not _is_named(node):
+            yield Finding(f"the layer {layer} {RUNS_CODE[own]}. Replace it with Keras's own layers and save again.")
+        elif class_name in ONLY_KERAS_2:
+            old.append(class_name)
+        elif name := _custom(node, class_name):
+            custom.append(name)
+        if isinstance(vocabulary := inner.get("vocabulary"), str):
+            yield Finding(
+                f"the layer {layer} reads its vocabulary from {few([vocabulary])}, a file outside of the model. "
+                "Give it the words themselves and save again.",
+                False,
+            )
+    if custom:
+        yield Finding(
+            f"the classes {few(custom)} are not Keras's own, and their code is not in the file. Export the model where "
+            "it was made, with `model.export(folder)`, and bring that SavedModel.",
+            False,
+        )
+    if old:
+        yield Finding(
+            f"it has {few(old)}, which only Keras 2 reads. Open it with tf.keras of TensorFlow 2.15, write it with "
+            "`model.export(folder)`, and bring that SavedModel.",
+            False,
+        )
+
+
+def _objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Everything that names a class, in the config's order: layers lie in layers, in wrappers, and in arguments.
+
+    The code of a Lambda is told by the Lambda, and not once more.
+    """
+    todo = [config]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, list):
+            todo += reversed(node)
+        elif isinstance(node, dict):
+            if isinstance(node.get("class_name"), str):
+                yield node
+                if node["class_name"] == "Lambda" and not _is_named(node):
+                    node = {**node, "config": {**_inner(node), "function": None}}
+            todo += reversed(node.values())
+
+
+def _inner(node: dict[str, Any]) -> dict[str, Any]:
+    inner = node.get("config")
+    return inner if isinstance(inner, dict) else {}
+
+
+def _is_named(node: dict[str, Any]) -> bool:
+    """Whether this is a Lambda of a function's name, not of code: the name is judged as any other."""
+    function = _inner(node).get("function")
+    return node["class_name"] == "Lambda" and isinstance(function, dict) and function.get("class_name") == "function"
+
+
+def _custom(node: dict[str, Any], class_name: str) -> str | None:
+    """The name of a class or function that is not Keras's own."""
+    module, registered, named = node.get("module"), node.get("registered_name"), class_name
+    if class_name in ("function", "class") and isinstance(node.get("config"), str):
+        named = node["config"]
+    for name in (registered, class_name):
+        if isinstance(name, str) and ">" in name:  # package>class: somebody registered it
+            return name
+    if re.fullmatch(r"__\w+__", class_name):
+        return None  # tuples, slices and tensors, as Keras writes them
+    if module and str(module).partition(".")[0] not in ("keras", "builtins"):
+        return f"{module}.{named}"
+    return None if named in _keras_names() else named
+
+
+@functools.cache
+def _keras_names() -> frozenset[str]:
+    """Every class and function of Keras that a config can name, from its sources: importing it takes seconds."""
+    spec = importlib.util.find_spec("keras")
+    if spec is None or not spec.submodule_search_locations:
+        raise BroughtError("Keras is not installed, so its file cannot be judged. Install it: `make .venv/ready`.")
+    root = Path(spec.submodule_search_locations[0])
+    public = "layers models activations initializers regularizers constraints losses metrics optimizers quantizers"
+    names = {"Functional", "SeedGenerator", "function"}
+    for folder in [*public.split(), "optimizers/schedules", "dtype_policies", "random"]:
+        names |= set(re.findall(r"\bas (\w+)", (root / folder / "__init__.py").read_text(encoding="utf-8")))
+    for source in [*(root / "src" / "ops").glob("*.py"), *(root / "src" / "applications").glob("*.py")]:
+        names |= set(re.findall(r"^class (\w+)\(", source.read_text(encoding="utf-8"), re.MULTILINE))
+    return frozenset(names - {"get", "serialize", "deserialize"})
+
+
+def _hdf5_findings(path: Path, file: h5py.File, max_bytes: int) -> Iterator[Finding]:
+    """Links and data sets that lead to other files. Raises BroughtError for more bytes than the limit."""
+    seen, groups, size = set(), [file["/"]], 0
+    while groups:
+        group = groups.pop()
+        address = h5py.h5o.get_info(group.id).addr
+        if address in seen:
+            continue
+        seen.add(address)
+        for name in group:
+            link = group.get(name, getlink=True)
+            where = f"{group.name.rstrip('/')}/{name}"
+            if isinstance(link, h5py.ExternalLink):
+                yield Finding(f"{few([where])} is a link to another file, {few([str(link.filename)])}", False)
+            if not isinstance(link, h5py.HardLink):
+                continue
+            member = group[name]
+            if isinstance(member, h5py.Group):
+                groups.append(member)
+            elif isinstance(member, h5py.Dataset):
+                size += member.size * member.dtype.itemsize if member.shape is not None else 0
+                elsewhere = [str(entry[0]) for entry in member.external or ()]
+                if member.is_virtual:
+                    elsewhere += [str(source.file_name) for source in member.virtual_sources()]
+                if elsewhere:
+                    yield Finding(f"the values of {few([where])} lie in other files, {few(elsewhere)}", False)
+    check_growth(path, path.stat().st_size, size, max_bytes)
+
+
+def _npz_findings(stream: IO[bytes]) -> Iterator[Finding]:
+    """Arrays of Python objects are pickles."""
+    with zipfile.ZipFile(io.BytesIO(stream.read())) as inner:
+        for name in inner.namelist():
+            with inner.open(name) as member:
+                read = np.lib.format.read_array_header_1_0
+                if np.lib.format.read_magic(member) != (1, 0):
+                    read = np.lib.format.read_array_header_2_0
+                if read(member)[2].hasobject:
+                    yield Finding(
+                        f"the weights {few([name])} are pickled Python objects, which Keras refuses to read. Save the "
+                        "model again, with its weights in HDF5.",
+                        False,
+                    )
+
+
+def _without_model(path: Path, file: h5py.File) -> BroughtError:
+    if any(name in file.attrs for name in ("layer_names", "backend")) or any(
+        name in file for name in ("layers", "_layer_checkpoint_dependencies", "model_weights", "vars")
+    ):
+        return BroughtError(
+            f"{path} holds weights alone: what the layers are is not in it. Where the model is built, call "
+            f'`model.load_weights({path.name!r})` and then `model.save("model.keras")`, and bring that file.'
+        )
+    return BroughtError(f"{path} is an HDF5 file, but not one of Keras: it has no model_config.")
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,169 @@
+"""PyTorch files, from their bytes: what torch.export.save and torch.save write. Nothing is unpickled.
+
+`torch.export.load` does more than read tensors. Of its archive it unpickles what the configs mark so, evaluates the
+expressions of dynamic shapes, and compiles the guards: each is checked here.
+"""
+
+import ast
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bring.verdict.archives import check_archive, read_member
+from bring.verdict.findings import EXPECTED, Finding, Told, few
+from bring.verdict.pickles import foreign, is_torch
+from contract.errors import BroughtError
+
+COMPILED = (".so", ".o", ".a", ".dylib", ".dll", ".pyd", ".cpp", ".c", ".cu", ".cubin", ".hsaco", ".ptx", ".py", ".pyc")
+OPERATORS = re.compile(
+    r"torch\.ops\.(aten|prim|prims|higher_order|quantized|quantized_decomposed|_quantized|inductor)\.[\w.]+"
+    r"|_operator\.\w+|math\.\w+|torch\.sym_\w+|torch\._sym_\w+|torch\._higher_order_ops\.[\w.]+"
+)
+FUNCTIONS = {"floor", "ceiling", "log", "exp", "sqrt", "max", "min", "abs", "int", "float", "round"}
+"""What an expression may call, besides SymPy's own classes, whose names begin with a capital."""
+METHODS = {"size", "stride", "storage_offset", "numel", "dim"}
+HARMLESS_MODULES = {"builtins", "collections"}
+
+
+def archive(path: Path, file: zipfile.ZipFile, max_bytes: int) -> Told:
+    """Judge a zip archive of PyTorch: an exported program, or pickled weights. Raises BroughtError for TorchScript."""
+    findings = check_archive(file, path, max_bytes)
+    names = file.namelist()
+    root = "" if "serialized_exported_program.json" in names else names[0].partition("/")[0] + "/"
+    if not all(name.startswith(root) for name in names):
+        raise BroughtError(f"{path} has members outside of its folder {root!r}: torch does not write such files.")
+    members = {name[len(root) :]: name for name in names}
+    if "constants.pkl" in members or any(name.startswith("code/") for name in members):
+        raise BroughtError(
+            f"{path} is a TorchScript program (torch.jit), which PyTorch has given up. Export the module it came from: "
+            '`torch.export.save(torch.export.export(model.eval(), (example,)), "model.pt2")`.'
+        )
+    if "data.pkl" in members:
+        names_in = foreign(io.BytesIO(read_member(file, members["data.pkl"])))
+        return Told("weights", findings + pickled(names_in), (path,))
+    return Told("torch", findings + list(_program_findings(file, members)), (path,))
+
+
+def legacy(path: Path, max_bytes: int) -> Told:
+    """Judge a pickle that is no zip archive: torch.save's before PyTorch 1.6, or somebody else's."""
+    with path.open("rb") as stream:
+        ours = is_torch(stream)
+        stream.seek(0)
+        names = foreign(stream, pickles=5 if ours else 1)
+    if ours:
+        return Told("weights", pickled(names), (path,))
+    raise BroughtError(
+        f"{path} is a Python pickle{f' of {few(names)}' if names else ''}, such as joblib and scikit-learn write: no "
+        f"model that can be read without running it. {EXPECTED}"
+    )
+
+
+def pickled(names: list[str]) -> list[Finding]:
+    """What to say of a pickle that imports these names."""
+    if not names:
+        return []
+    return [
+        Finding(
+            f"its pickle imports {few(names)}: reading it calls them, whatever they do. Where the model is built, save "
+            'its weights alone, `torch.save(model.state_dict(), "weights.pt")`, or better, the program: '
+            '`torch.export.save(torch.export.export(model.eval(), (example,)), "model.pt2")`.'
+        )
+    ]
+
+
+def _program_findings(file: zipfile.ZipFile, members: dict[str, str]) -> Iterator[Finding]:
+    if compiled := [name for name in members if name.startswith("data/aotinductor/") or name.endswith(COMPILED)]:
+        yield Finding(
+            f"it holds compiled code ({few(compiled, 3)}), which runs when it is read. Save the program without it: "
+            "`torch.export.save`, not `aoti_compile_and_package`."
+        )
+    graphs = [name for name in members if re.fullmatch(r"models/[^/]+\.json|serialized_exported_program\.json", name)]
+    if not graphs and not compiled:
+        raise ValueError("it has no graph (models/*.json)")
+    names: list[str] = []
+    for name in sorted(_pickles(file, members) & members.keys()):
+        data = read_member(file, members[name])
+        if data.startswith(b"PK"):
+            with zipfile.ZipFile(io.BytesIO(data)) as inner:
+                inside = [member for member in inner.namelist() if member.endswith("data.pkl")]
+                names += [found for member in inside for found in foreign(io.BytesIO(read_member(inner, member)))]
+        elif data:
+            names += foreign(io.BytesIO(data), pickles=5 if is_torch(io.BytesIO(data)) else 1)
+    yield from pickled(names)
+    if opaque := [name for name in members if re.match(r"data/constants/(custom|opaque)_obj", name)]:
+        yield Finding(f"it holds pickled objects of classes of its own ({few(opaque, 3)}): reading them runs code.")
+    for name in graphs:
+        yield from _graph_findings(json.loads(read_member(file, members[name])))
+
+
+def _pickles(file: zipfile.ZipFile, members: dict[str, str]) -> set[str]:
+    """The members that `torch.export.load` unpickles: some by their names, others since a config says so."""
+    found = {name for name in members if name.endswith((".pt", ".pkl", ".pth"))}
+    for name in members:
+        if match := re.fullmatch(r"(data/(?:weights|constants)/)[^/]*config\.json", name):
+            config = json.loads(read_member(file, members[name]))["config"]
+            found |= {match[1] + str(entry["path_name"]) for entry in config.values() if entry.get("use_pickle")}
+    return found
+
+
+def _graph_findings(program: Any) -> Iterator[Finding]:
+    """Operators that PyTorch does not have, and text that its reader would evaluate as Python."""
+    operators: dict[str, None] = {}
+    code: dict[str, None] = {}
+    modules: dict[str, None] = {}
+    todo = [program]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, list):
+            todo += node
+        elif isinstance(node, str) and node.startswith(("[", "{")):
+            try:  # the structure of inputs and outputs is JSON in JSON
+                todo.append(json.loads(node))
+            except ValueError:
+                continue
+        elif isinstance(node, dict):
+            todo += node.values()
+            if isinstance(target := node.get("target"), str) and "inputs" in node and not OPERATORS.fullmatch(target):
+                operators[target] = None
+            texts = [node.get("expr_str"), *(node.get("guards_code") or ())]
+            code |= {text: None for text in texts if text is not None and not innocent(str(text))}
+            module = node.get("default_factory_module", str(node.get("fqn")).partition(":")[0])
+            if ("default_factory_module" in node or "__enum__" in node) and module not in HARMLESS_MODULES:
+                modules[str(module)] = None
+    if code:
+        yield Finding(f"its shapes are given by {few(code, 3)}, which reading it evaluates as Python code", False)
+    if modules:
+        yield Finding(f"its inputs or outputs are built by the modules {few(modules)}, which reading it imports")
+    if operators:
+        yield Finding(
+            f"it calls {few(operators)}, which PyTorch itself does not have: the library that adds them is needed. "
+            "Export the model without them.",
+            False,
+        )
+
+
+def innocent(expression: str) -> bool:
+    """Whether an expression of dynamic shapes is arithmetic on sizes, and nothing else: it is evaluated on reading."""
+    try:
+        tree = ast.parse(expression, mode="eval") if len(expression) < 10_000 else None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return tree is not None and all(_innocent(node) for node in ast.walk(tree))
+
+
+def _innocent(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        called = node.func
+        if isinstance(called, ast.Attribute):
+            return called.attr in METHODS or (isinstance(called.value, ast.Name) and called.value.id == "math")
+        return isinstance(called, ast.Name) and (called.id in FUNCTIONS or called.id[:1].isupper())
+    if isinstance(node, ast.Attribute):
+        return not node.attr.startswith("_")
+    if isinstance(node, ast.Constant):
+        return not isinstance(node.value, str) or re.fullmatch(r"[\w .-]*", node.value) is not None
+    plain = (ast.Expression, ast.Name, ast.keyword, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp)
+    return isinstance(node, (*plain, ast.Subscript, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context))

@@ -1,0 +1,474 @@
+"""From files that somebody brought to artifacts: each whole or not at all, and none keeps another from it."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+from onnx import TensorProto, helper, numpy_helper, save
+
+from bring import sandbox
+from bring.__main__ import named
+from bring.causes import explain
+from bring.data_folder import questions_for
+from bring.sandbox import Cell, ChildFailed, Limits
+from bring.walk import Walk, reachable
+from contract.code import ROOT
+from contract.dataset import Split
+from contract.errors import BroughtError, DataError
+from contract.failed_edge import read_failed_edges
+from contract.manifest import ImageSpec, Manifest, TensorSpec, read_manifest, verify_files
+from contract.parity_result import read_status
+from serve.catalog import load_catalog
+from verify import questions
+from verify.questions import Questions, invented
+
+Bring = subprocess.CompletedProcess[str]
+
+
+def bring(*arguments: object) -> Bring:
+    command = [sys.executable, "-m", "bring", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+# The whole way, on several models at once
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory, test_split: Split) -> Path:
+    """Real pictures, one subfolder a class; one of them is none."""
+    folder = tmp_path_factory.mktemp("data") / "clothes"
+    for index, (picture, label) in enumerate(zip(test_split.images[:60], test_split.labels, strict=False)):
+        file = folder / f"kind {label}" / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(picture.squeeze()).save(file)
+    (folder / "kind 0" / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Keras net whose first layer keeps tensors beside its weights; others; one with code; two that are none."""
+    folder = tmp_path_factory.mktemp("models")
+    keras.utils.set_random_seed(2)
+    layers = keras.layers
+    net = [
+        keras.Input((28, 28, 1)),
+        layers.Normalization(mean=[70.0], variance=[8000.0]),
+        layers.Conv2D(6, 3, strides=2, activation="relu"),
+        layers.Conv2D(12, 3, groups=6),  # groups, for which Keras asks XLA, which no converter knows
+        layers.Conv2D(6, 3, groups=2),
+        layers.ZeroPadding2D(),  # zeros that are larger than what is beside them, before the largest is taken
+        layers.MaxPooling2D(2),
+        layers.BatchNormalization(),
+        layers.Flatten(),
+        layers.Dense(16, activation="gelu"),  # in TensorFlow an Erfc, which neither ONNX nor TF.js has
+        layers.Dense(10, activation="softmax"),
+    ]
+    (folder / "pictures").mkdir()
+    keras.Sequential(net).save(folder / "pictures" / "Clothes-Net.h5", include_optimizer=False)
+    write_two_inputs(folder / "two.onnx")
+    write_unknown_to_tflite(folder / "asinh")
+    (folder / "notes.onnx").write_text("not a model")
+    doubled = layers.Lambda(lambda x: x * 2)  # code of its own, which reading it would run
+    keras.Sequential([keras.Input((3,)), doubled]).save(folder / "code.keras")
+    (folder / "half.keras").write_bytes((folder / "pictures" / "Clothes-Net.h5").read_bytes()[:3000])
+    return folder
+
+
+def write_unknown_to_tflite(folder: Path) -> None:
+    """A SavedModel with an operator that only TensorFlow has."""
+
+    class Net(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec((None, 3), tf.float32, name="x")])  # type: ignore[untyped-decorator]
+        def __call__(self, x: Any) -> Any:
+            return {"y": tf.math.asinh(x)}
+
+    net = Net()
+    tf.saved_model.save(net, str(folder), signatures=net.__call__.get_concrete_function())
+
+
+def write_two_inputs(path: Path) -> None:
+    """Whole numbers and others in, a table and a vector out."""
+    table = np.random.default_rng(1).normal(size=(20, 5)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["rows"]),
+        helper.make_node("ReduceSum", ["rows", "axis"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["sum", "weights"], ["scaled"]),
+        helper.make_node("Tanh", ["scaled"], ["both"]),
+        helper.make_node("ReduceMean", ["scaled"], ["mean"], axes=[1], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "two",
+        [
+            helper.make_tensor_value_info("tokens", TensorProto.INT32, ["batch", 7]),
+            helper.make_tensor_value_info("weights", TensorProto.FLOAT, ["batch", 5]),
+        ],
+        [
+            helper.make_tensor_value_info("both", TensorProto.FLOAT, ["batch", 5]),
+            helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["batch"]),
+        ],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1]), "axis")],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+
+
+@pytest.fixture(scope="module")
+def brought(tmp_path_factory: pytest.TempPathFactory, models: Path, pictures: Path) -> tuple[Path, Bring]:
+    artifacts = tmp_path_factory.mktemp("brought") / "artifacts"
+    with ThreadPoolExecutor(2) as pool:
+        alone = pool.submit(bring, models / "pictures" / "Clothes-Net.h5", "--artifacts", artifacts, "--data", pictures)
+        others = pool.submit(bring, models, "--artifacts", artifacts)
+    assert alone.result().returncode == 0, alone.result().stdout + alone.result().stderr
+    return artifacts, others.result()
+
+
+FORMATS = ("onnx", "savedmodel", "tflite", "tfjs")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_takes_the_place_of_training(brought: tuple[Path, Bring], format: str) -> None:
+    artifacts, _ = brought
+    folder = artifacts / "clothes_net" / format
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    assert manifest.image is not None and manifest.image.shape == (28, 28, 1)
+    status = read_status(folder)
+    assert status.word == "verified", status.reason
+    assert status.parity is not None
+
+
+def test_the_graph_that_one_route_cannot_convert_goes_by_the_next(brought: tuple[Path, Bring]) -> None:
+    made = read_manifest(brought[0] / "clothes_net" / "onnx").made_with
+    assert made["route"] == "the frozen graph of a call"
+
+
+@pytest.mark.parametrize("format", FORMATS[1:])
+def test_any_tensors_are_converted_and_compared(brought: tuple[Path, Bring], format: str) -> None:
+    folder = brought[0] / "two" / format
+    manifest = read_manifest(folder)
+    assert [spec.dtype for spec in manifest.inputs] == ["int32", "float32"]
+    assert [spec.shape for spec in manifest.outputs] == [(None, 5), (None,)]
+    assert manifest.image is None
+    assert read_status(folder).word == "verified", read_status(folder).reason
+
+
+def test_a_file_that_is_no_model_is_named_and_keeps_no_other_from_it(brought: tuple[Path, Bring]) -> None:
+    artifacts, second = brought
+    assert second.returncode == 0, "two of five were brought"
+    assert "error: notes.onnx: " in second.stderr
+    assert "error: half.keras: " in second.stderr
+    assert "Traceback" not in second.stderr
+    assert re.search(r"error: code\.keras: .*Lambda.*TRUST=1", second.stderr, re.DOTALL), second.stderr
+    assert "code, half, notes could not be brought; the other 2 are there." in second.stdout
+    left = {path.name for path in artifacts.iterdir()}
+    assert left == {"clothes_net", "asinh", "two", "questions", "samples"}, "nothing half-written"
+
+
+def test_what_is_said_anew_is_made_anew_and_nothing_else(brought: tuple[Path, Bring], models: Path) -> None:
+    artifacts, _ = brought
+    before = (artifacts / "two" / "onnx" / "manifest.json").stat().st_mtime_ns
+    again = bring(models / "two.onnx", "--artifacts", artifacts)
+    assert "two: nothing changed since it was brought" in again.stdout
+    assert (artifacts / "two" / "onnx" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_without_labelled_pictures_parity_is_known_and_accuracy_is_not(brought: tuple[Path, Bring]) -> None:
+    parity = read_status(brought[0] / "two" / "savedmodel").parity
+    assert parity is not None and parity.passed and parity.accuracy is None
+
+
+def test_every_artifact_that_was_brought_is_served(brought: tuple[Path, Bring]) -> None:
+    with_catalog = load_catalog(brought[0])
+    try:
+        assert {name: model.error for name, model in with_catalog.items() if model.error} == {}
+        assert set(with_catalog) >= {"clothes_net-keras", "clothes_net-tflite", "two-onnx", "two-tfjs"}
+    finally:
+        with_catalog.close()
+
+
+def test_a_reason_names_no_folder_that_is_gone_when_it_is_read(tmp_path: Path) -> None:
+    made = Cell(tmp_path, None, Limits())
+    manifest = manifest_of(None, (), (TensorSpec("x", "float32", (None, 3), "ND"),))
+    walk = Walk(made, "net", manifest, 0)
+    edge = walk.edges["tflite"]
+    said = f"net-tflite could not be loaded: {tmp_path}/net/x is odd. Remove {tmp_path}/net/tflite and export it again."
+    edge.errors.append(("a route", said))
+    walk._fail(edge, said)
+    (failed,) = read_failed_edges(tmp_path)
+    assert failed.reason == "savedmodel -> tflite: net-tflite could not be loaded: net/x is odd."
+    assert failed.routes[0].error == "net-tflite could not be loaded: net/x is odd."
+
+
+def test_a_conversion_that_fails_leaves_its_reason_and_log(brought: tuple[Path, Bring]) -> None:
+    (edge,) = read_failed_edges(brought[0])
+    assert edge.name == "asinh-tflite"
+    assert edge.reason == "LiteRT has no built-in operator for tf.Asinh."
+    assert edge.advice
+    assert [route.route for route in edge.routes] == ["built-in operators", "built-in operators, a batch of 1"]
+    log = (brought[0] / "asinh" / "failed" / "tflite.log").read_text()
+    assert "Asinh" in log
+
+
+def test_what_a_runtime_said_is_told_when_the_last_route_converts_nothing(tmp_path: Path) -> None:
+    """A convolution of groups is converted for TF.js, which cannot run it; the last route is for loops alone."""
+
+    class Net(tf.Module):  # type: ignore[misc]
+        kernel, head = (np.random.default_rng(2).normal(size=size).astype("f4") for size in ((3, 3, 2, 6), (6, 3)))
+
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 4), tf.float32, name="x")])  # type: ignore[untyped-decorator]
+        def __call__(self, x: Any) -> Any:
+            return {"y": tf.nn.softmax(tf.reduce_mean(tf.nn.conv2d(x, self.kernel, 1, "SAME"), [1, 2]) @ self.head)}
+
+    net = Net()
+    tf.saved_model.save(net, str(tmp_path / "grouped"), signatures=net.__call__.get_concrete_function())
+    artifacts = tmp_path / "artifacts"
+    bring(tmp_path / "grouped", "--artifacts", artifacts, "--preprocess", "unit layout=NHWC")
+    (edge,) = read_failed_edges(artifacts)
+    assert (edge.name, edge.reason[:35]) == ("grouped-tfjs", "TF.js has no convolution of groups,")
+    assert [(route.route, route.error) for route in edge.routes] == [
+        ("graph model", "its runtime cannot run it"),
+        ("graph model, nothing fused", "its runtime cannot run it"),
+        ("graph model, loops as functions", "There is no loop in the graph."),
+    ]
+
+
+# Names
+
+
+def test_two_models_of_one_name_are_an_error(tmp_path: Path) -> None:
+    for name in ("net.onnx", "Net.h5"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(BroughtError, match=r"would both be called net: rename one"):
+        named([tmp_path], {})
+
+
+@pytest.mark.parametrize("name", ["...", "-", "模型"])
+def test_a_name_without_a_letter_is_an_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"x")
+    with pytest.raises(BroughtError, match="is no name of a model"):
+        named([tmp_path / "net.onnx"], {"name": name})
+
+
+@pytest.mark.parametrize("name", ["../../etc/net", "/net", "..\\\\net"])
+@pytest.mark.parametrize("where", ["NAME", "model.toml"])
+def test_a_name_that_is_a_path_is_an_error(tmp_path: Path, where: str, name: str) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"x")
+    if where == "model.toml":
+        (tmp_path / "model.toml").write_text(f"name = '{name}'")
+    with pytest.raises(BroughtError, match="is a path, and no name of a model: letters, digits and _ are expected"):
+        named([tmp_path / "net.onnx"], {"name": name} if where == "NAME" else {})
+
+
+def test_a_files_own_name_may_have_any_letters(tmp_path: Path) -> None:
+    (tmp_path / "My net-2.onnx").write_bytes(b"x")
+    assert list(named([tmp_path / "My net-2.onnx"], {})) == ["my_net_2"]
+
+
+@pytest.mark.parametrize("name", ["nothing.h5", "."])
+def test_a_path_without_a_model_says_what_is_expected(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BroughtError, match=r"There is no|holds no model"):
+        named([tmp_path / name], {})
+
+
+def test_each_format_is_reached_along_the_fewest_edges() -> None:
+    assert [(edge.parent, edge.format) for edge in reachable("savedmodel")] == [
+        ("savedmodel", "tflite"),
+        ("savedmodel", "tfjs"),
+        ("savedmodel", "onnx"),
+    ]
+    assert ("keras", "onnx") in [(edge.parent, edge.format) for edge in reachable("keras")]
+    assert list(reachable("tflite")) == []
+
+
+# Questions
+
+
+def manifest_of(image: ImageSpec | None, labels: tuple[str, ...], inputs: tuple[TensorSpec, ...]) -> Manifest:
+    return Manifest("net", "onnx", None, inputs, (TensorSpec("y", "float32", (None, 2), "ND"),), image, labels)
+
+
+PIXELS = (TensorSpec("pixels", "float32", (None, 8, 9, 1), "NHWC"),)
+
+
+def test_subfolders_are_classes_by_their_names(tmp_path: Path) -> None:
+    for name in ("dog", "cat"):
+        (tmp_path / name).mkdir()
+        PIL.Image.fromarray(np.full((8, 9), 10 if name == "cat" else 90, np.uint8)).save(tmp_path / name / "1.png")
+    asked = questions_for(manifest_of(ImageSpec(8, 9, 1), ("dog", "cat"), PIXELS), tmp_path, 2, "net")
+    assert asked.labels is not None and asked.pictures is not None
+    pairs = zip(asked.pictures, asked.labels, strict=True)
+    assert {int(picture.max()): int(label) for picture, label in pairs} == {10: 1, 90: 0}
+    with pytest.raises(BroughtError, match=r"2 of them are no label of the model \(cat, dog\)"):
+        questions_for(manifest_of(ImageSpec(8, 9, 1), ("a", "b"), PIXELS), tmp_path, 2, "net")
+
+
+@pytest.mark.parametrize("names", [[], ["a/text.png"]])
+def test_a_folder_without_pictures_is_an_error(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("no picture")
+    with pytest.raises(BroughtError, match=r"has no subfolder|has no picture that can be read"):
+        questions_for(manifest_of(ImageSpec(8, 9, 1), ("a",), PIXELS), tmp_path, 2, "net")
+
+
+def test_questions_come_back_as_they_were_written(tmp_path: Path) -> None:
+    specs = (
+        TensorSpec("words", "bytes", (None, 2), "ND"),
+        TensorSpec("tokens", "int64", (None, None), "ND"),
+        TensorSpec("x", "float16", (None, 3), "ND"),
+    )
+    asked = Questions(invented(specs, 6, 50), np.arange(6), "some", 1e-3)
+    questions.write(tmp_path / "net.npz", asked)
+    read = questions.read(tmp_path / "net.npz", 4)
+    assert (read.count, read.title, read.tolerance, read.pictures) == (4, "some", 1e-3, None)
+    for name, rows in asked.inputs.items():
+        assert read.inputs[name].dtype == rows.dtype
+        np.testing.assert_array_equal(read.inputs[name], rows[:4])
+    assert asked.inputs["tokens"].min() >= 0 and asked.inputs["tokens"].max() < 50
+    (tmp_path / "net.npz").write_bytes((tmp_path / "net.npz").read_bytes()[:100])
+    with pytest.raises(DataError, match=r"net\.npz cannot be read"):
+        questions.read(tmp_path / "net.npz")
+
+
+# What a converter's words mean
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("ModuleNotFoundError: No module named 'onnx2tf.ops.Det'", "onnx2tf does not know the ONNX operator Det."),
+        ("error: 'tf.Erf' op is neither a custom op nor a flex op", "LiteRT has no built-in operator for tf.Erf."),
+        ("ValueError: Unsupported Ops in the model before optimization Foo, Bar", "TF.js has no operator Foo, Bar."),
+        ("It took more than 6 GiB of memory and was ended.", "The converter took more than 6 GiB of memory."),
+        ("its parent, savedmodel, could not be made", "It is made from savedmodel, which could not be made."),
+        (
+            "ValueError: Cannot view a tensor with shape torch.Size([64*s95, 49, 3, 32]) and strides (4704, 32) as",
+            "PyTorch's ONNX exporter cannot take a tensor of shape [64*s95, 49, 3, 32] apart as the network does.",
+        ),
+        (
+            "Error in conv2d: depth of input (40) must match input depth for filter 1.",
+            "TF.js has no convolution of groups, and this graph has one of 40 channels in groups of 1.",
+        ),
+        ("nobody has seen this", "a -> b: nobody has seen this."),
+    ],
+)
+def test_known_causes_are_named(said: str, reason: str) -> None:
+    assert explain("a -> b", said, "").reason == reason
+
+
+# The child that reads a file
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> Iterator[Cell]:
+    with sandbox.cell(tmp_path / "cells", Path(__file__), Limits(seconds=60, memory=2**30, file_size=2**20)) as made:
+        yield made
+
+
+def run(cell: Cell, code: str) -> str:
+    """The code as a module of its own, in the cell."""
+    (cell.folder / "brought_code.py").write_text(textwrap.dedent(code))
+    return sandbox.run(cell, "brought_code").output
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_folder_of_artifacts_that_stays_empty_goes_again(tmp_path: Path, is_kept: bool) -> None:
+    with sandbox.cell(tmp_path / "new", Path(__file__), Limits()):
+        if is_kept:
+            (tmp_path / "new" / "net").mkdir()
+    assert (tmp_path / "new").exists() == is_kept
+    (tmp_path / "old").mkdir()
+    with sandbox.cell(tmp_path / "old", Path(__file__), Limits()):
+        pass
+    assert (tmp_path / "old").exists()
+
+
+def test_a_child_has_no_network(cell: Cell) -> None:
+    code = """
+        import socket
+        try:
+            socket.create_connection(("127.0.0.1", PORT), 2)
+            print("reached")
+        except OSError as error:
+            print("refused", error.errno)
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        said = run(cell, code.replace("PORT", str(server.getsockname()[1])))
+    if "reached" in said:
+        pytest.skip("this system gives no network namespace to this user")
+    assert said.startswith("refused")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_root_s_child_is_not_root_where_others_may_read_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = Path("/usr/bin/python3")
+    if not system.exists():
+        pytest.skip("this system has no Python that everybody may run")
+    monkeypatch.setattr(sys, "executable", str(system))
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    with sandbox.cell(tmp_path / "cells", Path(__file__), Limits(seconds=60)) as made:
+        if made.user is None:
+            pytest.skip("others may not read this checkout")
+        code = """
+            import os
+            print(os.getuid(), os.access("/etc/shadow", os.R_OK))
+            open("mine", "w").close()
+        """
+        assert run(made, code).split() == [str(made.user), "False"]
+        assert made.user != 0 and (made.folder / "mine").exists(), "it may write to its folder"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import sys; sys.exit('error: of this kind')", "of this kind"),
+        ("raise ValueError('of that kind')", "ValueError: of that kind"),
+        ("import os; os.abort()", "ended by SIGABRT"),
+        ("held = bytearray(3 * 2**30)\nimport time; time.sleep(60)", "more than 1 GiB of memory"),
+        ("import pathlib; pathlib.Path('big').write_bytes(b'x' * 2**21)", "File too large"),
+    ],
+)  # fmt: skip
+def test_a_child_that_goes_wrong_is_one_line(cell: Cell, code: str, words: str) -> None:
+    with pytest.raises(ChildFailed, match=words):
+        run(cell, code)
+
+
+def test_a_child_that_does_not_end_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with sandbox.cell(tmp_path / "cells", tmp_path / "file", Limits(seconds=1.5)) as made:
+        code = """
+            import subprocess, sys, time
+            print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
+            time.sleep(600)
+        """
+        with pytest.raises(ChildFailed, match="longer than 2 s") as caught:
+            run(made, code)
+        pid = int(caught.value.log.split()[0])
+    deadline = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < deadline:  # a signal takes its time on a busy machine
+        time.sleep(0.05)
+    assert not is_running(pid)
+    assert not (tmp_path / "cells").exists(), "its folder is gone"
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -1,0 +1,7 @@
+"""Where an artifact that fails its parity parts from its source, layer by layer, and why.
+
+    python -m verify.diagnose keras_cnn tflite      or: make diagnose MODEL=keras_cnn FORMAT=tflite
+
+`tracers/` runs both and keeps what every layer gave; `match` pairs the layers and finds the first place where they
+part; `causes` tests the known causes there, each by an experiment that can fail; `show` says it.
+"""

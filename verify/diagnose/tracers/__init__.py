@@ -1,0 +1,143 @@
+"""Tracers: what every layer of an artifact gives, one file a framework. Like the runtimes, imported when needed."""
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import ModelUnavailable
+from contract.manifest import Manifest
+
+Values = NDArray[np.floating[Any]]
+
+PASSING = {"Identity", "StopGradient", "PreventGradient"}
+"""Operators that hand on what they are given: no layer, and never where two models part."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One tensor that is computed on the way from the pictures to the answers."""
+
+    name: str
+    """Unique in its trace, as the framework calls it."""
+    label: str
+    """As it is shown to people."""
+    op: str
+    inputs: tuple[str, ...]
+    """The names of what it is computed from; weights and constants may be among them."""
+    value: Values | None = None
+    """(N, ...), float32, for N pictures; None where it is something else: a shape, an index, a constant."""
+
+    @property
+    def array(self) -> Values:
+        """The value, of a step that has one."""
+        assert self.value is not None, f"{self.name} has no value for each picture"
+        return self.value
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Every step of one run, in the order in which they were computed; the first one is the pictures."""
+
+    steps: Mapping[str, Step]
+    input: str
+    output: str
+
+    @classmethod
+    def of(cls, steps: Iterable[Step], input: str, output: str, count: int) -> "Trace":
+        """The trace of a run on `count` pictures: only what depends on these, and has a row for each, keeps a value."""
+        known: dict[str, Step] = {}
+        dependent = {input}
+        for step in steps:
+            if step.name != input and dependent.isdisjoint(step.inputs):
+                continue  # weights, and what was computed from them
+            dependent.add(step.name)
+            value = step.value if step.op not in PASSING and _is_by_picture(step.value, count) else None
+            known[step.name] = replace(step, value=None if value is None else value.astype(np.float32))
+        while known[output].op in PASSING:
+            output = next(name for name in known[output].inputs if name in known)
+        return cls(known, input, output)
+
+    @property
+    def valued(self) -> list[Step]:
+        """The steps that can be compared, in order."""
+        return [step for step in self.steps.values() if step.value is not None]
+
+    def value(self, name: str) -> Values:
+        return self.steps[name].array
+
+
+def _is_by_picture(value: Any, count: int) -> bool:
+    if value is None or not value.ndim or len(value) != count:
+        return False
+    return np.issubdtype(value.dtype, np.floating) or value.dtype.name == "bfloat16"
+
+
+def joined(traces: list[Trace]) -> Trace:
+    """The trace of runs on one piece of the pictures after another, as if it were one run."""
+    first = traces[0]
+    if len(traces) == 1:
+        return first
+    steps = {
+        step.name: step
+        if step.value is None
+        else replace(step, value=np.concatenate([trace.value(step.name) for trace in traces]))
+        for step in first.steps.values()
+    }
+    return Trace(steps, first.input, first.output)
+
+
+class Tracer(Protocol):
+    """Runs an artifact and keeps what every layer gives."""
+
+    def trace(self, images: Values) -> Trace:
+        """Images (N, ...) of the manifest's first input, run as one batch."""
+
+    def weights(self) -> Iterable[NDArray[Any]]:
+        """Every stored array, as it is stored."""
+
+    def close(self) -> None:
+        """Free what is held outside this process's memory."""
+
+
+@runtime_checkable
+class Changeable(Tracer, Protocol):
+    """A tracer that can also run a changed model: what a hypothesis about the other one says that it does."""
+
+    def with_values(self, images: Values, values: Mapping[str, Values]) -> Trace:
+        """As `trace`, but the steps named give these values, whatever they were given."""
+
+    def in_training(self, images: Values) -> Trace | None:
+        """As `trace`, but BatchNorm normalises by the batch, as in training; None where there is no BatchNorm."""
+
+
+TRACERS: dict[str, str] = {
+    "keras": "verify.diagnose.tracers.tensorflow:KerasTracer",
+    "savedmodel": "verify.diagnose.tracers.tensorflow:SavedModelTracer",
+    "torch": "verify.diagnose.tracers.torch:TorchTracer",
+    "onnx": "verify.diagnose.tracers.onnx:OnnxTracer",
+    "tflite": "verify.diagnose.tracers.tflite:TFLiteTracer",
+    "tfjs": "verify.diagnose.tracers.tfjs:TFJSTracer",
+}
+"""Format -> the module and class of its tracer."""
+
+
+def load_tracer(folder: Path, manifest: Manifest) -> Tracer:
+    """The tracer of an artifact whose files were verified. Raises ModelUnavailable when it cannot be looked into."""
+    family = manifest.format.split("-")[0]
+    if family not in TRACERS:
+        raise ModelUnavailable(f"{manifest.name} cannot be looked into: {family!r} is none of {', '.join(TRACERS)}.")
+    module, _, name = TRACERS[family].partition(":")
+    try:
+        load: Callable[[Path, Manifest], Tracer] = getattr(importlib.import_module(module), name)
+        return load(folder, manifest)
+    except ModelUnavailable:
+        raise
+    except Exception as error:  # a framework may raise anything on a graph that it does not like
+        raise ModelUnavailable(
+            f"{manifest.name} cannot be looked into: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error

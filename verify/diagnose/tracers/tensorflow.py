@@ -1,0 +1,177 @@
+"""TensorFlow graphs: a SavedModel's signature, and a Keras model traced as a function."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from numpy.typing import NDArray
+
+# The only way to have a signature's inner functions inlined while its variables stay variables: the public
+# convert_variables_to_constants_v2 fails on a graph that assigns them, as BatchNorm does in training.
+from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
+
+from contract.manifest import Manifest
+from verify.diagnose.tracers import Step, Trace, Values
+
+
+class _Graph:
+    """A concrete function with everything inlined, of which any tensor can be fetched, and any replaced."""
+
+    def __init__(self, function: Any, label: Callable[[str], str]) -> None:
+        self._label = label
+        inlined = _run_inline_graph_optimization(function, False, True)
+        captured = list(zip(function.inputs[::-1], function.captured_inputs[::-1], strict=False))
+
+        def imported() -> None:
+            graph = tf.compat.v1.get_default_graph()
+            replaced = {placeholder.name: graph.capture(value) for placeholder, value in captured}
+            tf.graph_util.import_graph_def(inlined, name="", input_map=replaced)
+
+        self._wrapped = tf.compat.v1.wrap_function(imported, [])
+        self._input, self._output = _name(function.inputs[0]), _name(function.outputs[0])
+        # In the order of computation: a graph that was imported lists its operators in any.
+        self._operations = list(_sorted(self._wrapped.graph.get_operations()))
+        self._pruned: dict[tuple[str, ...], Any] = {}
+
+    def run(self, images: Values, values: Mapping[str, Values]) -> Trace:
+        given = {self._input: images, **values}
+        found = {name: result.numpy() for name, result in self._fetch(given).items()}
+        return Trace.of(self._steps({**found, **given}), self._input, self._output, len(images))
+
+    def _fetch(self, given: Mapping[str, Values]) -> Mapping[str, Any]:
+        """Every floating-point tensor by name, where those given are given."""
+        names = tuple(given)
+        if names not in self._pruned:  # this takes longer than the run
+            tensors = {_name(tensor): tensor for operation in self._operations for tensor in operation.outputs}
+            wanted = {
+                name: tensor
+                for name, tensor in tensors.items()
+                if tensor.dtype.is_floating and tensor.op.type != "Placeholder"
+            }
+            self._pruned[names] = self._wrapped.prune([tensors[name] for name in names], wanted)
+        fetched: Mapping[str, Any] = self._pruned[names](*map(tf.constant, given.values()))
+        return fetched
+
+    def _steps(self, values: Mapping[str, Values]) -> Iterator[Step]:
+        for operation in self._operations:
+            for tensor in operation.outputs:
+                name = _name(tensor)
+                yield Step(
+                    name, self._label(name), operation.type, tuple(map(_name, operation.inputs)), values.get(name)
+                )
+
+
+class SavedModelTracer:
+    """Traces the signature `serving_default`."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._model = tf.saved_model.load(str(folder))  # the function below dies with it
+        self._function = self._model.signatures["serving_default"]
+        self._graph = _Graph(self._function, lambda name: "/".join(name.split("/")[-2:]))
+
+    def trace(self, images: Values) -> Trace:
+        return self._graph.run(images, {})
+
+    def with_values(self, images: Values, values: Mapping[str, Values]) -> Trace:
+        return self._graph.run(images, values)
+
+    def in_training(self, images: Values) -> Trace | None:
+        return None  # its BatchNorm is no layer any more, only sums and products
+
+    def weights(self) -> Iterator[NDArray[Any]]:
+        captured = (value for value in self._function.captured_inputs if value.dtype != tf.resource)
+        return (weight.numpy() for weight in (*self._function.variables, *captured))
+
+    def close(self) -> None:
+        """Nothing is held outside this process's memory."""
+
+
+class KerasTracer:
+    """Traces a Keras model, operator by operator; steps carry the names of their layers."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._folder, self._manifest = folder, manifest
+        self._spec = manifest.inputs[0]
+        self._model = self._load()
+        self._graph = self._traced(self._model, training=False)
+
+    def trace(self, images: Values) -> Trace:
+        return self._graph.run(images, {})
+
+    def with_values(self, images: Values, values: Mapping[str, Values]) -> Trace:
+        return self._graph.run(images, values)
+
+    def in_training(self, images: Values) -> Trace | None:
+        return self._training.run(images, {}) if self._training else None
+
+    @functools.cached_property
+    def _training(self) -> _Graph | None:
+        model = self._load()  # a copy: its moving averages move
+        known = any(isinstance(layer, keras.layers.BatchNormalization) for layer in _layers(model))
+        return self._traced(model, training=True) if known else None
+
+    def weights(self) -> Iterator[NDArray[Any]]:
+        return (weight.numpy() for weight in self._model.weights)
+
+    def close(self) -> None:
+        """Nothing is held outside this process's memory."""
+
+    def _load(self) -> keras.Model:
+        file = self._folder / self._manifest.file(".h5", ".keras")
+        return keras.models.load_model(file, compile=False, safe_mode=not self._manifest.is_trusted)
+
+    def _traced(self, model: keras.Model, training: bool) -> _Graph:
+        scopes: dict[str, str] = {}
+        for layer in _layers(model):
+            _observe(layer, scopes, training and isinstance(layer, keras.layers.BatchNormalization))
+        function = tf.function(lambda pixels: model(pixels, training=False))
+        spec = tf.TensorSpec(self._spec.shape, self._spec.dtype, name=self._spec.name)
+        return _Graph(function.get_concrete_function(spec), lambda name: _layer_label(name, scopes))
+
+
+def _layers(model: Any) -> Iterator[Any]:
+    for layer in model.layers:
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _layers(layer)
+
+
+def _observe(layer: Any, scopes: dict[str, str], training: bool) -> None:
+    """Note the graph's name for the layer, which is not its own, and put it into training if that is wanted."""
+    call = layer.call
+
+    @functools.wraps(call)
+    def observed(*args: Any, **kwargs: Any) -> Any:
+        scopes[tf.get_current_name_scope()] = layer.name
+        return call(*args, **{**kwargs, "training": True}) if training else call(*args, **kwargs)
+
+    layer.call = observed
+
+
+def _layer_label(name: str, scopes: Mapping[str, str]) -> str:
+    scope = max((scope for scope in scopes if f"{name}/".startswith(f"{scope}/")), key=len, default="")
+    return f"{scopes[scope]}{name.removeprefix(scope)}" if scope else name
+
+
+def _name(tensor: Any) -> str:
+    name: str = tensor.name.removesuffix(":0")
+    return name
+
+
+def _sorted(operations: list[Any]) -> Iterator[Any]:
+    """Each operation after those that it takes its inputs from, and else in the order given."""
+    done: set[str] = set()
+    stack = operations[::-1]
+    while stack:
+        operation = stack[-1]
+        waiting = [tensor.op for tensor in operation.inputs if tensor.op.name not in done]
+        if operation.name not in done and waiting:
+            stack.extend(waiting)
+            continue
+        stack.pop()
+        if operation.name not in done:
+            done.add(operation.name)
+            yield operation

@@ -1,0 +1,237 @@
+"""Parity: how far an artifact's answers are from its source's, on the same real pictures.
+
+It is a star, not a chain: each artifact is compared with its source, in its real runtime, on all its questions (our own
+models' are the test pictures), at batch 1 and at batch 64. Float32 passes when no probability differs by more than 1e-4
+and no class changes, near-ties excepted: pictures whose two best classes lie so close in the source that rounding alone
+can swap them. Answers that are no probabilities are held to the same share of the source's largest value.
+"""
+
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from contract.errors import ArtifactMissing, ParityError, RosettaError
+from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
+from contract.parity_result import BatchParity, Flip, ParityResult, write_parity
+from serve.runtimes import Runtime, load_runtime, numpy_dtype
+from verify.questions import Questions
+
+Answers = NDArray[np.floating[Any]]
+"""(N, values): one output's answers."""
+AllAnswers = Mapping[str, Answers]
+"""By the output's name."""
+
+BATCHES = (1, 64)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What passes. The default is for float32, where converters reorder sums: 2e-6 is usual, 1e-4 is a fault."""
+
+    max_abs_diff: float = 1e-4
+
+
+FLOAT32 = Tolerance()
+
+
+def compare(reference: Answers, candidate: Answers, batch: int, tolerance: Tolerance = FLOAT32) -> BatchParity:
+    """Compare two tables of answers (N, classes) to the same N inputs, row by row.
+
+    Raises ParityError when there is nothing to compare or the shapes differ: an empty comparison never passes.
+    """
+    if reference.shape != candidate.shape:
+        raise ParityError(f"The answers have shape {candidate.shape}, expected the source's {reference.shape}.")
+    if reference.size == 0:
+        raise ParityError("No answers were compared: at least one input is needed.")
+    reference, candidate = reference.astype(np.float64), candidate.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        difference = np.abs(reference - candidate)
+    # NaN compares false with everything: an answer that is not a number is as far off as can be.
+    difference[~np.isfinite(difference)] = np.inf
+    return BatchParity(
+        batch=batch,
+        max_abs_diff=float(difference.max()),
+        mean_abs_diff=float(difference.mean()),
+        min_cosine=float(_cosine(reference, candidate).min()),
+        max_kl=_divergence(reference, candidate),
+        agreement=float((reference.argmax(axis=1) == candidate.argmax(axis=1)).mean()),
+        flips=tuple(_flips(reference, candidate, difference, tolerance)),
+    )
+
+
+def compare_all(reference: AllAnswers, candidate: AllAnswers, batch: int, tolerance: Tolerance) -> BatchParity:
+    """`compare` for each output, as one result. Each output is held to its own size: differences are in units of it."""
+    parities = []
+    for name, expected in reference.items():
+        unit = _unit_of(expected)
+        parities.append(compare(expected / unit, candidate[name] / unit, batch, tolerance))
+    return combine(parities)
+
+
+def _cosine(reference: Answers, candidate: Answers) -> Answers:
+    lengths = np.linalg.norm(reference, axis=1) * np.linalg.norm(candidate, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosine = (reference * candidate).sum(axis=1) / lengths
+    result: Answers = np.nan_to_num(cosine, nan=-1.0)
+    return result
+
+
+def _divergence(reference: Answers, candidate: Answers) -> float | None:
+    """The largest KL divergence of a row. A class that only the source holds possible makes it infinite."""
+    for answers in (reference, candidate):
+        if not ((answers >= 0).all() and np.allclose(answers.sum(axis=1), 1, atol=1e-3)):
+            return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(reference > 0, reference * np.log(reference / candidate), 0.0)
+    return float(max(0.0, terms.sum(axis=1).max()))  # below zero by rounding alone
+
+
+def _flips(reference: Answers, candidate: Answers, difference: Answers, tolerance: Tolerance) -> Iterator[Flip]:
+    source, artifact = reference.argmax(axis=1), candidate.argmax(axis=1)
+    for image in np.flatnonzero(source != artifact):
+        best = np.sort(reference[image])[::-1]
+        with np.errstate(invalid="ignore"):  # two infinities are a tie
+            margin, largest = float(np.nan_to_num(best[0] - best[1], posinf=np.inf)), float(difference[image].max())
+        # Not twice the difference of this very picture: no class can change without that.
+        near_tie = margin <= 2 * tolerance.max_abs_diff
+        yield Flip(int(image), int(source[image]), int(artifact[image]), margin, largest, near_tie)
+
+
+def judge(batches: Iterable[BatchParity], tolerance: Tolerance = FLOAT32) -> list[str]:
+    """Why the comparison does not pass, one sentence a reason; empty when it passes."""
+    reasons = []
+    for parity in batches:
+        at = f"at batch {parity.batch}"
+        if not parity.max_abs_diff <= tolerance.max_abs_diff:
+            reasons.append(
+                f"the largest difference {at} is {parity.max_abs_diff:.2g}, at most {tolerance.max_abs_diff}"
+            )
+        changed = [flip.image for flip in parity.flips if not flip.near_tie]
+        if changed:
+            some = ", ".join(map(str, changed[:5])) + (", ..." if len(changed) > 5 else "")
+            reasons.append(f"{len(changed)} pictures change class {at} ({some})")
+    return reasons
+
+
+def _unit_of(reference: Answers) -> float:
+    """1 for answers up to 1, as probabilities are; else their largest value, since rounding grows with it."""
+    finite = np.abs(reference[np.isfinite(reference)])
+    return max(1.0, float(finite.max(initial=0)))
+
+
+def combine(parities: Sequence[BatchParity]) -> BatchParity:
+    """One result for a model's outputs: the worst of each measure, and the classes of the first output."""
+    divergences = [parity.max_kl for parity in parities if parity.max_kl is not None]
+    return replace(
+        parities[0],
+        max_abs_diff=max(parity.max_abs_diff for parity in parities),
+        mean_abs_diff=max(parity.mean_abs_diff for parity in parities),
+        min_cosine=min(parity.min_cosine for parity in parities),
+        max_kl=max(divergences, default=None),
+    )
+
+
+def answer(runtime: Runtime, manifest: Manifest, asked: Questions, batch: int) -> AllAnswers:
+    """The artifact's outputs by name, each as a table (N, values), asked in batches of `batch`."""
+    dtypes = {spec.name: numpy_dtype(spec.dtype) for spec in manifest.inputs}
+    starts = tqdm(
+        range(0, asked.count, batch),
+        desc=f"{manifest.name}, batch {batch}",
+        unit="call",
+        leave=False,
+        delay=1,
+        disable=None,
+    )
+    parts = [runtime.predict(asked.rows(start, start + batch, dtypes)) for start in starts]
+    return {spec.name: _table([part[spec.name] for part in parts]) for spec in manifest.outputs}
+
+
+def _table(parts: Sequence[NDArray[Any]]) -> Answers:
+    """The parts (n, ...) of an output as one table (N, values); texts become numbers."""
+    rows = [part.reshape(len(part), -1) for part in parts]
+    table = np.concatenate(rows) if rows else np.empty((0, 0))
+    if table.dtype == object:  # byte strings: equal ones have the same checksum
+        table = np.frompyfunc(lambda value: float(zlib.crc32(bytes(value))), 1, 1)(table).astype(np.float64)
+    return table
+
+
+def verify_model(folder: Path, asked: Questions) -> dict[str, ParityResult]:
+    """Compare every artifact of the model in `folder` with its source; write and return the results by format.
+
+    An artifact that cannot be compared does not keep the others from it: what is wrong with the first of them is raised
+    at the end. Raises ArtifactError, ModelUnavailable or RuntimeFailure, and ParityError when nothing can be compared.
+    """
+    manifests = {path.parent: read_manifest(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))}
+    sources = [path for path, manifest in manifests.items() if manifest.is_source]
+    if len(sources) != 1:
+        raise ArtifactMissing(f"{folder} has {len(sources)} source artifacts, expected one. Run `make artifacts`.")
+    (source,) = sources
+    references = ask(source, manifests[source], asked)
+    results, errors = {}, []
+    for path, manifest in manifests.items():
+        if path == source:
+            continue
+        try:
+            result = _result(path, manifest, source, references, asked)
+        except RosettaError as error:
+            errors.append(error)
+            continue
+        write_parity(path, result)
+        results[manifest.format] = result
+        print(line(result), flush=True)
+    if errors:
+        raise errors[0]
+    return results
+
+
+def ask(path: Path, manifest: Manifest, asked: Questions) -> dict[int, AllAnswers]:
+    """The artifact's answers by batch size. Raises ArtifactCorrupt, ModelUnavailable or RuntimeFailure."""
+    verify_files(path, manifest)
+    runtime = load_runtime(path, manifest)
+    try:
+        return {batch: answer(runtime, manifest, asked, batch) for batch in BATCHES}
+    finally:
+        runtime.close()
+
+
+def _result(
+    path: Path,
+    manifest: Manifest,
+    source: Path,
+    references: Mapping[int, AllAnswers],
+    asked: Questions,
+) -> ParityResult:
+    start = time.perf_counter()
+    answers, tolerance = ask(path, manifest, asked), Tolerance(asked.tolerance)
+    batches = tuple(compare_all(references[batch], answers[batch], batch, tolerance) for batch in BATCHES)
+    reasons = judge(batches, tolerance)
+    first = answers[BATCHES[-1]][manifest.outputs[0].name]
+    return ParityResult(
+        artifact=manifest.name,
+        source=read_manifest(source).name,
+        artifact_sha256=sha256_of(path / MANIFEST),
+        source_sha256=sha256_of(source / MANIFEST),
+        passed=not reasons,
+        reasons=tuple(reasons),
+        tolerance=tolerance.max_abs_diff,
+        images=asked.count,
+        accuracy=None if asked.labels is None else float((first.argmax(axis=1) == asked.labels).mean()),
+        batches=batches,
+        seconds=round(time.perf_counter() - start, 1),
+    )
+
+
+def line(result: ParityResult) -> str:
+    """One line for people."""
+    verdict = "passed" if result.passed else "FAILED: " + "; ".join(result.reasons)
+    return (
+        f"{result.artifact:22} largest difference {result.max_abs_diff:.1e}, "
+        f"same class {result.agreement:.2%} of {result.images}: {verdict}"
+    )

@@ -1,0 +1,65 @@
+"""The test pictures that the page offers: the first ones of each class, as PNG files with an index.
+
+python -m verify.samples artifacts/samples
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from contract import dataset
+from contract.errors import RosettaError
+from contract.manifest import Manifest, staged, write_json
+from verify.questions import Questions
+
+PER_CLASS = 20
+MOST = 200
+
+
+def write_samples(name: str, folder: Path) -> None:
+    """Write the first `PER_CLASS` test pictures of each class, in the order of the data set, and `index.json`."""
+    known, split = dataset.get(name), dataset.load(name, "test")
+    chosen = [np.flatnonzero(split.labels == label)[:PER_CLASS] for label in range(len(known.labels))]
+    with staged(folder) as staging:
+        samples = []
+        for index in sorted(int(index) for indices in chosen for index in indices):
+            file = f"{index:04}.png"
+            PIL.Image.fromarray(split.images[index].squeeze()).save(staging / file)
+            samples.append({"file": file, "index": index, "label": int(split.labels[index])})
+        about = {"dataset": known.name, "title": known.title, "licence": known.licence, "labels": known.labels}
+        write_json(staging / "index.json", about | {"samples": samples})
+
+
+def write_samples_of(asked: Questions, manifest: Manifest, folder: Path) -> None:
+    """The same for a model that somebody brought: the first pictures that it is asked, with the classes if known."""
+    pictures = asked.pictures
+    assert pictures is not None  # only such models have samples
+    labels = [] if asked.labels is None else asked.labels.tolist()
+    with staged(folder) as staging:
+        samples: list[dict[str, Any]] = []
+        for index, picture in enumerate(pictures[:MOST]):
+            file = f"{index:04}.png"
+            PIL.Image.fromarray(picture.squeeze()).save(staging / file)
+            samples.append({"file": file, "index": index, "label": labels[index] if labels else None})
+        about = {"dataset": manifest.model, "title": asked.title, "licence": "", "labels": manifest.labels}
+        write_json(staging / "index.json", about | {"samples": samples})
+
+
+def main() -> None:
+    """The command line: the folder to write, and the data set."""
+    parser = argparse.ArgumentParser(prog="python -m verify.samples")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--dataset", default="fashion_mnist")
+    options = parser.parse_args()
+    try:
+        write_samples(options.dataset, options.folder)
+    except RosettaError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
