@@ -14,6 +14,8 @@ from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, writ
 
 PARITY = "parity.json"
 
+VERIFIED, ORDINARY = "verified", "verified on ordinary inputs"
+
 
 @dataclass(frozen=True)
 class Flip:
@@ -53,6 +55,21 @@ class BatchParity:
 
 
 @dataclass(frozen=True)
+class EdgeDifference:
+    """A question beside the ordinary ones that the artifact answers otherwise than the source."""
+
+    question: str
+    """What is special about its inputs: "values from -120 to 120"."""
+    output: str
+    expected: str
+    got: str
+    """The value that is furthest off, as people read it: "101.7" became "nan"."""
+
+    def __str__(self) -> str:
+        return f"with {self.question}, {self.output} is {self.got} instead of {self.expected}"
+
+
+@dataclass(frozen=True)
 class ParityResult:
     """How far an artifact's answers are from its source's, and whether that passes."""
 
@@ -70,6 +87,12 @@ class ParityResult:
     """The share of pictures that the artifact answers right; None where labels are unknown."""
     batches: tuple[BatchParity, ...]
     seconds: float
+    edges: int = 0
+    """How many edge questions the source could answer."""
+    differs: tuple[EdgeDifference, ...] = ()
+    """Those that the artifact answers otherwise."""
+    processor: str = ""
+    """The processor's model and its vector instructions: answers were compared on this one."""
 
     @property
     def max_abs_diff(self) -> float:
@@ -82,12 +105,18 @@ class ParityResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         batches = tuple(BatchParity.from_json(batch) for batch in data["batches"])
-        return cls(**{**data, "batches": batches, "reasons": tuple(data["reasons"])})
+        differs = tuple(EdgeDifference(**each) for each in data.get("differs", ()))
+        return cls(**{**data, "batches": batches, "reasons": tuple(data["reasons"]), "differs": differs})
 
 
 @dataclass(frozen=True)
 class Status:
-    """What is known of an artifact's answers: "source", "verified" or "unverified", and why."""
+    """What is known of an artifact's answers, and why.
+
+    "source": it is what the others are compared with. "verified": it answers as its source does, on ordinary inputs and
+    at their edges. "verified on ordinary inputs": at some edges it answers otherwise. "unverified": nobody compared
+    exactly these bytes, or they failed. A model that cannot be run is "failed" to who serves it.
+    """
 
     word: str
     reason: str
@@ -121,5 +150,8 @@ def _judge(folder: Path, manifest: Manifest, result: ParityResult) -> Status:
         return Status("unverified", "its source changed since they were compared: run `make verify`")
     if not result.passed:
         return Status("unverified", "its answers are not its source's: " + "; ".join(result.reasons), result)
-    words = f"{result.images} pictures, largest difference {result.max_abs_diff:.1e}"
-    return Status("verified", words, result)
+    words = f"{result.images} questions, largest difference {result.max_abs_diff:.1e}"
+    if result.differs:
+        some = "; ".join(map(str, result.differs[:3])) + ("; ..." if len(result.differs) > 3 else "")
+        return Status(ORDINARY, f"{words}; {len(result.differs)} differences at edges: {some}", result)
+    return Status(VERIFIED, f"{words}; {result.edges} edge questions" if result.edges else words, result)

@@ -98,9 +98,10 @@ class Batcher:
         """Requests that a remote was sent, and has not answered yet."""
         self._next_turn: asyncio.Handle | None = None
         self._is_delayed = False
-        # A model of a fixed batch, or with an output that is not one row for each row, takes requests one by one.
+        # A model of a fixed batch, or whose rows were not shown to be independent, takes requests one by one.
         specs = (*model.described.inputs, *model.described.outputs)
-        self._together = limits.enabled and all(spec.shape[:1] == (None,) for spec in specs)
+        has_batch = all(spec.shape[:1] == (None,) for spec in specs)
+        self._together = limits.enabled and has_batch and not model.mixing
         self._has_free_sizes = any(None in spec.shape[1:] for spec in model.described.inputs)
 
     def submit(self, inputs: Tensors, deadline: float) -> asyncio.Future[Answered]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from contract.behaviour import read_behaviour
 from contract.errors import ArtifactError, ModelUnavailable, UnknownModel
 from contract.failed_edge import FailedEdge, read_failed_edges
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
@@ -38,6 +39,8 @@ class ServedModel:
     """The bytes of each file, as they were when it was loaded."""
     failure: str = ""
     """Why it could not be loaded."""
+    mixing: str = "whether rows depend on each other was never tried; run `make verify`"
+    """Why requests must not share a call; empty where each row's answer was shown to depend on that row alone."""
 
     @property
     def error(self) -> str:
@@ -127,16 +130,20 @@ def load_model(folder: Path, settings: Settings = Settings()) -> ServedModel:  #
         if manifest.name != name:
             raise ModelUnavailable(f"{folder / MANIFEST} is the manifest of {manifest.name}, expected {name}")
         status, source = read_status(folder), _source(folder, manifest)
+        behaviour = read_behaviour(folder)
+        if behaviour and behaviour.unsteady:
+            raise ModelUnavailable(f"{name} {behaviour.unsteady_words}")
+        known = {} if behaviour is None else {"mixing": behaviour.mixing}
         if address := settings.remotes.get(_family(folder.name)):  # the files may lie only there
             remote = RemoteRuntime(address, manifest, settings.timeout)
-            return ServedModel(name, folder, manifest, status, source, remote, remote.sizes)
+            return ServedModel(name, folder, manifest, status, source, remote, remote.sizes, **known)
         verify_files(folder, manifest)
         sizes = {file: (folder / file).stat().st_size for file in manifest.files}
         runtime = load_runtime(folder, manifest, settings.threads)
     except (ArtifactError, ModelUnavailable, OSError) as error:
         log.warning("%s is not served: %s", name, error)
         return ServedModel(name, folder, manifest, Status("failed", str(error)), source, failure=str(error))
-    return ServedModel(name, folder, manifest, status, source, runtime, sizes)
+    return ServedModel(name, folder, manifest, status, source, runtime, sizes, **known)
 
 
 def _family(format: str) -> str:

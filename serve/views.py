@@ -117,6 +117,7 @@ def _parameters(model: ServedModel) -> dict[str, Any]:
         "source": model.source,
         "status": model.status.word,
         "status_reason": model.status.reason,
+        "batching": {"enabled": not model.mixing, "reason": model.mixing},
         "image": manifest.image,
         "classifies": manifest.classifies,
         "labels": manifest.labels,

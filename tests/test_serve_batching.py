@@ -55,10 +55,10 @@ class Doubling:
         self.open.set()
 
 
-def served(runtime: Any, batch: int | None = None, name: str = "double") -> ServedModel:
+def served(runtime: Any, batch: int | None = None, name: str = "double", mixing: str = "") -> ServedModel:
     inputs, outputs = (TensorSpec(tensor, "float32", (batch, None), "NC") for tensor in "xy")
     manifest = Manifest(name, "onnx", None, (inputs,), (outputs,), None, ())
-    return ServedModel(manifest.name, Path(), manifest, Status("source", ""), None, runtime)
+    return ServedModel(manifest.name, Path(), manifest, Status("source", ""), None, runtime, mixing=mixing)
 
 
 @pytest.fixture
@@ -120,6 +120,18 @@ def test_the_requests_of_one_turn_run_together_in_the_event_loop(batcher: Make) 
         assert runtime.threads == {threading.main_thread().name}
         assert await submit(queue, 5) == [10]
         assert runtime.calls == [4, 1]
+
+    asyncio.run(main())
+
+
+def test_a_model_whose_rows_mix_answers_each_request_alone(pool: ThreadPoolExecutor) -> None:
+    async def main() -> None:
+        runtime = Doubling()
+        model = served(runtime, mixing="the output y of a row differs by 0.5 when 2 share a call")
+        queue = Batcher(model, ModelStats(call_seconds=QUICK), pool, 1, Limits())
+        answers: list[Any] = await asyncio.gather(*(submit(queue, *sent) for sent in ([1], [2, 3], [4])))
+        assert answers == [[2], [4, 6], [8]]
+        assert runtime.calls == [1, 2, 1]
 
     asyncio.run(main())
 

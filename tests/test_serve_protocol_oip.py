@@ -106,6 +106,15 @@ def test_fields_that_are_not_known_are_ignored() -> None:
     assert request.inputs["pixels"].shape == (2, 2, 3, 1)
 
 
+@pytest.mark.parametrize("data", [{"data": []}, {"parameters": {"binary_data_size": 0}}], ids=["JSON", "binary"])
+def test_a_size_of_0_is_refused_in_every_form(data: dict[str, Any]) -> None:
+    spec = TensorSpec("x", "float32", (None, None, 8), "NLC")
+    manifest = Manifest("free", "onnx", None, (spec,), (spec,), None, ())
+    content = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 0, 8]} | data]}).encode()
+    with pytest.raises(InputError, match=r"'x' has shape \[1, 0, 8\]: every size must be at least 1"):
+        parse_infer(content, str(len(content)) if "parameters" in data else None, manifest)
+
+
 @pytest.mark.parametrize("batch", [1, MAX_BATCH])
 def test_the_smallest_and_the_largest_batch_are_taken(batch: int) -> None:
     inputs = [

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from contract.code import ROOT
 from contract.dataset import Split
-from contract.errors import ModelUnavailable, RuntimeFailure
+from contract.errors import InputError, ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec, read_manifest, sha256_of_files, verify_files
 from serve.catalog import Catalog
 from serve.runtimes import RUNTIMES, Runtime, load_runtime, tfjs, warm_up_inputs
@@ -348,6 +349,40 @@ def test_a_node_process_that_hangs_is_replaced(
             pool.submit(ask, node, images[:batch]).result(timeout=20)
     assert has_ended(hanging)
     assert ask(node, images[:batch]).shape == (batch, 10)
+
+
+def test_a_call_that_fails_halfway_ends_the_node_process(
+    node: tfjs.TFJSRuntime, loaded: Loaded, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The header of a frame is written, the rest is not: the next call must not get the answer to what is left."""
+    write, broken = tfjs.TFJSRuntime._write, node.process_id
+    with monkeypatch.context() as patch:
+        parts = iter([write])
+        patch.setattr(tfjs.TFJSRuntime, "_write", lambda *call: next(parts)(*call))  # the second part raises
+        with pytest.raises(RuntimeFailure, match=r"The Node process of keras_cnn-tfjs failed"):
+            ask(node, images[:2])
+    assert has_ended(broken)
+    np.testing.assert_array_equal(ask(node, images[2:4]), ask(loaded["keras_cnn", "tfjs"], images[2:4]))
+
+
+def test_an_answer_to_another_call_is_never_given(node: tfjs.TFJSRuntime, loaded: Loaded, images: Images) -> None:
+    node._send(0, {"pixels": images[:2]}, None, time.monotonic() + 5)  # its answer waits in the pipe
+    with pytest.raises(RuntimeFailure, match=r"it answered call 0, not \d+"):
+        ask(node, images[2:4])
+    np.testing.assert_array_equal(ask(node, images[2:4]), ask(loaded["keras_cnn", "tfjs"], images[2:4]))
+
+
+def test_a_frame_whose_length_is_wrong_ends_the_node_process(node: tfjs.TFJSRuntime, images: Images) -> None:
+    header = json.dumps({"call": 1, "inputs": [], "nodes": None, "bytes": 8}).encode()
+    node._write(memoryview(struct.pack("<I", len(header)) + header), time.monotonic() + 5)
+    wait_until(lambda: has_ended(node.process_id))
+    assert ask(node, images[:2]).shape == (2, 10)
+
+
+@pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**40])
+def test_a_whole_number_beyond_32_bits_is_refused(node: tfjs.TFJSRuntime, value: int) -> None:
+    with pytest.raises(InputError, match=rf"'pixels' has values from 0 to {value}|from {value} to 0"):
+        node.predict({"pixels": np.array([0, value])})
 
 
 def test_threads_that_wait_for_a_killed_node_process_get_a_new_one(node: tfjs.TFJSRuntime, images: Images) -> None:

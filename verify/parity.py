@@ -6,6 +6,7 @@ and no class changes, near-ties excepted: pictures whose two best classes lie so
 can swap them. Answers that are no probabilities are held to the same share of the source's largest value.
 """
 
+import contextlib
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,10 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from contract.behaviour import Behaviour, write_behaviour
 from contract.errors import ArtifactMissing, ParityError, RosettaError
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
 from contract.parity_result import BatchParity, Flip, ParityResult, write_parity
 from serve.runtimes import Runtime, load_runtime, numpy_dtype
+from verify.behaviour import observe
+from verify.edges import EdgeAnswer, answer_edges, edge_differences, edge_questions
 from verify.questions import Questions
 
 Answers = NDArray[np.floating[Any]]
@@ -150,13 +154,17 @@ def answer(runtime: Runtime, manifest: Manifest, asked: Questions, batch: int) -
         disable=None,
     )
     parts = [runtime.predict(asked.rows(start, start + batch, dtypes)) for start in starts]
-    return {spec.name: _table([part[spec.name] for part in parts]) for spec in manifest.outputs}
+    return {spec.name: _table([part[spec.name] for part in parts], asked.count) for spec in manifest.outputs}
 
 
-def _table(parts: Sequence[NDArray[Any]]) -> Answers:
-    """The parts (n, ...) of an output as one table (N, values); texts become numbers."""
-    rows = [part.reshape(len(part), -1) for part in parts]
-    table = np.concatenate(rows) if rows else np.empty((0, 0))
+def _table(parts: Sequence[NDArray[Any]], rows: int) -> Answers:
+    """An output's parts, one a call, as one table (N, values) for N `rows`; texts become numbers.
+
+    Of an output that is not a row for each row, such as a state [layers, batch, units], it is one value a line.
+    """
+    is_by_rows = all(part.ndim for part in parts) and sum(len(part) for part in parts) == rows
+    tables = [part.reshape(len(part), -1) if is_by_rows else part.reshape(-1, 1) for part in parts]
+    table = np.concatenate(tables) if tables else np.empty((0, 0))
     if table.dtype == object:  # byte strings: equal ones have the same checksum
         table = np.frompyfunc(lambda value: float(zlib.crc32(bytes(value))), 1, 1)(table).astype(np.float64)
     return table
@@ -173,13 +181,13 @@ def verify_model(folder: Path, asked: Questions) -> dict[str, ParityResult]:
     if len(sources) != 1:
         raise ArtifactMissing(f"{folder} has {len(sources)} source artifacts, expected one. Run `make artifacts`.")
     (source,) = sources
-    references = ask(source, manifests[source], asked)
+    reference = _reference(source, manifests[source], asked)
     results, errors = {}, []
     for path, manifest in manifests.items():
         if path == source:
             continue
         try:
-            result = _result(path, manifest, source, references, asked)
+            result = _result(path, manifest, source, reference, asked)
         except RosettaError as error:
             errors.append(error)
             continue
@@ -194,24 +202,47 @@ def verify_model(folder: Path, asked: Questions) -> dict[str, ParityResult]:
 def ask(path: Path, manifest: Manifest, asked: Questions) -> dict[int, AllAnswers]:
     """The artifact's answers by batch size. Raises ArtifactCorrupt, ModelUnavailable or RuntimeFailure."""
     verify_files(path, manifest)
-    runtime = load_runtime(path, manifest)
-    try:
+    with contextlib.closing(load_runtime(path, manifest)) as runtime:
         return {batch: answer(runtime, manifest, asked, batch) for batch in BATCHES}
-    finally:
-        runtime.close()
 
 
-def _result(
-    path: Path,
-    manifest: Manifest,
-    source: Path,
-    references: Mapping[int, AllAnswers],
-    asked: Questions,
-) -> ParityResult:
-    start = time.perf_counter()
-    answers, tolerance = ask(path, manifest, asked), Tolerance(asked.tolerance)
-    batches = tuple(compare_all(references[batch], answers[batch], batch, tolerance) for batch in BATCHES)
+@dataclass(frozen=True)
+class Reference:
+    """What the source answers."""
+
+    ordinary: Mapping[int, AllAnswers]
+    """By batch size."""
+    edges: Sequence[EdgeAnswer]
+
+
+@contextlib.contextmanager
+def _observed(path: Path, manifest: Manifest, asked: Questions) -> Iterator[tuple[Runtime, Behaviour]]:
+    """The artifact's runtime, and how it behaves, which is written beside it. Raises what `ask` raises."""
+    verify_files(path, manifest)
+    with contextlib.closing(load_runtime(path, manifest)) as runtime:
+        behaviour = observe(runtime, manifest, asked, sha256_of(path / MANIFEST))
+        write_behaviour(path, behaviour)
+        yield runtime, behaviour
+
+
+def _reference(path: Path, manifest: Manifest, asked: Questions) -> Reference:
+    """Raises what `ask` raises, and ParityError where the same question gets different answers."""
+    with _observed(path, manifest, asked) as (runtime, behaviour):
+        if behaviour.unsteady:
+            raise ParityError(f"{manifest.name} {behaviour.unsteady_words}")
+        edges = answer_edges(runtime, edge_questions(manifest.inputs, asked))
+        return Reference({batch: answer(runtime, manifest, asked, batch) for batch in BATCHES}, edges)
+
+
+def _result(path: Path, manifest: Manifest, source: Path, reference: Reference, asked: Questions) -> ParityResult:
+    start, tolerance = time.perf_counter(), Tolerance(asked.tolerance)
+    with _observed(path, manifest, asked) as (runtime, behaviour):
+        answers = {batch: answer(runtime, manifest, asked, batch) for batch in BATCHES}
+        differs = edge_differences(runtime, reference.edges, tolerance.max_abs_diff)
+    batches = tuple(compare_all(reference.ordinary[batch], answers[batch], batch, tolerance) for batch in BATCHES)
     reasons = judge(batches, tolerance)
+    if behaviour.unsteady:
+        reasons.append(f"it {behaviour.unsteady_words}")
     first = answers[BATCHES[-1]][manifest.outputs[0].name]
     return ParityResult(
         artifact=manifest.name,
@@ -225,12 +256,16 @@ def _result(
         accuracy=None if asked.labels is None else float((first.argmax(axis=1) == asked.labels).mean()),
         batches=batches,
         seconds=round(time.perf_counter() - start, 1),
+        edges=len(reference.edges),
+        differs=tuple(differs),
     )
 
 
 def line(result: ParityResult) -> str:
     """One line for people."""
     verdict = "passed" if result.passed else "FAILED: " + "; ".join(result.reasons)
+    if result.passed and result.differs:
+        verdict = f"passed on ordinary inputs; {result.differs[0]}"
     return (
         f"{result.artifact:22} largest difference {result.max_abs_diff:.1e}, "
         f"same class {result.agreement:.2%} of {result.images}: {verdict}"

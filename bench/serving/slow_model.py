@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.serving.calls import Model
-from contract.manifest import MANIFEST, Manifest, TensorSpec, sha256_of_files, write_manifest
+from contract.behaviour import read_behaviour, write_behaviour
+from contract.manifest import MANIFEST, Manifest, TensorSpec, sha256_of, sha256_of_files, write_manifest
+from verify.behaviour import ROWS, observe
+from verify.questions import Questions
 
 SIDE, CLASSES = 64, 1000
 STAGES = ((64, 2), (128, 2), (256, 2), (512, 2))
@@ -28,7 +31,12 @@ def written(artifacts: Path) -> Model:
         folder.mkdir(parents=True, exist_ok=True)
         onnx.save(_network(), folder / "model.onnx")
         write_manifest(folder, _manifest(folder))
-    return Model(folder, np.random.default_rng(0).random((1, SIDE, SIDE, 3), np.float32))
+    pictures = np.random.default_rng(0).random((ROWS, SIDE, SIDE, 3), np.float32)
+    model = Model(folder, pictures[:1])
+    if read_behaviour(folder) is None:  # without it no two requests would share a call
+        questions = Questions({"pixels": pictures}, None, "noise")
+        write_behaviour(folder, observe(model.runtime, model.manifest, questions, sha256_of(folder / MANIFEST)))
+    return model
 
 
 def seconds(model: Model) -> float:

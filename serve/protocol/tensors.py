@@ -56,6 +56,8 @@ def check_shape(shape: Any, spec: TensorSpec) -> tuple[int, ...]:
         raise InputError(f"The input {spec.name!r} has shape {show(shape)}, expected {expected} (-1: any size).")
     if not 1 <= shape[0] <= MAX_BATCH:
         raise InputError(f"The input {spec.name!r} has a batch of {shape[0]}, expected 1 to {MAX_BATCH}.")
+    if 0 in shape:  # runtimes differ in what they make of it, and some fail halfway
+        raise InputError(f"The input {spec.name!r} has shape {show(shape)}: every size must be at least 1.")
     return tuple(shape)
 
 

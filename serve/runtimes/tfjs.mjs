@@ -1,5 +1,6 @@
 // The child process of tfjs.py: loads the graph model in the folder given, answers frames until its input closes.
-// A frame is the header's length (4 bytes, little-endian), the header as JSON, and the tensors' bytes in its order.
+// A frame is the header's length (4 bytes, little-endian), the header as JSON, and as many bytes as it says, the tensors
+// in its order. An answer repeats the number of its call. What is no frame ends this process: nothing after it is one.
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -57,7 +58,7 @@ async function answer(model, header, payload) {
     return Buffer.from(values.buffer, values.byteOffset, values.byteLength);
   });
   const specs = Object.entries(named).map(([name, { shape, dtype }]) => ({ name, shape, dtype }));
-  send({ outputs: specs }, payloads);
+  send({ call: header.call, outputs: specs }, payloads);
   tf.dispose([inputs, named]);
 }
 
@@ -98,7 +99,7 @@ function serve(model) {
       const { header, payload } = frame;
       last = last
         .then(() => answer(model, header, payload))
-        .catch((error) => send({ error: String(error?.message ?? error) }));
+        .catch((error) => send({ call: header.call, error: String(error?.message ?? error) }));
     }
   });
   process.stdin.on("end", () => process.exit(0));
@@ -114,7 +115,9 @@ function serve(model) {
     if (size < wanted) return undefined;
     const header = JSON.parse(data.toString("utf8", 4, headerEnd));
     const elements = ({ shape }) => shape.reduce((product, length) => product * length, 1);
-    wanted += header.inputs.reduce((sum, input) => sum + elements(input) * ARRAYS[input.dtype].BYTES_PER_ELEMENT, 0);
+    const bytes = header.inputs.reduce((sum, input) => sum + elements(input) * ARRAYS[input.dtype].BYTES_PER_ELEMENT, 0);
+    if (bytes !== header.bytes) throw new Error(`the frame says ${header.bytes} bytes, and its tensors are ${bytes}`);
+    wanted += bytes;
     if (size < wanted) return undefined;
     const payload = data.subarray(headerEnd, wanted);
     chunks = [data.subarray(wanted)];

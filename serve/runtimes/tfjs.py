@@ -1,10 +1,13 @@
 """TF.js on the server: a Node child process that this runtime starts, watches and restarts.
 
 Both sides speak in frames: a header's length (4 bytes, little-endian), the header as JSON, and the tensors' bytes in
-the header's order. The child is told to go by closing its standard input, so it never outlives this process.
+the header's order. The header numbers the call and says how many bytes follow, and an answer repeats the number: a
+frame that was not written or read to its end must never pass for another call's answer. Closing its standard input ends
+the child, so it never outlives this process.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -20,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import ArtifactError, ModelUnavailable, RuntimeFailure
+from contract.errors import ArtifactError, InputError, ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest, verify_files
 from serve.runtimes import Tensors
 
@@ -43,27 +46,35 @@ class TFJSRuntime:
         self._name = manifest.name
         self._dtypes = {spec.name: spec.dtype for spec in manifest.outputs}
         self._lock = threading.Lock()  # one frame at a time
+        self._numbers = itertools.count(1)
         self._child = self._start()
         self.title = f"TF.js {self._version}"
 
     def predict(self, inputs: Tensors) -> Tensors:
-        """Raises RuntimeFailure when the child dies or hangs; the next call finds a new one."""
-        return self._ask(inputs, None)
+        """Raises InputError for a whole number that TF.js cannot hold, and RuntimeFailure when the child dies or hangs.
+
+        The next call finds a new child.
+        """
+        return self._ask({name: _held(name, value) for name, value in inputs.items()}, None)
 
     def fetch(self, inputs: Tensors, nodes: Sequence[str]) -> Tensors:
         """What these nodes of the graph give. Raises as `predict` does."""
-        return self._ask(inputs, nodes)
+        return self._ask({name: _held(name, value) for name, value in inputs.items()}, nodes)
 
     def _ask(self, inputs: Tensors, nodes: Sequence[str] | None) -> Tensors:
         with self._lock:
             if self._child.poll() is not None:
                 self._restart()
+            number, deadline = next(self._numbers), time.monotonic() + CALL_SECONDS
             try:
-                deadline = time.monotonic() + CALL_SECONDS
-                self._send(inputs, nodes, deadline)
+                self._send(number, inputs, nodes, deadline)
                 header, payload = self._receive(deadline)
-            except (OSError, EOFError, TimeoutError) as error:
+                if header.get("call") != number:
+                    raise EOFError(f"it answered call {header.get('call')}, not {number}")
+            except BaseException as error:  # whatever it is, part of a frame may be on its way
                 self._stop()
+                if not isinstance(error, Exception):
+                    raise
                 raise RuntimeFailure(f"The Node process of {self._name} failed ({error}). It is restarted.") from error
         if "error" in header:
             raise RuntimeFailure(f"TF.js could not run {self._name}: {header['error']}")
@@ -121,14 +132,15 @@ class TFJSRuntime:
             with contextlib.suppress(OSError):
                 _open(stream).close()
 
-    def _send(self, inputs: Tensors, nodes: Sequence[str] | None, deadline: float) -> None:
-        # TF.js has one kind of whole number.
-        inputs = {name: value.astype(np.int32) if value.dtype.kind in "iu" else value for name, value in inputs.items()}
-        tensors = [{"name": name, "dtype": value.dtype.name, "shape": value.shape} for name, value in inputs.items()]
-        header = json.dumps({"inputs": tensors, "nodes": nodes}).encode()
+    def _send(self, number: int, inputs: Tensors, nodes: Sequence[str] | None, deadline: float) -> None:
+        values = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
+        tensors = [{"name": name, "dtype": value.dtype.name, "shape": value.shape} for name, value in values.items()]
+        size = sum(value.nbytes for value in values.values())
+        header = json.dumps({"call": number, "inputs": tensors, "nodes": nodes, "bytes": size}).encode()
         self._write(memoryview(struct.pack("<I", len(header)) + header), deadline)
-        for value in inputs.values():
-            self._write(np.ascontiguousarray(value).data.cast("B"), deadline)
+        for value in values.values():
+            if value.size:  # a view of nothing cannot be cast
+                self._write(value.data.cast("B"), deadline)
 
     def _write(self, data: memoryview, deadline: float) -> None:
         pipe = _open(self._child.stdin).fileno()
@@ -166,6 +178,19 @@ class TFJSRuntime:
             outputs[spec["name"]] = values.astype(self._dtypes.get(spec["name"], dtype), copy=False)
             start += count * dtype.itemsize
         return outputs
+
+
+def _held(name: str, value: NDArray[Any]) -> NDArray[Any]:
+    """The values as TF.js holds them: it has one kind of whole number, of 32 bits. Raises InputError beyond these."""
+    if value.dtype.kind not in "iu" or value.dtype == np.int32:
+        return value
+    limits = np.iinfo(np.int32)
+    if value.size and value.dtype.itemsize >= 4 and not limits.min <= value.min() <= value.max() <= limits.max:
+        raise InputError(
+            f"The input {name!r} has values from {value.min()} to {value.max()}; TF.js holds whole numbers of 32 bits, "
+            f"{limits.min} to {limits.max}. Ask another format of this model."
+        )
+    return value.astype(np.int32)
 
 
 def _open(stream: IO[bytes] | None) -> IO[bytes]:
