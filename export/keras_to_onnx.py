@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow.python.ops import math_ops
 
 from contract.manifest import Manifest
+from export.floor_division import teach_tf2onnx
 from export.known_operators import in_known_operators
 from export.onnx_graph import finish_onnx, sparing_memory, write_frozen
 from export.signatures import tensor_spec
@@ -28,6 +29,7 @@ def by_keras(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     zeros = [np.zeros([size or 1 for size in spec.shape], spec.dtype) for spec in manifest.inputs]
     model(zeros[0] if len(zeros) == 1 else zeros)
     path = target / "model.onnx"
+    teach_tf2onnx()
     with _gelu_by_erf(), in_known_operators(), sparing_memory():
         model.export(path, format="onnx", verbose=False)
     finish_onnx(path, manifest)

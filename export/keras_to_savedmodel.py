@@ -9,6 +9,7 @@ import keras
 from contract.manifest import Manifest
 from export import signatures
 from export.known_operators import in_known_operators
+from export.overflow import without_overflow
 
 CONVERTERS = ("keras", "tensorflow-cpu")
 
@@ -23,5 +24,5 @@ def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
         outputs = model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
         return outputs if isinstance(outputs, list | tuple) else [outputs]
 
-    with in_known_operators():
+    with in_known_operators(), without_overflow():
         return signatures.save(function, [weight.value for weight in model.weights], manifest, target)

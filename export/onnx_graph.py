@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, version_converter
 
 from contract.errors import ExportError
 from contract.manifest import Manifest, TensorSpec
+from export.floor_division import teach_tf2onnx
 from export.onnx_padding import keep_zeros_before_pooling
 
 BATCH = "batch"
@@ -28,6 +29,7 @@ def write_frozen(function: Any, manifest: Manifest, target: Path) -> Path:
     import tf2onnx
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+    teach_tf2onnx()
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
     path = target / "model.onnx"
     with sparing_memory():

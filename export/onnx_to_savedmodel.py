@@ -21,6 +21,7 @@ from contract.manifest import Manifest
 from export import signatures
 from export.known_operators import in_known_operators
 from export.onnx_graph import name_gelu
+from export.overflow import keep_finite
 
 CONVERTERS = ("onnx2tf", "tensorflow-cpu", "tf-keras", "onnx", "onnxscript", "onnxruntime")
 
@@ -33,6 +34,7 @@ def export(parent: Path, manifest: Manifest, target: Path, **options: Any) -> Se
         if manifest.batch is not None:
             _fix_batch(copy, manifest.batch)
         name_gelu(Path(copy))
+        keep_finite(Path(copy))
         model = _convert(copy, scratch, manifest, options)
     names = [spec.name for spec in manifest.inputs]
 
