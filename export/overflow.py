@@ -7,6 +7,7 @@ computes both branches of an Elu and multiplies one of them by 0, which is NaN w
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -19,11 +20,11 @@ def without_overflow() -> Iterator[None]:
     """Trace TensorFlow's Softplus and LogSigmoid as sums that stay finite."""
     import tensorflow as tf
 
-    def softplus(features: object, name: str | None = None) -> object:
+    def softplus(features: Any, name: str | None = None) -> Any:
         # log(1 + exp(-|x|)), with neither a large power nor a constant of its own
         return tf.nn.relu(features) - tf.math.log(tf.sigmoid(tf.abs(features)))
 
-    def log_sigmoid(x: object, name: str | None = None) -> object:
+    def log_sigmoid(x: Any, name: str | None = None) -> Any:
         return -softplus(-tf.convert_to_tensor(x))
 
     with (
@@ -45,8 +46,8 @@ def keep_finite(path: Path) -> None:
 def _write_out(model: ModelProto) -> None:
     nodes: list[NodeProto] = []
     for place, node in enumerate(model.graph.node):
-        written = WRITTEN.get(node.op_type, lambda *_: None)(model, node, f"finite_{place}")
-        nodes += written or [node]
+        write = WRITTEN.get(node.op_type)
+        nodes += (write and write(model, node, f"finite_{place}")) or [node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 
@@ -86,7 +87,7 @@ def _dtype(model: ModelProto, name: str) -> int:
     """The element type of a tensor of the graph, as ONNX numbers it; float32 where nothing says it."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     values = (*inferred.value_info, *inferred.input, *inferred.output)
-    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    types: dict[str, int] = {value.name: value.type.tensor_type.elem_type for value in values}
     return types.get(name) or onnx.TensorProto.FLOAT
 
 
