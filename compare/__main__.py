@@ -13,20 +13,19 @@ page.py, plots.py, tables.py: the report for people
 """
 
 import argparse
-import contextlib
-import dataclasses
 import random
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from compare.advice import add_recommendations
 from compare.assemble import assemble
 from compare.baseline import MARGIN, changes, doubtful, reversals
 from compare.latency import BATCHES, THREADS
 from compare.measure import Bench
 from compare.page import PAGE, write_page
-from compare.recommend import TARGETS, check, recommend
+from compare.recommend import TARGETS, check
 from compare.report import REPORT, Constraints, Recommendation, Report, ReportError, Settings, read_report, write_report
 from contract import dataset
 from contract.errors import RosettaError
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check(options.target, constraints)
         old = read_report(options.baseline) if options.baseline else None
         report = _measured(options, old)
-        report = advised(report, options.target, constraints)
+        report = add_recommendations(report, options.target, constraints)
         folder = options.artifacts / "report"
         write_report(folder, report)
         write_page(report, folder)
@@ -93,25 +92,14 @@ def _measured(options: argparse.Namespace, old: Report | None) -> Report:
     return report
 
 
-def advised(report: Report, target: str | None, constraints: Constraints) -> Report:
-    """The report with a recommendation for each target: first for the one asked for, under its constraints.
-
-    Raises ReportError when nothing was measured for that one; others are left out then.
-    """
-    given = [recommend(report, target, constraints)] if target else []
-    for other in TARGETS:
-        if other != target:
-            with contextlib.suppress(ReportError):
-                given.append(recommend(report, other, Constraints(), len(given)))
-    return dataclasses.replace(report, recommendations=tuple(given))
-
-
 def _words(recommendations: Sequence[Recommendation]) -> str:
     """What is recommended, for a terminal."""
     parts = []
     for advice in recommendations:
         lines = [sentence.text for sentence in advice.reasons]
-        lines += [f"  not {name.removesuffix('@server')}: {sentence.text}" for name, sentence in advice.lost.items()]
+        lines += [
+            f"  not {name.removesuffix('@server')}: {sentence.text}" for name, sentence in advice.rejected.items()
+        ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) or "Nothing could be measured: see the report for why."
 

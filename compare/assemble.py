@@ -11,6 +11,7 @@ from compare.figures import Figure, Measured, Missing, exact, once, over_rounds
 from compare.footprint import file_figures, image, installed
 from compare.latency import BATCHES
 from compare.measure import Bench, Found, Measurements
+from compare.recommend import TARGETS
 from compare.report import SCHEMA, Artifact, Report, Row, Training
 from compare.store import Record
 from compare.training import SCRIPTS, compare_training
@@ -52,6 +53,7 @@ def assemble(bench: Bench, done: Measurements) -> Report:
         artifacts=artifacts,
         rows={row.name: row for row in rows},
         training={training.model: training for training in _training(bench, artifacts, done)},
+        targets=TARGETS,
     )
 
 

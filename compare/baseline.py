@@ -96,7 +96,7 @@ def _artifacts(old: Report, new: Report) -> Iterator[Change]:
 
 
 def _answers(before: Artifact, after: Artifact) -> Iterator[str]:
-    if before.keeps_the_answers and not after.keeps_the_answers:
+    if before.keeps_answers and not after.keeps_answers:
         yield f"its answers are no longer its source's: {after.verdict}"
     if not before.classes or before.classes == after.classes:
         return

@@ -10,7 +10,6 @@ from compare.figures import Measured, Missing, shown
 from compare.latency import BATCHES
 from compare.metrics import title
 from compare.plots import draw_all
-from compare.recommend import TARGETS
 from compare.report import Report
 from contract.code import ROOT
 
@@ -37,7 +36,6 @@ def write_page(report: Report, folder: Path) -> None:
         plots={
             name: {theme: _data_uri(folder / f"{name}-{theme}.png") for theme in ("light", "dark")} for name in names
         },
-        targets=TARGETS,
         batches=BATCHES,
         gaps=list(gaps(report)),
         server=[row for row in report.rows.values() if row.where == "server"],

@@ -17,7 +17,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from compare.figures import Figure, shown
 from compare.latency import BATCHES
-from compare.recommend import TARGETS
 from compare.report import Report
 
 
@@ -252,8 +251,8 @@ def _front(report: Report, theme: Theme) -> Drawing:
     given = report.recommendations
     drawing, panels = plt.subplots(1, max(1, len(given)), figsize=(8, 3.3), squeeze=False)
     for axes, advice in zip(panels[0], given, strict=False):
-        target = TARGETS[advice.target]
-        for row in (*advice.lost, *filter(None, [advice.choice])):
+        target = report.targets[advice.target]
+        for row in (*advice.rejected, *filter(None, [advice.choice])):
             time, size = report.figure(row, target.time), report.figure(row, target.size)
             if not (isinstance(time, Figure) and isinstance(size, Figure)):
                 continue

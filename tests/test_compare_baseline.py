@@ -1,6 +1,7 @@
 """The comparison with an older report: what it lets through, and what it does not."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from compare.__main__ import main
 from compare.answers import pack_classes, unpack_classes
 from compare.baseline import Change, changes, reversals
 from compare.figures import Measured, Missing, exact, share
-from compare.report import REPORT, Report, ReportError, read_report, write_report
+from compare.report import REPORT, SCHEMA, Report, ReportError, read_report, write_report
+from contract.code import ROOT
 from tests.reports import MACHINE, report_of, row, timed
 
 
@@ -179,10 +181,17 @@ def test_a_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_report(tmp_path / REPORT) == written
 
 
+def test_the_page_reads_the_schema_that_is_written() -> None:
+    written = re.search(
+        r"^export const SCHEMA = (\d+);", (ROOT / "web" / "src" / "report.ts").read_text(), re.MULTILINE
+    )
+    assert written and int(written[1]) == SCHEMA
+
+
 def test_a_report_of_another_schema_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps({**asdict(report()), "schema": 0}))
-    with pytest.raises(ReportError, match=r"old.json is a report of schema 0, expected 1: .*take a new baseline"):
+    with pytest.raises(ReportError, match=r"old.json has schema 0, expected 2: .* Run `make compare` again"):
         read_report(path)
     with pytest.raises(SystemExit) as stopped:
         main([str(tmp_path), "--baseline", str(path)])
@@ -191,7 +200,7 @@ def test_a_report_of_another_schema_says_what_to_do(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", "[]", '{"schema": 1}', "null", '{"schema": 1, "made": 3}', "[" * 100_000]
+    "content", ["", "{}", "[]", '{"schema": 2}', "null", '{"schema": 2, "made": 3}', "[" * 100_000]
 )
 def test_what_is_no_report_is_an_error_for_people(tmp_path: Path, content: str) -> None:
     (tmp_path / REPORT).write_text(content)
@@ -208,7 +217,7 @@ def test_a_figure_of_the_wrong_type_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_report_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="Make one with `make compare`"):
+    with pytest.raises(ReportError, match="Run `make compare` to write one"):
         read_report(tmp_path / REPORT)
 
 
