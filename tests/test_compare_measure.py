@@ -256,7 +256,7 @@ def test_a_damaged_artifact_is_named_and_the_others_are_measured(again: Path) ->
     assert isinstance(damaged, Missing)
     assert "it is not the file that was exported" in damaged.missing
     assert isinstance(report.rows["keras_cnn-onnx@server"].figures["p50@1"], Figure)
-    assert "It was not measured: " in report.recommendations[0].lost["keras_cnn-tflite@server"].text
+    assert "It was not measured: " in report.recommendations[0].rejected["keras_cnn-tflite@server"].text
 
 
 def test_without_a_browser_everything_else_is_measured(
