@@ -60,6 +60,7 @@ def test_a_page_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_command_line_takes_several_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "report").mkdir()
     write_report(tmp_path / "report", add_recommendations(report_of(KERAS, TFLITE), None, NO_LIMITS))
     *most, last = TABLES
     pages = [
