@@ -92,7 +92,7 @@ def _measure(options: argparse.Namespace, old: Report | None) -> Report:
     bench = Bench(options.artifacts, options.dataset, options.limit, settings)
     report = assemble(bench, bench.run())
     if old and (rows := doubtful(old, report, options.margin)):
-        print(f"Worse than the baseline, so {ROUNDS} more rounds measure: {', '.join(sorted(rows))}.")
+        print(f"Worse than the baseline: {', '.join(sorted(rows))}. Measuring these rows in {ROUNDS} more rounds.")
         bench.doubt(rows, ROUNDS)
         report = assemble(bench, bench.run())
     return report

@@ -37,7 +37,7 @@ AnswersByBatch = Mapping[int, Answers]
 
 
 def read_answers(file: Path) -> AnswersByBatch:
-    """Read a file of this command. Raises OSError if it is gone."""
+    """The answers in a file that this command wrote. Raises OSError if it is gone."""
     with np.load(file) as arrays:
         return {int(name): arrays[name] for name in arrays.files}
 
@@ -46,6 +46,7 @@ UNKNOWN = Missing("The right answers are unknown. Set DATA to a folder with one 
 
 
 def accuracy(answers: AnswersByBatch, questions: Questions) -> Measured:
+    """The share of pictures that are classified correctly at the larger batch size."""
     if questions.labels is None:
         return UNKNOWN
     right = answers[MANY].argmax(axis=1) == questions.labels
@@ -53,6 +54,7 @@ def accuracy(answers: AnswersByBatch, questions: Questions) -> Measured:
 
 
 def accuracy_per_class(answers: AnswersByBatch, questions: Questions, labels: tuple[str, ...]) -> dict[str, Measured]:
+    """Label -> the accuracy on the pictures of this class; empty if the right answers are unknown."""
     if questions.labels is None:
         return {}
     right = answers[MANY].argmax(axis=1) == questions.labels
@@ -79,6 +81,7 @@ def accuracy_change(source: AnswersByBatch, answers: AnswersByBatch, questions: 
 
 
 def parity(source: AnswersByBatch, answers: AnswersByBatch, tolerance: float = 1e-4) -> tuple[BatchParity, ...]:
+    """Compare the answers with the source's at each batch size. Raises ParityError if they cannot be compared."""
     return tuple(
         compare_all({"": source[batch]}, {"": answers[batch]}, batch, Tolerance(tolerance)) for batch in BATCHES
     )
@@ -114,6 +117,7 @@ def _value(figure: Figure) -> float:
 
 
 def verdict(batches: tuple[BatchParity, ...], tolerance: float = 1e-4) -> str:
+    """The word `passed`, or why the artifact did not pass."""
     return "; ".join(judge(batches, Tolerance(tolerance))) or "passed"
 
 

@@ -100,7 +100,7 @@ def _answered(subject: Subject, source: Subject | None, bench: Bench, done: Meas
     """The verdict, figures and flipped pictures, from the answers to every test picture."""
     task = f"answers-{subject.name}"
     if task not in done.results:
-        reason = done.failures.get(task, "It was not asked for answers.")
+        reason = done.failures.get(task, "Its answers were not measured.")
         return {
             "verdict": f"not compared: {reason}",
             "figures": dict.fromkeys(("accuracy", "agreement"), Missing(reason)),

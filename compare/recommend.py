@@ -112,7 +112,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the rule decides for one target. All names are names of rows."""
+    """The decision for one target. Strings are names of rows."""
 
     candidates: Mapping[str, Candidate]
     choice: str | None
@@ -147,7 +147,7 @@ def check(target: str | None, constraints: Constraints) -> None:
 
 
 def recommend(report: Report, target: str, constraints: Constraints = Constraints()) -> Decision:  # noqa: B008 - it is frozen
-    """Decide for one target.
+    """Decide which row of a target to ship.
 
     Raises ReportError if the target or a constraint is not valid, or if no row of the target was measured.
     """

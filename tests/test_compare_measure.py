@@ -357,7 +357,7 @@ def test_a_row_that_looks_worse_is_measured_in_more_rounds_before_it_fails(
     with pytest.raises(SystemExit, match=r"error: 1 changes for the worse"):
         main([str(again), *QUICK, "--baseline", str(again / "faster" / REPORT)])
     output = capsys.readouterr().out
-    assert "Worse than the baseline, so 3 more rounds measure: keras_cnn-onnx@server." in output
+    assert "Worse than the baseline: keras_cnn-onnx@server. Measuring these rows in 3 more rounds." in output
     assert "WORSE  keras_cnn-onnx@server: median of 1 picture" in output
     spreads = {name: row.figures["p50@1"] for name, row in report_of(again).rows.items()}
     assert "of 5 rounds" in spreads.pop("keras_cnn-onnx@server").spread  # type: ignore[union-attr]

@@ -684,7 +684,7 @@ def test_the_report_is_shown_under_the_service_s_policy(
         viewport={"width": width, "height": 800},
     )
     expect(page.get_by_role("heading", name="Which format to ship")).to_be_visible()
-    expect(page.get_by_text("For a server, ship m-onnx, on Runtime 1.2.")).to_be_visible()
+    expect(page.get_by_text("For a server, ship m-onnx on Runtime 1.2.")).to_be_visible()
     plots = page.evaluate("Array.from(document.images, ({ naturalWidth, currentSrc }) => [naturalWidth, currentSrc])")
     assert len(plots) == 6
     assert all(size > 500 for size, _ in plots)
