@@ -20,7 +20,8 @@ from PIL import Image
 
 from bench.zoo.models import SMALL, ZOO
 from bring.sandbox import GIB, Limits
-from bring.walk import bring, reachable
+from bring.search import reachable
+from bring.walk import bring
 from compare.latency import THREADS
 from compare.machine import this_machine
 from compare.measure import run_child
