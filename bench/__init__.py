@@ -1,1 +1,1 @@
-"""Benchmarks of the project itself: the service beside others, a zoo of real architectures, the container images."""
+"""Benchmarks of the project itself: its service beside other servers, a zoo of real architectures, container images."""

@@ -1,7 +1,7 @@
-"""What a container image costs: bytes to pull, seconds to be ready, memory when warm; and what the gateway's hop adds.
+"""What a container image costs: bytes to pull, seconds until ready, memory when warm; and what the gateway's hop adds.
 
 python -m bench.images                      prints the tables
-python -m bench.images --write README.md    fills them in between the README's markers
+python -m bench.images --write README.md    writes them between the markers of that page
 """
 
 import argparse
@@ -34,7 +34,7 @@ MODEL = "keras_cnn-onnx"
 NETWORK = "rosetta-serve-bench"
 
 HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--cpus", "1")
-"""As docker/compose.yaml runs them."""
+"""The options of docker/compose.yaml."""
 
 WARM_UP_CALLS = 200
 READY_SECONDS = 120.0
@@ -42,12 +42,12 @@ READY_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Container:
-    """A running container, and the port of this machine that leads to it."""
+    """A running container, and its port on this machine."""
 
     identity: str
     port: int
     ready_seconds: float
-    """From the engine's start of it to its first answer that it is ready."""
+    """From starting it to its first answer that it is ready."""
 
 
 @dataclass(frozen=True)
@@ -59,29 +59,31 @@ class Cost:
     """Bytes of the image as `docker save` writes it, compressed with gzip: about what a registry sends."""
     ready_seconds: float
     memory: float
-    """Megabytes in use after each model has answered so often, without what the kernel caches of files."""
+    """Megabytes in use after WARM_UP_CALLS of each model, without the kernel's cache of files."""
 
 
 class Engine:
-    """The client of the engine, and the images with this tag."""
+    """Runs the engine's client, on the images of one tag."""
 
     def __init__(self, client: str, tag: str) -> None:
         self._client = client
         self._tag = tag
 
     def __call__(self, *arguments: str) -> str:
-        """Raises ArtifactMissing with what the engine says."""
+        """What the client prints. Raises ArtifactMissing with its last line if it fails."""
         done = subprocess.run([self._client, *arguments], capture_output=True, text=True, check=False)
         if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ArtifactMissing(f"`{self._client} {arguments[0]}` failed: {said}. Are the images built (`make all`)?")
+            message = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ArtifactMissing(
+                f"`{self._client} {arguments[0]}` failed: {message}. Are the images built (`make all`)?"
+            )
         return done.stdout.strip()
 
     def name(self, image: str) -> str:
         return f"rosetta-serve/{image}:{self._tag}"
 
     def compressed(self, image: str) -> int:
-        """Bytes."""
+        """Bytes of the image, compressed with gzip."""
         total, deflate = 0, zlib.compressobj(6, wbits=16 + zlib.MAX_WBITS)
         with subprocess.Popen([self._client, "save", self.name(image)], stdout=subprocess.PIPE) as saving:
             assert saving.stdout is not None
@@ -93,13 +95,13 @@ class Engine:
 
     @contextlib.contextmanager
     def running(self, image: str, *options: str) -> Iterator[Container]:
-        """A container that is ready; it is removed at the end."""
+        """A container that is ready, until the end of the block."""
         port, start = free_port(), time.monotonic()
         identity = self("run", "--detach", *HARDENED, "-p", f"{HOST}:{port}:8000", *options, self.name(image))
         try:
             while ask(port, "GET", "/v2/health/ready")[0] != 200:
                 if time.monotonic() - start > READY_SECONDS:
-                    raise ArtifactMissing(f"{image} is not ready after {READY_SECONDS:g} s: see its log.")
+                    raise ArtifactMissing(f"{image} is not ready after {READY_SECONDS:g} s. See its log.")
                 time.sleep(0.02)
             yield Container(identity, port, time.monotonic() - start)
         finally:
@@ -111,11 +113,11 @@ class Engine:
         for unit, size in (("GiB", 1024.0**3), ("MiB", 1024.0**2), ("KiB", 1024.0), ("GB", 1e9), ("MB", 1e6)):
             if used.endswith(unit):
                 return float(used.removesuffix(unit)) * size / 1e6
-        raise ArtifactMissing(f"The engine says {used!r} of a container's memory, expected a number of MiB.")
+        raise ArtifactMissing(f"The engine gives {used!r} as a container's memory, expected a number of MiB.")
 
 
 def ask(port: int, method: str, path: str, call: Call | None = None) -> tuple[int, bytes]:
-    """Status and body; status 0 where nothing answers yet."""
+    """Status and body of one request; status 0 if nothing answers."""
     connection = http.client.HTTPConnection(HOST, port, timeout=10)
     with contextlib.closing(connection):
         try:
@@ -126,8 +128,8 @@ def ask(port: int, method: str, path: str, call: Call | None = None) -> tuple[in
             return 0, b""
 
 
-def one_picture(model: str) -> Call:
-    """A tensor in raw bytes, both ways."""
+def picture_call(model: str) -> Call:
+    """A request with one picture, whose tensors are raw bytes in both directions."""
     pixels = np.random.default_rng(1).integers(0, 256, (1, 28, 28, 1)).astype(np.float32)
     tensor = {"name": "pixels", "datatype": "FP32", "shape": pixels.shape}
     sized = tensor | {"parameters": {"binary_data_size": pixels.nbytes}}
@@ -136,14 +138,14 @@ def one_picture(model: str) -> Call:
     return Call(f"/v2/models/{model}/infer", header + pixels.tobytes(), headers, np.empty((0, 0), np.float32))
 
 
-def cost(engine: Engine, image: str, options: Sequence[str] = ()) -> Cost:
-    """Measure one image; every model that is ready in it answers often before its memory is looked at."""
+def measure(engine: Engine, image: str, options: Sequence[str] = ()) -> Cost:
+    """Measure an image. Every model that is ready in it answers WARM_UP_CALLS before its memory is measured."""
     with engine.running(image, *options) as container:
-        _, listed = ask(container.port, "POST", "/v2/repository/index")
-        names = [model["name"] for model in json.loads(listed) if model["state"] == "READY"]
+        _, index = ask(container.port, "POST", "/v2/repository/index")
+        names = [model["name"] for model in json.loads(index) if model["state"] == "READY"]
         for name in names:
             for _ in range(WARM_UP_CALLS):
-                status, body = ask(container.port, "POST", f"/v2/models/{name}/infer", one_picture(name))
+                status, body = ask(container.port, "POST", f"/v2/models/{name}/infer", picture_call(name))
                 if status != 200:
                     raise ArtifactMissing(f"{name} in {image} answered {status}: {body[:200]!r}")
         memory = engine.memory(container)
@@ -151,7 +153,7 @@ def cost(engine: Engine, image: str, options: Sequence[str] = ()) -> Cost:
 
 
 def hop(engine: Engine, seconds: float, rounds: int) -> list[list[str]]:
-    """Rows of the table of the gateway's hop: the same picture sent to a runtime, and through the gateway, by turns."""
+    """Rows of the table of the gateway's hop: the same picture goes to a runtime and through the gateway, in turns."""
     remote = ("-e", "SERVE_FORMATS=onnx", "-e", f"SERVE_REMOTES=onnx=http://{ONNX}:8000")
     with (
         engine.running(ONNX, "--network", NETWORK, "--network-alias", ONNX) as direct,
@@ -161,12 +163,13 @@ def hop(engine: Engine, seconds: float, rounds: int) -> list[list[str]]:
         for connections in (1, 8):
             p50s: list[tuple[float, float]] = []
             for _ in range(rounds):
-                one, other = (load.run(c, one_picture(MODEL), connections, seconds) for c in (direct, gateway))
-                if one.errors or other.errors:
-                    raise ArtifactMissing(f"{one.errors + other.errors} requests failed under load.")
-                p50s.append((one.p50, other.p50))
-            straight, through = (statistics.median(p50) for p50 in zip(*p50s, strict=True))
-            rows.append([str(connections), f"{straight:.2f}", f"{through:.2f}", f"{through / straight:.2f}"])
+                straight, hopped = (load.run(c, picture_call(MODEL), connections, seconds) for c in (direct, gateway))
+                if straight.errors or hopped.errors:
+                    raise ArtifactMissing(f"{straight.errors + hopped.errors} requests failed under load.")
+                p50s.append((straight.p50, hopped.p50))
+            p50_direct, p50_through = (statistics.median(p50) for p50 in zip(*p50s, strict=True))
+            ratio = p50_through / p50_direct
+            rows.append([str(connections), f"{p50_direct:.2f}", f"{p50_through:.2f}", f"{ratio:.2f}"])
     return rows
 
 
@@ -176,10 +179,10 @@ def _table(header: str, rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def main() -> None:
-    """Measure every image, and print or write the tables."""
+    """Measure every image, then print or write the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.images")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="fill the tables of this Markdown page instead")
-    parser.add_argument("--seconds", type=float, default=2, help="of load a round")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the tables into this Markdown page instead")
+    parser.add_argument("--seconds", type=float, default=2, help="of load in each round (%(default)s)")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     engine = Engine(os.environ.get("ENGINE") or "docker", os.environ.get("TAG") or "latest")
@@ -188,7 +191,7 @@ def main() -> None:
         try:
             with engine.running(ONNX, "--network", NETWORK, "--network-alias", ONNX):
                 others = {GATEWAY: ("--network", NETWORK)}
-                costs = [cost(engine, image, others.get(image, ())) for image in IMAGES]
+                costs = [measure(engine, image, others.get(image, ())) for image in IMAGES]
             hops = hop(engine, options.seconds, options.rounds)
         finally:
             engine("network", "rm", NETWORK)

@@ -12,39 +12,39 @@ from pathlib import Path
 
 from bring.description import FILE as MODEL_TOML
 from bring.description import describe
+from bring.options import OPTIONS, PATHS
 from bring.sandbox import GIB, Limits
 from bring.walk import bring
 from contract.errors import BroughtError, RosettaError
 
-KINDS = (".h5", ".hdf5", ".keras", ".pt2", ".pt", ".pth", ".safetensors", ".onnx", ".tflite")
+SUFFIXES = (".h5", ".hdf5", ".keras", ".pt2", ".pt", ".pth", ".safetensors", ".onnx", ".tflite")
+FOLDER_MARKS = ("saved_model.pb", "model.json")
+"""A folder that holds one of these files is a model."""
 
 
 def main() -> None:
-    """The command line: exit status 1 when no model could be brought; one that cannot keeps no other from it."""
+    """Bring each model, whatever becomes of the others; exit status 1 when none could be brought."""
     parser = argparse.ArgumentParser(prog="python -m bring", description="Bring your own model.")
     parser.add_argument("models", type=Path, nargs="+", help="files, or folders of files")
-    parser.add_argument("--artifacts", type=Path, required=True)
-    for name in ("name", "labels", "data", "preprocess", "arch", "answers", "trust"):
-        parser.add_argument(f"--{name}", default="", help="see bring/description.py")
-    parser.add_argument("--memory-gib", type=float, default=6.0, help="that a child may take (%(default)s)")
-    parser.add_argument("--minutes", type=float, default=15.0, help="that a child may take (%(default)s)")
-    options = parser.parse_args()
-    said = {
-        name: str(Path(value).resolve()) if name in ("labels", "data") else value
-        for name, value in vars(options).items()
-        if name in ("name", "labels", "data", "preprocess", "arch", "answers", "trust") and value
-    }
-    limits = Limits(seconds=60 * options.minutes, memory=options.memory_gib * GIB)
-    # A signal becomes an exception, so that children and their folders go, too.
+    parser.add_argument("--artifacts", type=Path, required=True, help="the folder to write artifacts to")
+    for name, help in OPTIONS.items():
+        parser.add_argument(f"--{name}", default="", help=help)
+    parser.add_argument("--memory-gib", type=float, default=6.0, help="limit of memory of a child (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=15.0, help="limit of time of a child (%(default)s)")
+    arguments = parser.parse_args()
+    options = {name: value for name in OPTIONS if (value := getattr(arguments, name))}
+    options |= {name: str(Path(options[name]).resolve()) for name in PATHS if name in options}
+    limits = Limits(seconds=60 * arguments.minutes, memory=arguments.memory_gib * GIB)
+    # A signal becomes an exception, so that children and their folders are removed, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: ended before it was done. Nothing half-written is left."))
-    failures = []
     try:
-        models = named(options.models, said)
+        models = named(arguments.models, options)
     except RosettaError as error:
         sys.exit(f"error: {error}")
+    failures = []
     for name, path in models.items():
         try:
-            bring(path, name, options.artifacts, said, limits)
+            bring(path, name, arguments.artifacts, options, limits)
         except (RosettaError, OSError) as error:
             print(f"error: {path.name}: {error}", file=sys.stderr, flush=True)
             failures.append(name)
@@ -59,42 +59,46 @@ def main() -> None:
         )
 
 
-def named(paths: Sequence[Path], said: Mapping[str, str]) -> dict[str, Path]:
-    """The models by name. Raises BroughtError for paths that are not there, bad names, and two of one name."""
-    found: dict[str, Path] = {}
+def named(paths: Sequence[Path], options: Mapping[str, str]) -> dict[str, Path]:
+    """The models by name. Raises BroughtError for a path that does not exist, a bad name, and two of the same name."""
+    models: dict[str, Path] = {}
     for path in (model for given in paths for model in _models_in(given)):
-        own = said.get("name") or describe(path, {}).name or ""
-        if re.search(r"[/\\]", own):
-            raise BroughtError(f"{own!r} is a path, and no name of a model: letters, digits and _ are expected.")
-        name = own or (path.stem if path.is_file() else path.name)
-        clean = re.sub(r"[^a-z0-9_]", "_", name.lower())
-        if not re.search(r"[a-z0-9]", clean):
-            raise BroughtError(f"{name!r} is no name of a model: letters, digits and _ are expected. Say NAME=...")
-        if clean in found:
+        name = _name(path, options)
+        if name in models:
             raise BroughtError(
-                f"{path} and {found[clean]} would both be called {clean}: rename one, or write another name into its "
+                f"{path} and {models[name]} would both be called {name}: rename one, or write another name into its "
                 f"{MODEL_TOML}."
             )
-        found[clean] = path
-    return found
+        models[name] = path
+    return models
+
+
+def _name(path: Path, options: Mapping[str, str]) -> str:
+    """The name that the user gave, or else the file's, in the characters of a model name."""
+    given = options.get("name") or describe(path, {}).name or ""
+    if re.search(r"[/\\]", given):
+        raise BroughtError(f"{given!r} is a path, not a model name: use letters, digits and _.")
+    name = given or (path.stem if path.is_file() else path.name)
+    clean = re.sub(r"[^a-z0-9_]", "_", name.lower())
+    if not re.search(r"[a-z0-9]", clean):
+        raise BroughtError(f"{name!r} is not a model name: use letters, digits and _. Set NAME=...")
+    return clean
 
 
 def _models_in(path: Path) -> list[Path]:
-    """The path itself, or what a folder of models holds."""
+    """The path itself, or the models in a folder of models."""
     if not path.exists():
-        raise BroughtError(f"There is no {path}. Say MODEL=path/to/model.h5, or MODELS=folder.")
-    if path.is_file() or any((path / name).exists() for name in ("saved_model.pb", "model.json")):
+        raise BroughtError(f"There is no {path}. Set MODEL=path/to/model.h5, or MODELS=folder.")
+    if path.is_file() or _is_model_folder(path):
         return [path]
-    inside = [
-        entry
-        for entry in sorted(path.iterdir())
-        if entry.suffix in KINDS or any((entry / name).exists() for name in ("saved_model.pb", "model.json"))
-    ]
+    inside = [entry for entry in sorted(path.iterdir()) if entry.suffix in SUFFIXES or _is_model_folder(entry)]
     if not inside:
-        raise BroughtError(
-            f"{path} holds no model: files such as {', '.join(KINDS)} or SavedModel folders are expected."
-        )
+        raise BroughtError(f"{path} has no model in it: expected files such as {', '.join(SUFFIXES)}, or SavedModels.")
     return inside
+
+
+def _is_model_folder(path: Path) -> bool:
+    return any((path / name).exists() for name in FOLDER_MARKS)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
-"""Known causes of an edge that fails: what a converter's words mean, and what to try."""
+"""Known causes of failed conversions: what a converter's or runtime's message means, and what to try."""
 
 import re
 from dataclasses import dataclass
 
-BATCH = "make the batch fixed: export the source with a batch of 1"
-
 
 @dataclass(frozen=True)
 class Cause:
-    """What lies behind a failure."""
+    """Why an edge failed."""
 
     reason: str
     """Which operator or feature, in one sentence."""
@@ -33,7 +31,7 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
     (
         r"onnx2tf failed at (\S+) of \S+: (.*)",
         "onnx2tf could not convert the operator {0}: {1}.",
-        "It takes ONNX's NCHW tensors for NHWC ones where it can, and loses track of an axis here.",
+        "It converts ONNX's NCHW tensors to NHWC, and loses track of an axis here.",
         "Start from a Keras model, or ship ONNX.",
     ),
     (
@@ -52,13 +50,13 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
     (
         r"Unsupported Ops?(?: in the model)?\s*(?:before optimization)?[:\s]+([\w, ]+)",
         "TF.js has no operator {0}.",
-        "Its runtimes implement a part of TensorFlow's operators.",
+        "Its runtimes implement only some of TensorFlow's operators.",
         "Replace the operator in the network, or ship ONNX for the browser.",
     ),
     (
         r"Kernel '(\w+)' not registered for backend '(\w+)'",
         "TF.js's backend {1} has no operator {0}.",
-        "Each of its backends implements a part of TensorFlow's operators.",
+        "Each of its backends implements only some of TensorFlow's operators.",
         "Replace the operator in the network, or ship ONNX for the browser.",
     ),
     (
@@ -69,14 +67,14 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         r"Cannot view a tensor with shape (?:torch\.Size\()?(\[[^\]]*\])",
-        "PyTorch's ONNX exporter cannot take a tensor of shape {0} apart as the network does.",
-        "It writes attention with other operators, whose result lies otherwise in memory than the network expects.",
+        "PyTorch's ONNX exporter cannot reshape a tensor of shape {0} as the network does.",
+        "It writes attention with other operators, whose result has another memory layout than the network expects.",
         "Build the network with plain attention (transformers: attn_implementation='eager').",
     ),
     (
         r"Error in conv2d: depth of input \((\d+)\) must match input depth for filter (\d+)",
-        "TF.js has no convolution of groups, and this graph has one of {0} channels in groups of {1}.",
-        "A SavedModel that was brought is converted as it is; from Keras, PyTorch and ONNX it is written without.",
+        "TF.js has no grouped convolution, and this graph has one of {0} channels in groups of {1}.",
+        "A user's SavedModel is converted as it is; from Keras, PyTorch and ONNX the graph is written without it.",
         "Start from the Keras, PyTorch or ONNX model, or ship ONNX for the browser.",
     ),
     (
@@ -94,8 +92,8 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
     (
         r"(?:GuardOnDataDependentSymNode|ConstraintViolationError|Constraints violated)",
         "The network's shapes depend on its values or on a fixed batch.",
-        "torch.export keeps only sizes free that nothing in the network decides by.",
-        BATCH + ".",
+        "torch.export keeps a size free only where no decision in the network depends on it.",
+        "Export the source with a fixed batch of 1.",
     ),
     (
         r"(?:larger than 2 ?GB|exceeds? maximum protobuf size|2147483647)",
@@ -106,17 +104,17 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
     (
         r"more than ([\d.]+) GiB of memory and was ended",
         "The converter took more than {0} GiB of memory.",
-        "The limit keeps a file from taking the whole machine.",
-        "Allow more with MEMORY_GIB=, where the machine has it.",
+        "The limit keeps a file from using up the machine's memory.",
+        "Allow more with MEMORY_GIB=, if the machine has it.",
     ),
 )
 
 
-def explain(edge: str, said: str, log: str) -> Cause:
-    """The cause behind what a converter said; its own words where none is known."""
-    for text in (said, log):
+def explain(edge: str, message: str, log: str) -> Cause:
+    """The known cause of a converter's or runtime's message; the message itself where none is known."""
+    for text in (message, log):
         for pattern, reason, cause, advice in KNOWN:
-            if found := re.search(pattern, text):
-                words = [" ".join(group.split()).strip(" .,") for group in found.groups()]
+            if match := re.search(pattern, text):
+                words = [" ".join(group.split()).strip(" .,") for group in match.groups()]
                 return Cause(reason.format(*words), cause, advice)
-    return Cause(f"{edge}: {said.rstrip('.')}.")
+    return Cause(f"{edge}: {message.rstrip('.')}.")

@@ -1,4 +1,4 @@
-"""A folder of pictures, one subfolder a class -> the questions for a model that somebody brought."""
+"""From a folder of pictures, one subfolder for each class, to the questions for a user's model."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,22 +10,24 @@ from contract.image import MAX_PIXELS, image_to_batch
 from contract.manifest import ImageSpec, Manifest
 from verify.questions import Questions, invented, invented_pictures
 
-MOST = 2000
-"""How many pictures are asked: each artifact answers every one twice."""
+MAX_PICTURES = 2000
+"""More are not used: each artifact answers every picture twice."""
 INVENTED = 64
+"""How many rows are invented without a folder of pictures."""
 TOLERANCE = 1e-3
-"""Deep networks add up more rounding than our own two: 1e-3 of a probability changes no decision, 1e-2 is a fault."""
+"""Deep networks accumulate more rounding than our own two: 1e-3 of a probability changes nothing, 1e-2 is a fault."""
 
 
-def questions_for(manifest: Manifest, data: Path | None, below: int, name: str) -> Questions:
-    """Pictures from `data`; without it invented pictures, or tensors in the shapes of the inputs.
+def questions_for(manifest: Manifest, data: Path | None, integer_bound: int, name: str) -> Questions:
+    """Pictures from `data`; without it invented pictures, or invented tensors in the shapes of the inputs.
 
-    Raises BroughtError for a folder whose classes are not the model's, or that has no picture.
+    Invented integers stay below `integer_bound`. Raises BroughtError for a folder whose classes are not the model's, or
+    that has no picture.
     """
     if manifest.image is None:
         if data is not None:
-            raise BroughtError(f"DATA holds pictures, and {name} takes none: leave it out.")
-        return Questions(invented(manifest.inputs, INVENTED, below), None, "invented tensors", TOLERANCE)
+            raise BroughtError(f"DATA is for pictures, and {name} takes none: leave DATA out.")
+        return Questions(invented(manifest.inputs, INVENTED, integer_bound), None, "invented tensors", TOLERANCE)
     entry = manifest.inputs[0].name
     if data is None:
         pictures = invented_pictures(manifest.image, INVENTED)
@@ -37,44 +39,47 @@ def _from_folder(manifest: Manifest, image: ImageSpec, entry: str, data: Path) -
     classes = class_folders(data)
     numbers = _numbers([folder.name for folder in classes], manifest.labels, data)
     files = [(file, number) for folder, number in zip(classes, numbers, strict=True) for file in _files(folder)]
-    # Every class in turn, so that a part of them has all classes; the same part each time.
-    order = np.random.default_rng(0).permutation(len(files))[:MOST]
-    pictures, labels, unread = [], [], []
+    # In random order, so that the first ones are of all classes; the same order each time.
+    order = np.random.default_rng(0).permutation(len(files))[:MAX_PICTURES]
+    pictures, labels, unreadable = [], [], []
     for index in order:
         file, number = files[index]
         try:
             pictures.append(image_to_batch(file.read_bytes(), image, MAX_PIXELS)[0].astype(np.uint8))
             labels.append(number)
         except (ImageError, OSError) as error:
-            unread.append(f"{file.name}: {error}")
+            unreadable.append(f"{file.name}: {error}")
     if not pictures:
-        why = f" The first of {len(unread)}: {unread[0]}" if unread else ""
+        why = f" The first of {len(unreadable)}: {unreadable[0]}" if unreadable else ""
         raise BroughtError(f"DATA={data} has no picture that can be read.{why}")
-    if unread:
-        print(f"{len(unread)} of {len(order)} pictures are left out, the first: {unread[0]}", flush=True)
+    if unreadable:
+        print(
+            f"{len(unreadable)} of {len(order)} pictures cannot be read and are left out. The first: {unreadable[0]}",
+            flush=True,
+        )
     title = f"{len(pictures)} pictures of {data.name}"
     return Questions({entry: np.stack(pictures)}, np.array(labels), title, TOLERANCE)
 
 
 def class_folders(data: Path) -> Sequence[Path]:
-    """The subfolders that are classes, by name. Raises BroughtError where there is none."""
+    """The subfolders, each a class, sorted by name. Raises BroughtError where there is none."""
     folders = sorted(path for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
-        raise BroughtError(f"DATA={data} has no subfolder: one a class is expected, with its pictures in it.")
+        raise BroughtError(f"DATA={data} has no subfolder: expected one for each class, with its pictures.")
     return folders
 
 
 def _numbers(names: Sequence[str], labels: Sequence[str], data: Path) -> list[int]:
-    """The class of each subfolder: by its name where labels have names, else by its place."""
+    """The number of each subfolder's class: by its name where the labels have names, otherwise by its place."""
     if set(names) <= set(labels):
         return [labels.index(name) for name in names]
     if len(names) == len(labels) and all(label.startswith("class ") for label in labels):
         return list(range(len(names)))
-    strange = [name for name in names if name not in labels]
+    unknown = [name for name in names if name not in labels]
     raise BroughtError(
-        f"DATA={data} has {len(names)} subfolders, and {len(strange)} of them are no label of the model "
-        f"({', '.join(strange[:3])}): {len(labels)} labels are known ({', '.join(labels[:3])}, ...). "
-        "Name the subfolders as the labels, or say LABELS=labels.txt, one a line, in the order of the model's outputs."
+        f"DATA={data} has {len(names)} subfolders, and {len(unknown)} of them are not labels of the model "
+        f"({', '.join(unknown[:3])}): it has {len(labels)} labels ({', '.join(labels[:3])}, ...). Name the subfolders "
+        "after the labels, or set LABELS=labels.txt: one label a line, in the order of the model's outputs."
     )
 
 

@@ -1,10 +1,10 @@
-"""What a person says of a model beside its file: in `model.toml` next to it, or on the command line.
+"""What the user says about a model besides its file: in `model.toml` next to it, or on the command line.
 
     name = "flowers"                  # default: the file's name
-    labels = "labels.txt"             # one a line, or a list: ["daisy", "rose"]
-    data = "pictures"                 # a folder with one subfolder a class
-    architecture = "nets:build"       # module:callable, for a file that holds weights alone
-    answers = "logits"                # or "probabilities" or "values"; default: what they look like
+    labels = "labels.txt"             # one label a line, or a list: ["daisy", "rose"]
+    data = "pictures"                 # a folder with one subfolder for each class
+    architecture = "nets:build"       # module:callable, for a file that has only weights
+    answers = "logits"                # or "probabilities" or "values"; default: guessed from some answers
 
     [preprocess]                      # how a picture, pixels 0..255 in RGB, becomes the model's input
     size = [224, 224]                 # height, width; default: the file's
@@ -12,17 +12,17 @@
     scale = "1/255"                   # (pixels * scale - mean) / std
     mean = [0.485, 0.456, 0.406]
     std = [0.229, 0.224, 0.225]
-    layout = "NCHW"                   # default: what the shape tells
-    order = "RGB"                     # or "BGR": mean and std are in this order
+    layout = "NCHW"                   # default: from the shape
+    order = "RGB"                     # or "BGR"; mean and std are in the same order
     fit = "contain"                   # or "cover": see contract/image.py
 
-    [[input]]                         # only for weights alone: what the file cannot tell
+    [[input]]                         # only for a file that has only weights
     name = "tokens"
     dtype = "int32"
     shape = [-1, 128]                 # -1: any size
 
-On the command line the same keys are `PREPROCESS="size=224 scale=1/255 mean=0.5,0.5,0.5"`, or one of the names in
-`PRESETS`. What is said there wins over `model.toml`.
+On the command line the keys of [preprocess] are `PREPROCESS="size=224 scale=1/255 mean=0.5,0.5,0.5"`, or a name in
+`PRESETS`. The command line overrides `model.toml`; anything the file already says need not be set.
 """
 
 import difflib
@@ -44,7 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "imagenet": {"scale": "1/255", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
     "caffe": {"mean": [103.939, 116.779, 123.68], "order": "BGR"},
 }
-"""Names for what models are usually trained with: pixels as they are, 0..1, -1..1, and ImageNet's two conventions."""
+"""The usual ways of preprocessing, by name: pixels as they are, 0..1, -1..1, and ImageNet's two conventions."""
 
 ANSWERS = ("probabilities", "logits", "values")
 LAYOUTS = ("NHWC", "NCHW")
@@ -52,12 +52,12 @@ ORDERS = ("RGB", "BGR")
 FITS = ("contain", "cover")
 
 FILE = "model.toml"
-MANY_LABELS = 100_000
+MAX_LABELS = 100_000
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pixels 0..255 become what the file takes: `(pixels * scale - mean) / std`, in its order, then its layout."""
+    """How pixels 0..255 become the file's input: `(pixels * scale - mean) / std`, in its channel order and layout."""
 
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
@@ -75,7 +75,7 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class InputShape:
-    """An input of a network whose file holds weights alone; None in `shape` is any size, and the batch is left out."""
+    """An input of a network whose file has only weights. `shape` is without the batch; None in it is any size."""
 
     name: str
     dtype: str
@@ -84,7 +84,7 @@ class InputShape:
 
 @dataclass(frozen=True)
 class Description:
-    """All that is said of a model; None where nothing is said."""
+    """All that the user says about a model; None where the user says nothing."""
 
     name: str | None = None
     labels: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class Description:
     inputs: tuple[InputShape, ...] = ()
     trusted: bool = False
     classes: tuple[str, ...] = ()
-    """Names that the classes may have where there are as many: the subfolders of `data`."""
+    """The subfolders of `data`: labels for a model that has none and as many classes."""
 
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "data": str(self.data) if self.data else None})
@@ -103,93 +103,93 @@ class Description:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """What `to_json` wrote."""
-        said = json.loads(text)
-        preprocess = said["preprocess"] and {
-            key: tuple(value) if isinstance(value, list) else value for key, value in said["preprocess"].items()
+        values = json.loads(text)
+        preprocess = values["preprocess"] and {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values["preprocess"].items()
         }
         return cls(
             **{
-                **said,
-                "labels": tuple(said["labels"]),
-                "classes": tuple(said["classes"]),
-                "data": said["data"] and Path(said["data"]),
+                **values,
+                "labels": tuple(values["labels"]),
+                "classes": tuple(values["classes"]),
+                "data": values["data"] and Path(values["data"]),
                 "preprocess": preprocess and Preprocess(**preprocess),
-                "inputs": tuple(InputShape(**{**each, "shape": tuple(each["shape"])}) for each in said["inputs"]),
+                "inputs": tuple(InputShape(**{**each, "shape": tuple(each["shape"])}) for each in values["inputs"]),
             }
         )
 
 
-def describe(model: Path, said: Mapping[str, str]) -> Description:
-    """From `model.toml` beside the file (or in the folder that is the model) and from the command line's variables.
+def describe(path: Path, options: Mapping[str, str]) -> Description:
+    """What `model.toml` beside the file (or in the folder that is the model) says, and the options of the command line.
 
-    `said` may have name, labels, data, arch, answers, preprocess and trust. Raises BroughtError with what is wrong.
+    `options` are those of bring/options.py. Raises BroughtError with what is wrong.
     """
     description = Description()
-    for folder in (model if model.is_dir() else None, model.parent):
+    for folder in (path if path.is_dir() else None, path.parent):
         if folder and (folder / FILE).is_file():
             description = _read_toml(folder / FILE)
             break
     changes: dict[str, Any] = {}
     for key in ("name", "answers"):
-        if said.get(key):
-            changes[key] = said[key]
-    if said.get("arch"):
-        changes["architecture"] = said["arch"]
-    if said.get("labels"):
-        changes["labels"] = read_labels(Path(said["labels"]))
-    if said.get("data"):
-        changes["data"] = Path(said["data"])
-    if said.get("preprocess"):
-        changes["preprocess"] = parse_preprocess(said["preprocess"])
-    if said.get("trust"):
+        if options.get(key):
+            changes[key] = options[key]
+    if options.get("arch"):
+        changes["architecture"] = options["arch"]
+    if options.get("labels"):
+        changes["labels"] = read_labels(Path(options["labels"]))
+    if options.get("data"):
+        changes["data"] = Path(options["data"])
+    if options.get("preprocess"):
+        changes["preprocess"] = parse_preprocess(options["preprocess"])
+    if options.get("trust"):
         changes["trusted"] = True
     return _checked(replace(description, **changes))
 
 
 def _read_toml(file: Path) -> Description:
     try:
-        said = tomllib.loads(file.read_text(encoding="utf-8"))
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BroughtError(f"{file} is no TOML: {error}.") from None
+        raise BroughtError(f"{file} is not valid TOML: {error}.") from None
     known = ("name", "labels", "data", "architecture", "answers", "preprocess", "input")
-    _check_keys(said, known, str(file))
-    changes: dict[str, Any] = {key: said[key] for key in ("name", "architecture", "answers") if key in said}
+    _check_keys(values, known, str(file))
+    changes: dict[str, Any] = {key: values[key] for key in ("name", "architecture", "answers") if key in values}
     for key, value in changes.items():
         if not isinstance(value, str):
-            raise BroughtError(f'{file}: {key} is {value!r}, expected a text, such as {key} = "...".')
-    if "labels" in said:
-        labels = said["labels"]
+            raise BroughtError(f'{file}: {key} is {value!r}, expected text, such as {key} = "...".')
+    if "labels" in values:
+        labels = values["labels"]
         changes["labels"] = tuple(labels) if isinstance(labels, list) else read_labels(file.parent / str(labels))
-    if "data" in said:
-        changes["data"] = file.parent / str(said["data"])
-    if "preprocess" in said:
-        value = said["preprocess"]
+    if "data" in values:
+        changes["data"] = file.parent / str(values["data"])
+    if "preprocess" in values:
+        value = values["preprocess"]
         changes["preprocess"] = parse_preprocess(value) if isinstance(value, str) else _preprocess(value, str(file))
-    if "input" in said:
-        changes["inputs"] = tuple(_input(entry, str(file)) for entry in said["input"])
+    if "input" in values:
+        changes["inputs"] = tuple(_input(entry, str(file)) for entry in values["input"])
     return Description(**changes)
 
 
 def read_labels(file: Path) -> tuple[str, ...]:
-    """One label a line; empty lines at the end do not count."""
+    """The labels of a text file, one a line; empty lines at the end do not count. Raises BroughtError."""
     try:
         lines = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BroughtError(f"The labels cannot be read from {file}: {error}. One label a line is expected.") from None
-    if not lines or len(lines) > MANY_LABELS:
-        raise BroughtError(f"{file} has {len(lines)} labels: one a line is expected, at most {MANY_LABELS}.")
+        raise BroughtError(f"The labels cannot be read from {file}: {error}. Expected one label a line.") from None
+    if not lines or len(lines) > MAX_LABELS:
+        raise BroughtError(f"{file} has {len(lines)} labels: expected one a line, at least 1 and at most {MAX_LABELS}.")
     return tuple(line.strip() for line in lines)
 
 
-def parse_preprocess(said: str) -> Preprocess:
-    """`size=224 scale=1/255 mean=0.5,0.5,0.5`, or the name of a preset, or both."""
+def parse_preprocess(text: str) -> Preprocess:
+    """Parse `size=224 scale=1/255 mean=0.5,0.5,0.5`, or the name of a preset, or both. Raises BroughtError."""
     values: dict[str, Any] = {}
-    for word in said.split():
+    for word in text.split():
         key, is_setting, value = word.partition("=")
         if not is_setting:
             if word not in PRESETS:
                 raise BroughtError(
-                    f"PREPROCESS: {word!r} is no setting and no name{_nearest(word, PRESETS)} Expected one of "
+                    f"PREPROCESS: {word!r} is neither a setting nor a preset{_nearest(word, PRESETS)} Expected one of "
                     f'{", ".join(PRESETS)}, or settings such as "size=224 scale=1/255 mean=0.5,0.5,0.5 std=0.2".'
                 )
             values |= PRESETS[word]
@@ -217,20 +217,20 @@ def _preprocess(values: Mapping[str, Any], where: str) -> Preprocess:
         else:
             changes[key] = _one_of(str(value), {"layout": LAYOUTS, "order": ORDERS, "fit": FITS}[key], key, where)
     if 0 in changes.get("std", ()):
-        raise BroughtError(f"{where}: std is 0, and nothing can be divided by it.")
+        raise BroughtError(f"{where}: std is 0: pixels are divided by it.")
     return Preprocess(**changes)
 
 
 def _input(entry: Any, where: str) -> InputShape:
-    example = '[[input]] name = "tokens", dtype = "int32", shape = [-1, 128] is expected'
+    example = 'expected [[input]] name = "tokens", dtype = "int32", shape = [-1, 128]'
     if not isinstance(entry, dict):
-        raise BroughtError(f"{where}: an input is {entry!r}: {example}.")
+        raise BroughtError(f"{where}: an input is {entry!r}, {example}.")
     _check_keys(entry, ("name", "dtype", "shape"), f"{where}, [[input]]")
     try:
         shape = tuple(None if size < 1 else int(size) for size in entry["shape"])
         return InputShape(str(entry["name"]), str(entry.get("dtype", "float32")), shape[1:])
     except (KeyError, TypeError):
-        raise BroughtError(f"{where}: an input is {entry!r}: {example}, the batch first.") from None
+        raise BroughtError(f"{where}: an input is {entry!r}, {example}, the batch first.") from None
 
 
 def _checked(description: Description) -> Description:
@@ -238,10 +238,10 @@ def _checked(description: Description) -> Description:
         _one_of(description.answers, ANSWERS, "answers", "ANSWERS")
     if len(set(description.labels)) != len(description.labels):
         twice = next(label for label in description.labels if description.labels.count(label) > 1)
-        raise BroughtError(f"The label {twice!r} is there twice: each class needs a name of its own.")
+        raise BroughtError(f"The label {twice!r} is listed twice: each class needs its own.")
     if description.data is not None and not description.data.is_dir():
         raise BroughtError(
-            f"DATA={description.data} is no folder: one with a subfolder of pictures a class is expected."
+            f"DATA={description.data} is not a folder: expected one with a subfolder of pictures for each class."
         )
     return description
 
@@ -254,7 +254,7 @@ def _check_keys(values: Mapping[str, Any], known: Iterable[str], where: str) -> 
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown word: what was probably meant, where something is near."""
+    """The end of a sentence about an unknown word: the known one that was probably meant, if any is similar."""
     near = difflib.get_close_matches(word, list(known), 1, 0.5)
     return f"; did you mean {near[0]!r}?" if near else "."
 

@@ -1,7 +1,7 @@
-"""A process that reads a file which somebody brought: no network, not as root, with limits, gone when it is done.
+"""Child processes that read a user's file: without a network, not as root, with limits of memory and time.
 
-What the system allows is taken: a network namespace needs root or user namespaces, another user needs root and a
-checkout that others may read.
+All protection that the system allows is used: a network namespace needs root or user namespaces, another user needs
+root and a checkout that others may read.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Limits:
-    """What a child may take."""
+    """The most that a child may use."""
 
     seconds: float = 900
     memory: float = 6 * GIB
@@ -42,19 +42,19 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a child left."""
+class Finished:
+    """A child that ended without an error."""
 
     output: str
     log: str
-    """All that it wrote, both streams."""
+    """What it wrote to both streams."""
     seconds: float
     peak: int
-    """Resident bytes, as seen every tenth of a second."""
+    """The most resident bytes, sampled every POLL_SECONDS."""
 
 
 class ChildFailed(RosettaError):
-    """A child ended with an error, or was ended."""
+    """A child ended with an error, or was killed at a limit."""
 
     def __init__(self, reason: str, log: str) -> None:
         super().__init__(reason)
@@ -63,18 +63,19 @@ class ChildFailed(RosettaError):
 
 @dataclass(frozen=True)
 class Cell:
-    """Where children run: the one folder that they may write to, whom they run as, and what they may take."""
+    """Where children run: the only folder that they may write to, their user, and their limits."""
 
     folder: Path
     user: int | None
+    """None: as this process."""
     limits: Limits
 
 
 @contextlib.contextmanager
 def cell(beside: Path, file: Path, limits: Limits) -> Iterator[Cell]:
-    """A cell for children that read `file`, until the end of the block; on the disk of `beside` where that can be.
+    """A cell for children that read `file`, until the end of the block; inside the folder `beside` where possible.
 
-    `beside` is made where it is missing, and goes again where nothing was put into it.
+    `beside` is made if it is missing, and removed again if nothing was put into it.
     """
     user = _other_user(file)
     is_new = not beside.exists()
@@ -87,14 +88,14 @@ def cell(beside: Path, file: Path, limits: Limits) -> Iterator[Cell]:
             yield Cell(Path(made).resolve(), user, limits)
     finally:
         if is_new:
-            with contextlib.suppress(OSError):  # something is in it
+            with contextlib.suppress(OSError):  # it is not empty
                 beside.rmdir()
 
 
-def run(cell: Cell, module: str, *arguments: str) -> Done:
-    """`python -m module arguments`, in the cell.
+def run(cell: Cell, module: str, *arguments: str) -> Finished:
+    """Run `python -m module arguments` in the cell.
 
-    Raises ChildFailed with its last line as the reason, or with the limit that it went over.
+    Raises ChildFailed with the child's last line as the reason, or with the limit that it exceeded.
     """
     folder, limits = cell.folder, cell.limits
     settings = {
@@ -107,13 +108,13 @@ def run(cell: Cell, module: str, *arguments: str) -> Done:
         "ORT_DISABLE_TELEMETRY": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LC_ALL", "VIRTUAL_ENV")}
+    inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LC_ALL", "VIRTUAL_ENV")}
     start = time.monotonic()
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=folder,
-            env=kept | settings,
+            env=inherited | settings,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
@@ -121,20 +122,20 @@ def run(cell: Cell, module: str, *arguments: str) -> Done:
             preexec_fn=lambda: _confine(cell.user, limits),
         )
         try:
-            peak, ended = _watch(child, limits, start)
+            peak, excess = _watch(child, limits, start)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-        said = [_tail(stream) for stream in (output, errors)]
-    log = "".join(said)
-    if ended or child.returncode:
-        raise ChildFailed(ended or _reason(child.returncode, said[1]), log)
-    return Done(said[0], log, time.monotonic() - start, peak)
+        written, complaints = _tail(output), _tail(errors)
+    log = written + complaints
+    if excess or child.returncode:
+        raise ChildFailed(excess or _reason(child.returncode, complaints), log)
+    return Finished(written, log, time.monotonic() - start, peak)
 
 
 def _confine(user: int | None, limits: Limits) -> None:
-    """In the child, before its program starts. What the system does not allow is left out."""
+    """Runs in the child before its program starts. What the system does not allow is skipped."""
     if LIBC.unshare(NEW_NETWORK) and user is None:
         LIBC.unshare(NEW_USER | NEW_NETWORK)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -147,7 +148,7 @@ def _confine(user: int | None, limits: Limits) -> None:
 
 
 def _other_user(file: Path) -> int | None:
-    """Whom root's children run as; None where this is not root, or where that user could not read checkout or file."""
+    """The user of root's children; None if this is not root, or if that user could not read checkout or file."""
     if os.geteuid() != 0:
         return None
     try:
@@ -159,13 +160,13 @@ def _other_user(file: Path) -> int | None:
 
 
 def _others_may_enter(path: Path) -> bool:
-    """Whether everybody may go through each folder down to `path`; what is not there yet is as its parent."""
-    there = [folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists()]
-    return all(folder.stat().st_mode & 0o001 for folder in there if folder.is_dir())
+    """Whether everybody may enter each folder down to `path`; what does not exist yet counts as its parent."""
+    existing = [folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists()]
+    return all(folder.stat().st_mode & 0o001 for folder in existing if folder.is_dir())
 
 
 def _watch(child: "subprocess.Popen[bytes]", limits: Limits, start: float) -> tuple[int, str]:
-    """Until it ends: the most memory that was seen, and why it has to be ended, if so."""
+    """Wait until it ends: its peak of resident bytes, and the limit that it exceeded, or ""."""
     peak = 0
     while True:
         try:
@@ -192,7 +193,7 @@ def _resident(session: int) -> int:
 
 
 def _tail(stream: BinaryIO, most: int = 1_000_000) -> str:
-    """The end of what was written, as text."""
+    """The last `most` bytes of a stream, as text."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - most))
     return stream.read().decode(errors="replace")
@@ -200,9 +201,9 @@ def _tail(stream: BinaryIO, most: int = 1_000_000) -> str:
 
 def _reason(status: int, errors: str) -> str:
     if status < 0:
-        return f"It was ended by {signal.Signals(-status).name}: what it ran crashed on this file."
+        return f"It was ended by {signal.Signals(-status).name}: the library that it ran crashed on this file."
     lines = [line for line in errors.strip().splitlines() if line.strip()]
-    told = [place for place, line in enumerate(lines) if line.startswith("error: ")]
-    if told:  # it may go on over the next lines
-        return "\n".join(lines[told[-1] :]).removeprefix("error: ")
+    starts = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    if starts:  # the message may continue on the next lines
+        return "\n".join(lines[starts[-1] :]).removeprefix("error: ")
     return (lines or [f"exit status {status}"])[-1]

@@ -1,32 +1,31 @@
-"""python -m compare artifacts: measure everything, write artifacts/report/, say which format to ship and why.
+"""python -m compare artifacts: measure everything, write artifacts/report/, and say which format to ship and why.
 
 --target server|browser|mobile [--max-mb N] [--max-ms N] [--min-agreement SHARE]
-                            constraints; changing only these measures nothing again
---baseline old/report.json  what changed since; exit status 1 when answers changed or a figure got worse
---again                     measure anew what was measured before
+                            constraints; to change only these needs no new measurement
+--baseline old/report.json  print what changed since; exit status 1 if answers changed or a figure got worse
+--again                     repeat measurements that were stored
 
-measure.py      the measurements and their order; store.py keeps them
-answers.py, latency.py, http_calls.py, footprint.py, browser.py, training.py: what is measured
-assemble.py     measurements -> report.py, the typed report; figures.py: a figure and its spread
-recommend.py    the choice; baseline.py: what changed
-page.py, plots.py, tables.py: the report for people
+measure.py      makes the measurements, in their order; store.py keeps them
+answers.py, latency.py, http_calls.py, footprint.py, browser.py, training.py: one kind of measurement each
+assemble.py     turns measurements into the typed report of report.py; figures.py: a figure and its spread
+recommend.py    decides which row to ship; advice.py explains it; baseline.py compares two reports
+page.py, plots.py, tables.py: show the report to people
 """
 
 import argparse
-import contextlib
-import dataclasses
 import random
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from compare.advice import add_recommendations
 from compare.assemble import assemble
 from compare.baseline import MARGIN, changes, doubtful, reversals
 from compare.latency import BATCHES, THREADS
 from compare.measure import Bench
 from compare.page import PAGE, write_page
-from compare.recommend import TARGETS, check, recommend
+from compare.recommend import TARGETS, check
 from compare.report import REPORT, Constraints, Recommendation, Report, ReportError, Settings, read_report, write_report
 from contract import dataset
 from contract.errors import RosettaError
@@ -43,19 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         check(options.target, constraints)
         old = read_report(options.baseline) if options.baseline else None
-        report = _measured(options, old)
-        report = advised(report, options.target, constraints)
+        report = _measure(options, old)
+        report = add_recommendations(report, options.target, constraints)
         folder = options.artifacts / "report"
         write_report(folder, report)
         write_page(report, folder)
     except (RosettaError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("error: interrupted. Run the same command again: it goes on where it was.")
-    print(_words(report.recommendations[:1] if options.target else report.recommendations))
+        sys.exit("error: interrupted. Run the same command again to continue.")
+    print(_as_text(report.recommendations[:1] if options.target else report.recommendations))
     print(f"\nAll figures: {folder / PAGE}, {folder / REPORT}")
     if old:
-        _say_what_changed(old, report, options.margin)
+        _print_changes(old, report, options.margin)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,21 +63,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", help=", ".join(TARGETS))
     parser.add_argument("--max-mb", type=float)
     parser.add_argument("--max-ms", type=float)
-    parser.add_argument("--min-agreement", type=float, help="share of the pictures, such as 0.999")
+    parser.add_argument(
+        "--min-agreement", type=float, help="share of the pictures that must keep their class, such as 0.999"
+    )
     parser.add_argument("--baseline", type=Path, help="an older report.json")
-    parser.add_argument("--margin", type=float, default=MARGIN, help=f"by which a figure may get worse ({MARGIN})")
-    parser.add_argument("--again", action="store_true", help="measure anew what was measured before")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"({ROUNDS})")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"of calls with one picture a round ({SECONDS})")
+    parser.add_argument(
+        "--margin", type=float, default=MARGIN, help=f"share by which a figure may get worse ({MARGIN})"
+    )
+    parser.add_argument("--again", action="store_true", help="repeat measurements that were stored")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often each row is measured ({ROUNDS})")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help=f"of calls with one picture in each round ({SECONDS})"
+    )
     parser.add_argument("--dataset", default="fashion_mnist", help=f"one of {', '.join(dataset.DATASETS)}")
-    parser.add_argument("--limit", type=int, help="ask for the first test pictures only")
+    parser.add_argument("--limit", type=int, help="use only the first test pictures")
     return parser
 
 
-def _measured(options: argparse.Namespace, old: Report | None) -> Report:
+def _measure(options: argparse.Namespace, old: Report | None) -> Report:
     if options.rounds < 1 or not options.seconds > 0:
         raise ReportError(
-            f"{options.rounds} rounds of {options.seconds:g} s measure nothing: at least one, of more than 0 s."
+            f"{options.rounds} rounds of {options.seconds:g} s measure nothing; use at least 1 round of more than 0 s."
         )
     if options.again:
         shutil.rmtree(options.artifacts / "report" / "measured", ignore_errors=True)
@@ -87,47 +92,35 @@ def _measured(options: argparse.Namespace, old: Report | None) -> Report:
     bench = Bench(options.artifacts, options.dataset, options.limit, settings)
     report = assemble(bench, bench.run())
     if old and (rows := doubtful(old, report, options.margin)):
-        print(f"Worse than the baseline, so measured in {ROUNDS} more rounds: {', '.join(sorted(rows))}.")
+        print(f"Worse than the baseline: {', '.join(sorted(rows))}. Measuring these rows in {ROUNDS} more rounds.")
         bench.doubt(rows, ROUNDS)
         report = assemble(bench, bench.run())
     return report
 
 
-def advised(report: Report, target: str | None, constraints: Constraints) -> Report:
-    """The report with a recommendation for each target: first for the one asked for, under its constraints.
-
-    Raises ReportError when nothing was measured for that one; others are left out then.
-    """
-    given = [recommend(report, target, constraints)] if target else []
-    for other in TARGETS:
-        if other != target:
-            with contextlib.suppress(ReportError):
-                given.append(recommend(report, other, Constraints(), len(given)))
-    return dataclasses.replace(report, recommendations=tuple(given))
-
-
-def _words(recommendations: Sequence[Recommendation]) -> str:
-    """What is recommended, for a terminal."""
+def _as_text(recommendations: Sequence[Recommendation]) -> str:
+    """The recommendations for a terminal."""
     parts = []
-    for advice in recommendations:
-        lines = [sentence.text for sentence in advice.reasons]
-        lines += [f"  not {name.removesuffix('@server')}: {sentence.text}" for name, sentence in advice.lost.items()]
+    for each in recommendations:
+        lines = [sentence.text for sentence in each.reasons]
+        lines += [f"  not {name.removesuffix('@server')}: {sentence.text}" for name, sentence in each.rejected.items()]
         parts.append("\n".join(lines))
-    return "\n\n".join(parts) or "Nothing could be measured: see the report for why."
+    return "\n\n".join(parts) or "Nothing could be measured. The report says why."
 
 
-def _say_what_changed(old: Report, new: Report, margin: float) -> None:
-    found = changes(old, new, margin)
+def _print_changes(old: Report, new: Report, margin: float) -> None:
+    all_changes = changes(old, new, margin)
     print(f"\nSince the baseline of {old.made}:")
-    print("\n".join(map(str, found)) or "nothing changed beyond the noise.")
-    pairs, turned = reversals(old, new)
+    print("\n".join(map(str, all_changes)) or "nothing changed beyond the noise.")
+    pairs, reversed_pairs = reversals(old, new)
     print(
-        f"Order: {pairs} pairs of rows differ beyond the noise in both reports, {len(turned)} of them changed places."
+        f"Order: {pairs} pairs of rows differ beyond the noise in both reports; "
+        f"{len(reversed_pairs)} of them changed places."
     )
-    print("".join(f"  {pair}\n" for pair in turned), end="")
-    worse = sum(change.fails for change in found)
+    print("".join(f"  {pair}\n" for pair in reversed_pairs), end="")
+    worse = sum(change.fails for change in all_changes)
     if worse:
-        sys.exit(f"error: {worse} changes for the worse: other answers, or more than {margin:.0%} beyond the noise.")
+        sys.exit(f"error: {worse} changes for the worse: other answers, or figures worse by more than {margin:.0%}.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What changed since an older report: a guard for upgrades of converters, runtimes and the service.
 
-Answers changed when a picture changes its class, the accuracy moved, or a verdict did. A figure changed when its spread
-no longer meets the old one; it fails the comparison when it also got worse by more than the margin.
+Answers changed if a picture changes its class, or if the accuracy or a verdict changes. A figure changed if its spread
+no longer overlaps the old one; it fails the comparison if it also got worse by more than the margin.
 """
 
 import itertools
@@ -16,13 +16,11 @@ from compare.metrics import HIGHER, NEITHER, metric, title
 from compare.report import Artifact, Report, Row
 
 MARGIN = 0.2
-"""By how much a figure may get worse: its spread in one report says little of how machines differ from day to day."""
-
-
+"""By how much a figure may get worse: the spread in one report does not cover how a machine varies from day to day."""
 NOTED = 0.05
-"""From where on the machine's own pace is worth a line."""
+"""The report mentions a change of the machine's own pace from this share on."""
 ENOUGH = 50
-"""Times that tell, together, how fast the machine itself was."""
+"""How many times it takes to estimate the machine's own pace."""
 
 
 @dataclass(frozen=True)
@@ -38,31 +36,31 @@ class Change:
 
 
 def changes(old: Report, new: Report, margin: float = MARGIN) -> list[Change]:
-    """Everything that changed beyond the noise, what fails first."""
-    found = [*_settings(old, new), *_artifacts(old, new), *_figures(old, new, margin)]
-    return sorted(found, key=lambda change: not change.fails)
+    """Everything that changed beyond the noise; failures come first."""
+    unsorted = [*_settings(old, new), *_artifacts(old, new), *_figures(old, new, margin)]
+    return sorted(unsorted, key=lambda change: not change.fails)
 
 
 def doubtful(old: Report, new: Report, margin: float = MARGIN) -> frozenset[str]:
-    """The rows with a figure that fails: of some hundred figures a few do by chance, and not if measured again."""
+    """The rows with a failing figure. Of some hundred figures a few fail by chance, and pass if measured again."""
     return frozenset(change.what for change in _figures(old, new, margin) if change.fails and change.what in new.rows)
 
 
 RANKED = ("p50@1", "http_p50@1", "throughput@64", "cold_start", "memory", "first_answer", "download")
-"""What rows are put in order by."""
+"""The figures by which rows are put in order."""
 
 
 def reversals(old: Report, new: Report) -> tuple[int, list[str]]:
-    """How many pairs of rows differ beyond the noise in both reports, and which of them changed places."""
-    pairs, turned = 0, []
+    """How many pairs of rows differ beyond the noise in both reports, and which of these pairs changed places."""
+    pairs, reversed_pairs = 0, []
     for name in RANKED:
-        known = sorted(_row_figures(old, new, name), key=lambda found: found[0])
-        for (one, a, c), (other, b, d) in itertools.combinations(known, 2):
+        known = sorted(_row_figures(old, new, name), key=lambda row: row[0])
+        for (first, a, c), (second, b, d) in itertools.combinations(known, 2):
             if a.differs_from(b) and c.differs_from(d):
                 pairs += 1
                 if (a.value < b.value) != (c.value < d.value):
-                    turned.append(f"{one} and {other}: {title(name)}")
-    return pairs, turned
+                    reversed_pairs.append(f"{first} and {second}: {title(name)}")
+    return pairs, reversed_pairs
 
 
 def _row_figures(old: Report, new: Report, name: str) -> Iterator[tuple[str, Figure, Figure]]:
@@ -96,7 +94,7 @@ def _artifacts(old: Report, new: Report) -> Iterator[Change]:
 
 
 def _answers(before: Artifact, after: Artifact) -> Iterator[str]:
-    if before.keeps_the_answers and not after.keeps_the_answers:
+    if before.keeps_answers and not after.keeps_answers:
         yield f"its answers are no longer its source's: {after.verdict}"
     if not before.classes or before.classes == after.classes:
         return
@@ -112,7 +110,7 @@ def _figures(old: Report, new: Report, margin: float) -> Iterator[Change]:
     same_machine = new.machine.is_like(old.machine)
     pace = _pace(old, new) if same_machine else 1.0
     if abs(pace - 1) > NOTED:
-        text = f"all times together are {pace:.2f} times the old ones: others are compared beyond that"
+        text = f"all times together are {pace:.2f} times the old ones; each time is compared after division by that"
         yield Change("machine", text, False)
     for before, after in _both(old, new):
         for figure, was in before.figures.items():
@@ -124,9 +122,9 @@ def _figures(old: Report, new: Report, margin: float) -> Iterator[Change]:
 
 
 def _pace(old: Report, new: Report) -> float:
-    """How many times as long everything takes together: a machine that others use as well is slower on some days.
+    """How many times as long everything takes together: a shared machine is slower on some days.
 
-    The median over all figures of time, so that what became of one format, or of HTTP alone, does not count.
+    The median over all figures of time, so that a change of one format, or of HTTP alone, does not count.
     """
     ratios = [
         (was.value / now.value) if metric(name).better == HIGHER else (now.value / was.value)
@@ -142,16 +140,16 @@ def _pace(old: Report, new: Report) -> float:
 
 def _both(old: Report, new: Report) -> Iterator[tuple[Artifact | Row, Artifact | Row]]:
     """Artifacts and rows that are in both reports."""
-    yield from ((one, new.artifacts[name]) for name, one in old.artifacts.items() if name in new.artifacts)
-    yield from ((one, new.rows[name]) for name, one in old.rows.items() if name in new.rows)
+    yield from ((before, new.artifacts[name]) for name, before in old.artifacts.items() if name in new.artifacts)
+    yield from ((before, new.rows[name]) for name, before in old.rows.items() if name in new.rows)
 
 
 def _changed(name: str, was: Measured, now: Measured | None, margin: float, pace: float) -> tuple[str, bool]:
-    """What to say of a figure, and whether it fails; nothing where it did not change beyond the machine's pace."""
+    """How a figure changed, and whether it fails; empty if it did not change beyond the machine's pace."""
     if not isinstance(was, Figure):
         return "", False
     if not isinstance(now, Figure):
-        reason = now.missing if now else "it is not part of the report any more"
+        reason = now.missing if now else "The report no longer has it."
         return f"was {was}, and is not measured now: {reason}", True
     is_rate = metric(name).better == HIGHER
     factor = pace if is_rate else 1 / pace

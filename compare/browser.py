@@ -1,7 +1,7 @@
 """The same artifacts in a real Chromium: each runtime in a fresh page with a cold cache.
 
-The page's own runtimes are measured, by `window.rosetta.time`: warm-up apart, the answer read back within the time,
-samples far longer than a step of the browser's clock. Downloads are what came over the wire.
+The page's `window.rosetta.time` measures its own runtimes: without the warm-up, with reading the answer back, in
+samples far longer than a step of the browser's clock. Downloads are the bytes on the wire.
 """
 
 import base64
@@ -38,17 +38,17 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
-    # Any other host than the service's is unknown: what would be fetched from there fails, with internet or without.
+    # Every host but the service's is unknown, so that a fetch from elsewhere fails with or without internet.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 WEBGPU = "--enable-unsafe-webgpu"
-"""Chromium on Linux offers WebGPU only when asked; without a graphics processor SwiftShader computes it."""
+"""Chromium on Linux offers WebGPU only with this flag; without a graphics processor, SwiftShader computes it."""
 
 READY_SECONDS = 60
 PATIENCE = 120
-"""Seconds until a row that loads and answers nothing is given up: a runtime may wait for its threads for ever."""
+"""Seconds after which a row without an answer fails: a runtime may wait for its threads forever."""
 PICTURES = 16
-"""How many pictures take turns in the timed calls."""
+"""How many pictures the timed calls cycle through."""
 
 TIME = """
 async ([row, base64, count, seconds, patience]) => {
@@ -65,11 +65,11 @@ async ([row, base64, count, seconds, patience]) => {
 
 @contextlib.contextmanager
 def chromium(*more: str) -> Iterator[Browser]:
-    """A headless Chromium: the one that CHROMIUM names, or the system's. Raises ModelUnavailable without one."""
+    """A headless Chromium: the one that CHROMIUM names, or the system's. Raises ModelUnavailable if there is none."""
     candidates = (os.environ.get("CHROMIUM", ""), *CHROMIUM)
     executable = next(filter(None, map(shutil.which, filter(None, candidates))), None)
     if executable is None:
-        raise ModelUnavailable("Chromium is missing: run `./bootstrap browser`, or name one with CHROMIUM=/path/to/it.")
+        raise ModelUnavailable("Chromium is missing: run `./bootstrap browser`, or set CHROMIUM=/path/to/chromium.")
     flags = [*FLAGS, *more, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=flags)
@@ -79,7 +79,7 @@ def chromium(*more: str) -> Iterator[Browser]:
 
 @dataclass(frozen=True)
 class Session:
-    """A running Chromium, and a service with the artifacts that it can run."""
+    """A running Chromium, and a service with the artifacts that run in it."""
 
     browser: Browser
     url: str
@@ -87,7 +87,10 @@ class Session:
     @classmethod
     @contextlib.contextmanager
     def over(cls, folders: list[Path]) -> Iterator["Session"]:
-        """Raises ModelUnavailable without Chromium, RuntimeFailure when it or the service does not start."""
+        """A session until the end of the block.
+
+        Raises ModelUnavailable if Chromium is missing, RuntimeFailure if it or the service does not start.
+        """
         try:
             with folder_of(folders) as artifacts, servers.ours(artifacts, 1) as service, chromium(WEBGPU) as browser:
                 yield cls(browser, f"http://{servers.HOST}:{service.port}")
@@ -97,10 +100,10 @@ class Session:
     def measure(
         self, folder: Path, runtime: str, pictures: NDArray[Any], answers: Answers, seconds: float
     ) -> dict[str, Any]:
-        """One round of one row, in a context of its own, so that its cache is empty; in seconds and bytes.
+        """One round of one row, in a new browser context, so that its cache is empty; in seconds and bytes.
 
-        `answers` are the source's to `pictures`, or the artifact's own on the server. Raises RuntimeFailure when the
-        row cannot be run or answers otherwise.
+        `answers` are the artifact's own answers to `pictures` on the server. Raises RuntimeFailure if the row cannot
+        run or gives other answers.
         """
         manifest = read_manifest(folder)
         with self.browser.new_context(service_workers="block") as context:
@@ -124,7 +127,7 @@ class Session:
         self, page: Page, row: str, pictures: NDArray[Any], seconds: float, fetched: list[Request]
     ) -> dict[str, Any]:
         page.goto(f"{self.url}/?idle")
-        for _ in range(READY_SECONDS * 100):  # wait_for_function does not get past the page's policy
+        for _ in range(READY_SECONDS * 100):  # the page's policy forbids wait_for_function
             if page.evaluate("document.documentElement.dataset.ready"):
                 break
             page.wait_for_timeout(10)
@@ -132,14 +135,14 @@ class Session:
         of_page = {"page": took / 1000, "page_download": sum(_size(each) for each in fetched if _is_sent(each))}
         if row not in (rows := page.evaluate("window.rosetta.rows()")):
             raise RuntimeFailure(f"This browser cannot run {row}: it offers {', '.join(rows) or 'nothing'}.")
-        fetched.clear()  # what came so far is the page's own
+        fetched.clear()  # the requests so far belong to the page itself
         pixels = base64.b64encode(pictures.astype(np.float32).tobytes()).decode()
         timing: dict[str, Any] = page.evaluate(TIME, [row, pixels, len(pictures), seconds, PATIENCE])
         return timing | of_page
 
 
 def _figures(timing: dict[str, Any]) -> dict[str, Any]:
-    """The page's milliseconds as seconds and percentiles."""
+    """The page's times, in milliseconds, as percentiles in seconds."""
     samples = np.array(timing["samples"]) / 1000
     p50, p95, p99 = (float(value) for value in np.percentile(samples, [50, 95, 99]))
     return {
@@ -157,7 +160,7 @@ def _figures(timing: dict[str, Any]) -> dict[str, Any]:
 
 
 def _downloads(fetched: list[Request], manifest: Manifest) -> dict[str, int]:
-    """Bytes on the wire: the runtime's code, and the artifact's files."""
+    """Bytes on the wire: of the runtime's code, and of the artifact's files."""
     sizes = {"runtime_download": 0, "model_download": 0}
     for request in fetched:
         if _is_sent(request):
@@ -167,7 +170,7 @@ def _downloads(fetched: list[Request], manifest: Manifest) -> dict[str, int]:
 
 
 def _is_sent(request: Request) -> bool:
-    return request.url.startswith("http")  # a worker's script may be a blob, an icon data
+    return request.url.startswith("http")  # a worker's script may be a blob: URL, an icon a data: URL
 
 
 def _size(request: Request) -> int:

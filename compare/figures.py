@@ -1,4 +1,4 @@
-"""A measured figure: its value, its unit, and how far it can be trusted; or the reason why it was not measured."""
+"""A measured figure: its value, its unit and its spread; or the reason why it was not measured."""
 
 import math
 import statistics
@@ -18,12 +18,12 @@ class Figure:
     low: float
     high: float
     samples: int
-    """What the value was made of: pictures, calls, or files."""
+    """How many pictures, calls or files the value comes from."""
     spread: str
     """What `low` and `high` are."""
 
     def differs_from(self, other: "Figure") -> bool:
-        """Whether the two can be told apart: their spreads do not meet."""
+        """Whether the two can be told apart: their spreads do not overlap."""
         return self.low > other.high or other.low > self.high
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class Missing:
     """A measurement that was not made."""
 
     missing: str
-    """Why, in a sentence."""
+    """The reason, as a sentence."""
 
     def __str__(self) -> str:
         return "not measured"
@@ -45,19 +45,19 @@ Measured = Figure | Missing
 
 
 def exact(value: float, unit: str, samples: int = 1) -> Figure:
-    """A count, or what is the same whenever it is asked."""
+    """A count, or another value that is the same in every measurement."""
     return Figure(value, unit, value, value, samples, EXACT)
 
 
 def once(value: float, unit: str) -> Figure:
-    """Taken a single time: nothing is known of its spread."""
+    """A value that was measured once: its spread is unknown."""
     return Figure(value, unit, value, value, 1, "measured once")
 
 
 def share(count: int, total: int) -> Figure:
-    """`count` of `total`, within Wilson's interval: it stays between 0 and 1, and holds at both ends.
+    """`count` of `total` within Wilson's interval, which stays between 0 and 1 and is valid at both ends.
 
-    Raises ValueError when there is nothing to take a share of.
+    Raises ValueError if `total` is 0.
     """
     if total < 1:
         raise ValueError("a share of nothing has no value")
@@ -83,13 +83,13 @@ SCALES: dict[str, tuple[tuple[float, str], ...]] = {
 
 
 def shown(value: float, unit: str) -> str:
-    """A value for people, to three digits where it was not counted: `30.1 µs`, `3.72 MB`, `90.32 %`, `35,000 /s`."""
+    """A value for people, with three digits unless it is a count: `30.1 µs`, `3.72 MB`, `90.32 %`, `35,000 /s`."""
     if unit == "share":
         return f"{100 * value:.2f} %"
     if unit == "1/s":
         return f"{float(f'{value:.3g}'):,.0f} /s" if value >= 10 else f"{value:.3g} /s"
     if unit in SCALES:
-        value = float(f"{value:.3g}")  # first: 999.9 µs are 1.00 ms
+        value = float(f"{value:.3g}")  # before the unit is chosen: 999.9 µs are 1.00 ms
         size, name = next((scale for scale in SCALES[unit] if abs(value) >= scale[0]), SCALES[unit][-1])
         return f"{value:.0f} B" if name == "B" else f"{_digits(value / size)} {name}"
     return f"{value:,.0f}" if value == int(value) else f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.2g}"

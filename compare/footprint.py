@@ -1,4 +1,4 @@
-"""What an artifact costs besides time: bytes of its files, of its runtime's packages, of its image."""
+"""What an artifact costs besides time: the bytes of its files, of its runtime's packages, and of its image."""
 
 import functools
 import gzip
@@ -24,7 +24,7 @@ PACKAGES = {
     "onnx": ("onnxruntime",),
     "tflite": ("ai-edge-litert",),
 }
-"""Family of formats -> the Python packages that run it; TF.js is a matter of Node's."""
+"""Family of formats -> the Python packages that run it. TF.js runs in Node, on `NODE_PACKAGES`."""
 
 NODE_PACKAGES = ("@tensorflow/tfjs-core", "@tensorflow/tfjs-converter", "@tensorflow/tfjs-backend-wasm")
 NODE_MODULES = Path(__file__).resolve().parents[1] / "web" / "node_modules"
@@ -43,7 +43,7 @@ def file_figures(folder: Path, manifest: Manifest) -> dict[str, Measured]:
 
 @functools.cache  # TensorFlow has 20,000 files
 def installed(family: str) -> Measured:
-    """Bytes of the runtime's packages with all that they require, as they lie here."""
+    """Bytes of the runtime's packages as installed here, with everything that they require."""
     if family == "tfjs":
         return _installed_node()
     try:
@@ -55,24 +55,24 @@ def installed(family: str) -> Measured:
 
 
 def requirements(packages: Iterable[str]) -> set[str]:
-    """The packages and everything that they require; what is left out of this environment is left out.
+    """The packages and everything that they require, as far as it is installed here.
 
-    Raises PackageNotFoundError when one of the packages themselves is not installed.
+    Raises PackageNotFoundError if one of the packages themselves is not installed.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     wanted = [canonicalize_name(importlib.metadata.distribution(name).name) for name in packages]
     while wanted:
         name = wanted.pop()
-        if name in found:
+        if name in names:
             continue
         try:
             lines = importlib.metadata.requires(name) or []
         except importlib.metadata.PackageNotFoundError:
             continue
-        found.add(name)
+        names.add(name)
         needs = [Requirement(line) for line in lines]
         wanted += [canonicalize_name(need.name) for need in needs if not need.marker or need.marker.evaluate()]
-    return found
+    return names
 
 
 def _files(package: str) -> list[Path]:
@@ -80,31 +80,31 @@ def _files(package: str) -> list[Path]:
 
 
 def _installed_node() -> Measured:
-    """Node itself, and the packages as npm has installed them."""
+    """Bytes of Node itself, and of the packages as npm has installed them."""
     node = shutil.which("node")
     if node is None:
-        return Missing("No `node` is on the PATH.")
-    found, wanted = set[Path](), list(NODE_PACKAGES)
+        return Missing("`node` is not on the PATH.")
+    folders, wanted = set[Path](), list(NODE_PACKAGES)
     while wanted:
         folder = NODE_MODULES / wanted.pop()
-        if folder in found:
+        if folder in folders:
             continue
         try:
-            described = json.loads((folder / "package.json").read_bytes())
+            package = json.loads((folder / "package.json").read_bytes())
         except OSError:
             return Missing(f"{folder.relative_to(NODE_MODULES)} is not in web/node_modules. Run `make web`.")
-        found.add(folder)
-        wanted += described.get("dependencies", {})
-    files = {file for folder in found for file in folder.rglob("*") if file.is_file()} | {Path(node).resolve()}
-    return exact(sum(file.stat().st_size for file in files), "B", len(found) + 1)
+        folders.add(folder)
+        wanted += package.get("dependencies", {})
+    files = {file for folder in folders for file in folder.rglob("*") if file.is_file()} | {Path(node).resolve()}
+    return exact(sum(file.stat().st_size for file in files), "B", len(folders) + 1)
 
 
 @functools.cache
 def image(name: str) -> Measured:
-    """Bytes of a container image, as the engine counts them."""
+    """Bytes of a container image, as the container engine counts them."""
     docker = shutil.which("docker")
     if docker is None:
-        return Missing("No container engine is here: `docker` is not on the PATH.")
+        return Missing("There is no container engine: `docker` is not on the PATH.")
     command = [docker, "image", "inspect", "--format", "{{.Size}}", name]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
@@ -118,7 +118,7 @@ def image(name: str) -> Measured:
 
 
 def bare_interpreter() -> int:
-    """Bytes of memory that Python holds before it imports anything."""
+    """Bytes of memory that Python uses before it imports anything."""
     program = "print(next(line for line in open('/proc/self/status') if line.startswith('VmRSS')).split()[1])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return int(done.stdout) * 1024

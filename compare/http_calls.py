@@ -1,7 +1,7 @@
 """The same calls over HTTP: one artifact, a service of its own, one connection, one request at a time.
 
-Tensors travel in the binary form of the Open Inference Protocol, both ways. What the service adds to the runtime's own
-time is the framework's overhead.
+Tensors travel in the binary form of the Open Inference Protocol, both ways. The difference from the runtime's own time
+is the service's overhead.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from verify.parity import FLOAT32, Answers
 
 TIMEOUT = 60
 HEADER_LENGTH = "Inference-Header-Content-Length"
-"""The binary tensor extension's header: how many bytes of a body are JSON."""
+"""The binary tensor extension's header: how many bytes of the body are JSON."""
 
 
 @contextlib.contextmanager
 def folder_of(artifacts: Sequence[Path]) -> Iterator[Path]:
-    """A folder in which a service finds these artifacts and no others, until the end of the block."""
+    """A folder with these artifacts and no others, until the end of the block."""
     with tempfile.TemporaryDirectory() as temporary:
         for artifact in artifacts:
             link = Path(temporary, artifact.parent.name, artifact.name)
@@ -39,13 +39,14 @@ def folder_of(artifacts: Sequence[Path]) -> Iterator[Path]:
 
 
 def measure(folder: Path, pictures: NDArray[Any], answers: Answers, seconds: float, threads: int) -> dict[str, Any]:
-    """One round: from the start of the service to its first answer, its memory, and its warm calls; in seconds, bytes.
+    """One round: the time from the start of the service to its first answer, its memory, and its warm calls.
 
-    `answers` are the runtime's own to `pictures`. Raises RuntimeFailure when the service gives others.
+    Seconds and bytes. `answers` are the runtime's own answers to `pictures`. Raises RuntimeFailure if the service gives
+    other answers.
     """
     manifest = read_manifest(folder)
     if {spec.dtype for spec in (*manifest.inputs, *manifest.outputs)} != {"float32"}:
-        raise RuntimeFailure(f"{manifest.name} takes or gives other tensors than float32: it is not called over HTTP.")
+        raise RuntimeFailure(f"{manifest.name} has other tensors than float32, so it is not measured over HTTP.")
     with (
         folder_of([folder]) as artifacts,
         servers.ours(artifacts, 1, SERVE_THREADS=str(threads)) as service,
@@ -66,18 +67,18 @@ def measure(folder: Path, pictures: NDArray[Any], answers: Answers, seconds: flo
 
 
 class Connection:
-    """Sends requests that are ready as bytes: http.client would cost more time than a small model does."""
+    """Sends requests that are ready as bytes, since http.client takes more time than a small model."""
 
     def __init__(self, opened: socket.socket) -> None:
         self._socket = opened
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, request: bytes) -> bytes:
-        """The body of the answer. Raises RuntimeFailure unless its status is 200."""
+        """Send a request and return the body of the response. Raises RuntimeFailure unless the status is 200."""
         self._socket.sendall(request)
-        head, found, body = self._receive().partition(b"\r\n\r\n")
-        while not found:
-            head, found, body = (head + body + self._receive()).partition(b"\r\n\r\n")
+        head, end, body = self._receive().partition(b"\r\n\r\n")
+        while not end:
+            head, end, body = (head + body + self._receive()).partition(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
         parts, left = [body], length - len(body)
         while left > 0:
@@ -100,7 +101,7 @@ def connected(port: int) -> Iterator[Connection]:
 
 
 def _request(manifest: Manifest, pictures: NDArray[Any], batch: int) -> bytes:
-    """The whole request for as many rows as asked for; they repeat where there are fewer pictures."""
+    """The whole request for `batch` rows; the pictures repeat if there are fewer."""
     spec, output = manifest.inputs[0], manifest.outputs[0]
     rows = np.resize(pictures, (batch, *pictures.shape[1:])).astype(spec.dtype)
     tensor = {"name": spec.name, "shape": rows.shape, "datatype": "FP32"}
@@ -122,4 +123,4 @@ def _check(body: bytes, expected: Answers, manifest: Manifest) -> None:
     size = expected.size * 4
     got = np.frombuffer(body[-size:], np.float32).reshape(expected.shape) if len(body) > size else None
     if got is None or not np.allclose(got, expected, rtol=0, atol=FLOAT32.max_abs_diff):
-        raise RuntimeFailure(f"The service answers {manifest.name} otherwise than its runtime does.")
+        raise RuntimeFailure(f"The service gives other answers for {manifest.name} than its runtime.")

@@ -1,9 +1,9 @@
-"""How long calls take: percentiles and pictures a second, on the runtime alone, each artifact in a fresh process.
+"""How long calls take: percentiles and pictures per second, on the runtime alone, each artifact in a fresh process.
 
 python -m compare.latency artifacts/keras_cnn/onnx      prints one round's figures as JSON
 
-What is measured apart: the import of the framework, the load of the artifact, its first call, and its warm calls. The
-calls of `compare/http_calls.py` are measured by the same functions.
+Measured separately: the import of the framework, the load of the artifact, its first call, and its warm calls. The same
+functions measure the calls of compare/http_calls.py.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from serve.runtimes import Runtime, import_runtime, open_runtime, warm_up_inputs
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 THREADS = 1
 SECONDS = 1.0
-"""How long calls with one row are measured; larger batches take a fifth of it each."""
+"""How long to measure calls with one row; each larger batch takes a fifth of it."""
 WARM_UP = 0.2
-"""The part of a measurement's time that is spent before it, unmeasured."""
+"""The length of the warm-up before a measurement, as a share of the measurement's time."""
 CALLS = 3
-"""The fewest calls of one measurement."""
+"""The smallest number of calls in one measurement."""
 
 Call = Callable[[], object]
 
@@ -48,12 +48,12 @@ class Latency:
 
 
 def latencies(call_with: Callable[[int], Call], batches: Sequence[int], seconds: float) -> list[dict[str, Any]]:
-    """Measure the call that `call_with(batch)` makes, for each batch size."""
+    """Measure the call that `call_with(batch)` returns, for each batch size."""
     return [asdict(latency(call_with(batch), batch, seconds * (1.0 if batch == 1 else 0.2))) for batch in batches]
 
 
 def latency(call: Call, batch: int, seconds: float) -> Latency:
-    """Measure one call for about this long, after a warm-up."""
+    """Repeat one call for about this many seconds, after a warm-up."""
     _nanoseconds(call, seconds * WARM_UP)
     times = np.array(_nanoseconds(call, seconds)) / 1e9
     p50, p95, p99 = (float(value) for value in np.percentile(times, [50, 95, 99]))
@@ -73,7 +73,7 @@ def _nanoseconds(call: Call, seconds: float) -> list[int]:
 def measure(
     folder: Path, seconds: float = SECONDS, threads: int = THREADS, batches: Sequence[int] = BATCHES
 ) -> dict[str, Any]:
-    """One round of the artifact in `folder`, in this process, which must be fresh. Times in seconds, memory in bytes.
+    """One round of the artifact in `folder`, in this process, which must be fresh; in seconds and bytes.
 
     Raises ArtifactCorrupt, ModelUnavailable or RuntimeFailure.
     """
@@ -91,7 +91,7 @@ def measure(
 
     def call_with(batch: int) -> Call:
         zeros = warm_up_inputs(manifest, batch)
-        # Indices stay 0, which every table has; everything else may be any pixel.
+        # Integers may be indices into a table: they stay 0, which every table has. Floats are random pixels.
         inputs = {
             name: random.integers(0, 256, zero.shape).astype(zero.dtype) if zero.dtype.kind == "f" else zero
             for name, zero in zeros.items()
@@ -107,7 +107,7 @@ def measure(
 
 
 def resident_bytes(runtime: Runtime | None = None) -> int:
-    """Memory of this process, and of the process that the runtime has beside it."""
+    """Memory of this process, and of the runtime's own process if it has one."""
     processes = [os.getpid(), *filter(None, [getattr(runtime, "process_id", None)])]
     return round(sum(map(rss, processes)) * 2**20)
 

@@ -1,4 +1,4 @@
-"""What figures were measured on, and with which versions."""
+"""The machine that figures are measured on, and the versions that can change them."""
 
 import importlib.metadata
 import json
@@ -23,7 +23,7 @@ NODE_PACKAGES = (
 
 
 def this_machine() -> Machine:
-    """This machine, and every version that can change a figure. What is not installed has no version."""
+    """This machine, and every version that can change a figure. A package that is not installed is left out."""
     return Machine(
         processor=_processor(),
         cores=os.cpu_count() or 1,
@@ -61,14 +61,14 @@ def _python_versions() -> dict[str, str]:
 
 
 def _node_versions() -> dict[str, str]:
-    described = {name: NODE_MODULES / name / "package.json" for name in NODE_PACKAGES}
-    return {name: json.loads(file.read_bytes())["version"] for name, file in described.items() if file.is_file()}
+    files = {name: NODE_MODULES / name / "package.json" for name in NODE_PACKAGES}
+    return {name: json.loads(file.read_bytes())["version"] for name, file in files.items() if file.is_file()}
 
 
 def _program_versions() -> dict[str, str]:
-    """Node's and Chromium's own words."""
+    """The versions that Node and Chromium print."""
     programs = {"node": "node", "chromium": os.environ.get("CHROMIUM") or next(filter(shutil.which, CHROMIUM), "")}
-    return {name: said for name, program in programs.items() if (said := _version_of(program))}
+    return {name: version for name, program in programs.items() if (version := _version_of(program))}
 
 
 def _version_of(program: str) -> str:

@@ -1,7 +1,7 @@
 """Every measurement of `make compare`: in fresh processes, in rounds, in a new random order each round.
 
-Within a round every artifact has its turn before any has its second, so that a machine which is slow for a while is
-slow for all. A measurement that cannot be made leaves its reason, and the others go on.
+All artifacts finish a round before the next one starts, so that a machine that is slow for a while is slow for all. If
+a measurement fails, its reason is kept, and the others go on.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from compare import http_calls
-from compare.answers import MANY, AskedAnswers, read_answers
+from compare.answers import MANY, AnswersByBatch, read_answers
 from compare.browser import RUNTIMES, Session
 from compare.footprint import bare_interpreter
 from compare.machine import this_machine
@@ -43,21 +43,23 @@ CODE = {
     "browser": ("compare.browser",),
     "fault": ("compare.training", "train.*"),
 }
-"""Kind of measurement -> the modules that make it: their code, and all that they import, is what it depends on."""
+"""Kind of measurement -> the modules that make it. It depends on their code and on everything that they import."""
 PAGE = ROOT / "web" / "dist" / "index.html"
-"""What `browser` depends on besides; it names its scripts by their content."""
+"""`browser` depends on this file too; the names of its scripts contain their hashes."""
 
 SECONDS = {"answers": 5.0, "time": 5.0, "http": 5.0, "browser": 4.0, "fault": 5.0}
-"""What a measurement takes, roughly: for the time left."""
+"""About how long a measurement takes, to estimate the time left."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """An artifact's folder, and what is there; `problem` says why it cannot be measured."""
+class Subject:
+    """An artifact to measure: its folder, and its manifest or the reason why it cannot be measured."""
 
     folder: Path
     manifest: Manifest | None
+    """None if the artifact is damaged, or if its conversion failed."""
     problem: str = ""
+    """Why there is no manifest, as a sentence."""
 
     @property
     def name(self) -> str:
@@ -66,7 +68,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Task:
-    """One measurement."""
+    """One measurement: what it depends on, and the function that makes it."""
 
     name: str
     kind: str
@@ -76,74 +78,79 @@ class Task:
 
 @dataclass
 class Measurements:
-    """What came of the tasks, by name; a reason where nothing came."""
+    """The results of the tasks by name, and the reasons of those that failed."""
 
     results: dict[str, Record] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def find(artifacts: Path) -> list[Found]:
-    """Every artifact, damaged ones too, and every conversion that failed. Raises ArtifactMissing when there is none."""
+def find_subjects(artifacts: Path) -> list[Subject]:
+    """Every artifact, including damaged ones, and every conversion that failed.
+
+    Raises ArtifactMissing if there is no artifact.
+    """
     folders = sorted(path.parent for path in artifacts.glob(f"*/*/{MANIFEST}") if ".partial" not in str(path))
     if not folders:
-        raise ArtifactMissing(f"There is no artifact in {artifacts}. Make them with `make artifacts`.")
+        raise ArtifactMissing(f"There is no artifact in {artifacts}. Run `make artifacts` to make them.")
     failed = [
-        Found(artifacts / edge.model / edge.format, None, " ".join(filter(None, (edge.reason, edge.advice))))
+        Subject(artifacts / edge.model / edge.format, None, " ".join(filter(None, (edge.reason, edge.advice))))
         for edge in read_failed_edges(artifacts)
     ]
-    return [*map(_found, folders), *(found for found in failed if found.folder not in folders)]
+    return [*map(_opened, folders), *(each for each in failed if each.folder not in folders)]
 
 
-def _found(folder: Path) -> Found:
+def _opened(folder: Path) -> Subject:
     try:
         manifest = read_manifest(folder)
         verify_files(folder, manifest)
     except (RosettaError, OSError) as error:
-        return Found(folder, None, str(error))
-    return Found(folder, manifest)
+        return Subject(folder, None, str(error))
+    return Subject(folder, manifest)
 
 
 def code_of(kind: str) -> str:
-    """The sha256 over all code that a kind of measurement depends on."""
+    """The sha256 of all code that a kind of measurement depends on."""
     files = files_of(*CODE[kind], __name__)
     return digest([*files, PAGE] if kind == "browser" else files)
 
 
 class Bench:
-    """The artifacts, the pictures, and how they are measured."""
+    """The artifacts, the test pictures, and the measurements of them.
 
-    def __init__(self, artifacts: Path, data: str, limit: int | None, settings: Settings) -> None:
-        self.artifacts = artifacts
-        self.found = find(artifacts)
-        self.data, self.limit = data, limit
+    `limit` is the number of test pictures to use; None for all.
+    """
+
+    def __init__(self, folder: Path, dataset: str, limit: int | None, settings: Settings) -> None:
+        self.subjects = find_subjects(folder)
+        self.dataset, self.limit = dataset, limit
         self._questions: dict[Path, Questions] = {}
         self.settings = settings
         self.rounds, self._doubted = settings.rounds, frozenset[str]()
         self.machine: Machine = this_machine()
-        self.store = Store(artifacts / "report" / "measured")
+        self.store = Store(folder / "report" / "measured")
         self._code = {kind: code_of(kind) for kind in CODE}
         self._sessions = contextlib.ExitStack()
         self._session: Session | str | None = None
 
-    def questions(self, found: Found) -> Questions:
-        """What the artifacts of this model are asked. Raises DataError."""
-        model = found.folder.parent
+    def questions(self, subject: Subject) -> Questions:
+        """The questions for the artifacts of this model. Raises DataError."""
+        model = subject.folder.parent
         if model not in self._questions:
-            self._questions[model] = questions.load(model, self.data, self.limit)
+            self._questions[model] = questions.load(model, self.dataset, self.limit)
         return self._questions[model]
 
-    def pictures(self, found: Found) -> NDArray[np.uint8]:
-        """Raises RuntimeFailure for a model that takes none."""
-        if (pictures := self.questions(found).pictures) is None:
-            raise RuntimeFailure("It takes no pictures: only the runtime alone is timed.")
+    def pictures(self, subject: Subject) -> NDArray[np.uint8]:
+        """The test pictures. Raises RuntimeFailure for a model that takes other tensors."""
+        if (pictures := self.questions(subject).pictures) is None:
+            raise RuntimeFailure("It takes no pictures, so only the runtime alone is timed.")
         return pictures
 
     def doubt(self, rows: frozenset[str], rounds: int) -> None:
-        """Let the next run measure these rows in so many more rounds."""
+        """Make the next run measure these rows in further rounds."""
         self.rounds, self._doubted = self.rounds + rounds, rows
 
     def run(self) -> Measurements:
-        """Make what was not made before."""
+        """Make every measurement that is not stored yet, and return all."""
         done, pending = Measurements(), list(self._stages())
         for stage in pending:
             for task in stage:
@@ -153,7 +160,7 @@ class Bench:
         total = sum(SECONDS[task.kind] for stage in left for task in stage)
         with tqdm(total=total, unit="s", bar_format=BAR, dynamic_ncols=True, disable=None) as bar:
             for number, stage in enumerate(left, 1):
-                if bar.disable and stage:  # in a log a line a stage is enough
+                if bar.disable and stage:  # a log gets one line for each stage
                     print(
                         f"measuring, {number}/{len(left)}: {len(stage)} of {stage[0].kind}", file=sys.stderr, flush=True
                     )
@@ -176,16 +183,16 @@ class Bench:
             bar.update(SECONDS[task.kind])
 
     def _stages(self) -> Iterator[list[Task]]:
-        """Tasks that are made one after another; what is in one stage is in random order."""
+        """The stages in their order; the tasks within a stage are in random order."""
         order = random.Random(self.settings.seed)
-        usable = [found for found in self.found if found.manifest]
+        usable = [subject for subject in self.subjects if subject.manifest]
         yield self._shuffled(order, map(self._answers, usable))
         for round in range(self.rounds):
-            server = [found for found in usable if self._is_due(f"{found.name}@server", round)]
-            yield self._shuffled(order, (self._time(found, round) for found in server))
-            yield self._shuffled(order, (self._http(found, round) for found in server))
-            yield self._shuffled(order, (task for found in usable for task in self._browser(found, round)))
-        yield [self._fault(found) for found in usable if found.manifest and found.manifest.format in SCRIPTS]
+            server = [subject for subject in usable if self._is_due(f"{subject.name}@server", round)]
+            yield self._shuffled(order, (self._time(subject, round) for subject in server))
+            yield self._shuffled(order, (self._http(subject, round) for subject in server))
+            yield self._shuffled(order, (task for subject in usable for task in self._browser(subject, round)))
+        yield [self._fault(subject) for subject in usable if subject.manifest and subject.manifest.format in SCRIPTS]
 
     def _is_due(self, row: str, round: int) -> bool:
         return round < self.settings.rounds or row in self._doubted
@@ -196,10 +203,10 @@ class Bench:
         order.shuffle(listed)
         return listed
 
-    def _task(self, kind: str, found: Found, name: str, measure: Callable[[], Record], **settings: Any) -> Task:
+    def _task(self, kind: str, subject: Subject, name: str, measure: Callable[[], Record], **settings: Any) -> Task:
         about = {
             "schema": SCHEMA,
-            "artifact": sha256_of(found.folder / MANIFEST),
+            "artifact": sha256_of(subject.folder / MANIFEST),
             "code": self._code[kind],
             "machine": [self.machine.processor, self.machine.cores, self.machine.python],
             "versions": dict(self.machine.versions),
@@ -209,17 +216,17 @@ class Bench:
 
     # --- Kinds of measurements
 
-    def _answers(self, found: Found) -> Task:
-        file = self.answers_file(found.name)
+    def _answers(self, subject: Subject) -> Task:
+        file = self.answers_file(subject.name)
 
         def measure() -> Record:
             limit = ["--limit", str(self.limit)] if self.limit else []
-            run_child("compare.answers", str(found.folder), str(file), "--dataset", self.data, *limit)
+            run_child("compare.answers", str(subject.folder), str(file), "--dataset", self.dataset, *limit)
             return {"file": file.name, "sha256": sha256_of(file)}
 
-        # The digest of a file that is gone or half is another one, so it is asked again.
+        # A file that is gone or damaged has another digest: then the artifact is asked again.
         written = sha256_of(file) if file.is_file() else None
-        task = self._task("answers", found, found.name, measure, dataset=self.data, limit=self.limit)
+        task = self._task("answers", subject, subject.name, measure, dataset=self.dataset, limit=self.limit)
         stored = self.store.get(task.name, task.about)
         if stored and stored["sha256"] != written:
             (self.store.folder / f"{task.name}.json").unlink()
@@ -228,50 +235,50 @@ class Bench:
     def answers_file(self, name: str) -> Path:
         return self.store.folder / f"answers-{name}.npz"
 
-    def answers(self, found: Found) -> AskedAnswers:
+    def answers(self, subject: Subject) -> AnswersByBatch:
         try:
-            return read_answers(self.answers_file(found.name))
+            return read_answers(self.answers_file(subject.name))
         except OSError:
-            raise RuntimeFailure(f"{found.name} gave no answers that others could be checked against.") from None
+            raise RuntimeFailure(f"{subject.name} gave no answers to check others against.") from None
 
-    def _time(self, found: Found, round: int) -> Task:
+    def _time(self, subject: Subject, round: int) -> Task:
         seconds, threads = self.settings.seconds, self.settings.threads
 
         def measure() -> Record:
             output = run_child(
-                "compare.latency", str(found.folder), "--seconds", str(seconds), "--threads", str(threads)
+                "compare.latency", str(subject.folder), "--seconds", str(seconds), "--threads", str(threads)
             )
             return {**json.loads(output.splitlines()[-1]), "bare": bare_interpreter()}
 
-        return self._task("time", found, f"{found.name}-{round}", measure, seconds=seconds, threads=threads)
+        return self._task("time", subject, f"{subject.name}-{round}", measure, seconds=seconds, threads=threads)
 
-    def _http(self, found: Found, round: int) -> Task:
+    def _http(self, subject: Subject, round: int) -> Task:
         seconds, threads = self.settings.seconds, self.settings.threads
 
         def measure() -> Record:
-            answers = self.answers(found)[MANY]
-            return http_calls.measure(found.folder, self.pictures(found)[:MANY], answers[:MANY], seconds, threads)
+            answers = self.answers(subject)[MANY]
+            return http_calls.measure(subject.folder, self.pictures(subject)[:MANY], answers[:MANY], seconds, threads)
 
-        return self._task("http", found, f"{found.name}-{round}", measure, seconds=seconds, threads=threads)
+        return self._task("http", subject, f"{subject.name}-{round}", measure, seconds=seconds, threads=threads)
 
-    def _browser(self, found: Found, round: int) -> Iterator[Task]:
+    def _browser(self, subject: Subject, round: int) -> Iterator[Task]:
         seconds = self.settings.seconds
-        for runtime in RUNTIMES.get(found.folder.name.split("-")[0], ()):
+        for runtime in RUNTIMES.get(subject.folder.name.split("-")[0], ()):
 
             def measure(runtime: str = runtime) -> Record:
-                answers = self.answers(found)[MANY]
-                return self._open_session().measure(found.folder, runtime, self.pictures(found), answers, seconds)
+                answers = self.answers(subject)[MANY]
+                return self._open_session().measure(subject.folder, runtime, self.pictures(subject), answers, seconds)
 
-            if self._is_due(row := f"{found.name}@{runtime}", round):
-                yield self._task("browser", found, f"{row}-{round}", measure, seconds=seconds)
+            if self._is_due(row := f"{subject.name}@{runtime}", round):
+                yield self._task("browser", subject, f"{row}-{round}", measure, seconds=seconds)
 
     def _open_session(self) -> Session:
-        """One for all rows of a stage. Raises RuntimeFailure each time when it could not be opened."""
+        """The session for all rows of a stage. Raises RuntimeFailure, each time, if it could not be opened."""
         if self._session is None:
             folders = [
-                found.folder
-                for found in self.found
-                if found.manifest and found.manifest.format.split("-")[0] in RUNTIMES
+                subject.folder
+                for subject in self.subjects
+                if subject.manifest and subject.manifest.format.split("-")[0] in RUNTIMES
             ]
             try:
                 self._session = self._sessions.enter_context(Session.over(folders))
@@ -281,20 +288,20 @@ class Bench:
             raise RuntimeFailure(self._session)
         return self._session
 
-    def _fault(self, found: Found) -> Task:
-        return self._task("fault", found, found.folder.name, lambda: fault_of(found.folder.name))
+    def _fault(self, subject: Subject) -> Task:
+        return self._task("fault", subject, subject.folder.name, lambda: fault_of(subject.folder.name))
 
 
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, about {remaining} left"
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, about {remaining} left"
 
 
 def run_child(module: str, *arguments: str) -> str:
-    """What `python -m module` prints, in a fresh process. Raises RuntimeFailure with the reason when it fails."""
+    """The output of `python -m module` in a fresh process. Raises RuntimeFailure with the reason if it fails."""
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=CHILD_SECONDS)
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise RuntimeFailure(said[-1].removeprefix("error: "))
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise RuntimeFailure(lines[-1].removeprefix("error: "))
     return done.stdout
 
 

@@ -1,6 +1,6 @@
-"""What is measured: the name of each figure, its title, and which way is better.
+"""The figures: the name of each, its title, and which direction is better.
 
-A name with `@N` is measured at several batch sizes.
+A figure with several batch sizes is named `name@batch`.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ LOWER, HIGHER, NEITHER = "lower", "higher", ""
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure's meaning."""
+    """The meaning of a figure."""
 
     title: str
     better: str = LOWER
     timed: bool = False
-    """Whether another machine would give another value."""
+    """Whether another machine gives another value."""
 
 
 METRICS = {
@@ -41,7 +41,7 @@ METRICS = {
     "http_p95": Metric("95th percentile over HTTP", timed=True),
     "http_p99": Metric("99th percentile over HTTP", NEITHER, timed=True),
     "http_throughput": Metric("throughput over HTTP", HIGHER, timed=True),
-    "http_overhead": Metric("what HTTP adds", timed=True),
+    "http_overhead": Metric("overhead of HTTP", timed=True),
     "import": Metric("import", timed=True),
     "load": Metric("load", timed=True),
     "first_call": Metric("first call", timed=True),
@@ -64,12 +64,12 @@ METRICS = {
 
 
 def metric(name: str) -> Metric:
-    """The meaning of `p50@64`, as of `p50`. Raises KeyError for a name that nothing is measured by."""
+    """The meaning of `p50@64` or `p50`. Raises KeyError for an unknown name."""
     return METRICS[name.partition("@")[0]]
 
 
 def title(name: str) -> str:
-    """For people: `median of 64 pictures`."""
+    """A figure's title for people: `median of 64 pictures`."""
     batch = name.partition("@")[2]
     many = "1 picture" if batch == "1" else f"{batch} pictures"
     return f"{metric(name).title} of {many}" if batch else metric(name).title

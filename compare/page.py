@@ -10,7 +10,6 @@ from compare.figures import Measured, Missing, shown
 from compare.latency import BATCHES
 from compare.metrics import title
 from compare.plots import draw_all
-from compare.recommend import TARGETS
 from compare.report import Report
 from contract.code import ROOT
 
@@ -18,7 +17,7 @@ PAGE = "report.html"
 TEMPLATE = "report.html.j2"
 
 GAPS_SHOWN = 8
-"""How many rows of one reason are named."""
+"""How many figures the page names for each reason."""
 
 
 def write_page(report: Report, folder: Path) -> None:
@@ -31,18 +30,20 @@ def write_page(report: Report, folder: Path) -> None:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"spread": spread, "place": place, "shown": shown}
+    environment.filters |= {"spread": spread, "details": details, "shown": shown}
     html = environment.get_template(TEMPLATE).render(
         report=report,
         plots={
             name: {theme: _data_uri(folder / f"{name}-{theme}.png") for theme in ("light", "dark")} for name in names
         },
-        targets=TARGETS,
         batches=BATCHES,
         gaps=list(gaps(report)),
         server=[row for row in report.rows.values() if row.where == "server"],
         browser=[row for row in report.rows.values() if row.where == "browser"],
-        scripts={one.model: (ROOT / one.script).read_text(encoding="utf-8") for one in report.training.values()},
+        scripts={
+            training.model: (ROOT / training.script).read_text(encoding="utf-8")
+            for training in report.training.values()
+        },
     )
     partial = folder / f".{PAGE}.partial"
     partial.write_text(html, encoding="utf-8")
@@ -54,26 +55,26 @@ def _data_uri(file: Path) -> str:
 
 
 def spread(figure: Measured) -> str:
-    """How far a figure can be trusted; nothing for a count."""
+    """A figure's spread, as a range; empty for a count."""
     if isinstance(figure, Missing) or figure.low == figure.high:
         return ""
     return f"{shown(figure.low, figure.unit)} – {shown(figure.high, figure.unit)}"
 
 
-def place(figure: Measured) -> str:
-    """Everything that is known of a figure, for who points at it."""
+def details(figure: Measured) -> str:
+    """A figure's tooltip: its spread and its samples, or why it is missing."""
     if isinstance(figure, Missing):
         return figure.missing
     return f"{figure.spread}; samples: {figure.samples:,}"
 
 
 def gaps(report: Report) -> Iterator[tuple[str, str]]:
-    """What was not measured, with its reason: figures of the same reason together."""
+    """The figures that were not measured, grouped by their reason: (names, reason)."""
     reasons: dict[str, dict[str, None]] = {}
     for name, figure, measured in report.measured():
         if isinstance(measured, Missing):
             reasons.setdefault(measured.missing, {})[f"{name}: {title(figure)}"] = None
     for reason, named in reasons.items():
-        listed = list(named)
-        more = f", and {len(listed) - GAPS_SHOWN} more" if len(listed) > GAPS_SHOWN else ""
-        yield ", ".join(listed[:GAPS_SHOWN]) + more, reason
+        names = list(named)
+        more = f", and {len(names) - GAPS_SHOWN} more" if len(names) > GAPS_SHOWN else ""
+        yield ", ".join(names[:GAPS_SHOWN]) + more, reason

@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib
 
-matplotlib.use("Agg")  # draws into files; before pyplot looks for a screen
+matplotlib.use("Agg")  # draws into files; must be set before pyplot looks for a screen
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -17,13 +17,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from compare.figures import Figure, shown
 from compare.latency import BATCHES
-from compare.recommend import TARGETS
 from compare.report import Report
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a page."""
+    """The colours of a page."""
 
     name: str
     ink: str
@@ -39,7 +38,7 @@ def _palette(*colours: str) -> dict[str, str]:
     return dict(zip(PALETTE, colours, strict=True))
 
 
-# Colours that people with any colour vision tell apart; markers and lines tell the models apart besides.
+# People with any colour vision can tell these colours apart; markers and line styles tell the models apart.
 LIGHT = Theme(
     "light", "#1d232c", "#646b76", "#d9d6cd",
     _palette("#b3261e", "#b3261e", "#0b62c1", "#8a5a00", "#0c7a63", "#7b3fa0"),
@@ -53,7 +52,7 @@ LINES = ("-", "--", "-.", ":")
 
 
 def draw_all(report: Report, folder: Path) -> list[str]:
-    """Write every plot in both themes; the names of the plots."""
+    """Write every plot in both themes; returns the names of the plots."""
     for theme in (LIGHT, DARK):
         with plt.rc_context(_style(theme)):
             for name, draw in PLOTS.items():
@@ -91,27 +90,27 @@ def _colour(report: Report, artifact: str, theme: Theme) -> str:
 
 
 def _model_number(report: Report, artifact: str) -> int:
-    models = sorted({one.model for one in report.artifacts.values()})
+    models = sorted({artifact.model for artifact in report.artifacts.values()})
     return models.index(report.artifacts[artifact].model)
 
 
 def _rows(report: Report, where: str, *figures: str) -> list[str]:
-    """Rows of this kind that have one of the figures, the last one first, as axes count upwards."""
+    """Rows that run there and have any of the figures, the last row first, since axes count upwards."""
     names = [name for name, row in report.rows.items() if row.where == where]
-    return [name for name in reversed(names) if any(isinstance(report.figure(name, one), Figure) for one in figures)]
+    return [name for name in reversed(names) if any(isinstance(report.figure(name, each), Figure) for each in figures)]
 
 
 def _dots(axes: Axes, report: Report, rows: Sequence[str], name: str, theme: Theme, hollow: bool = False) -> None:
     """A dot for each row, with its spread."""
     for height, row in enumerate(rows):
-        found = report.figure(row, name)
-        if not isinstance(found, Figure):
+        figure = report.figure(row, name)
+        if not isinstance(figure, Figure):
             continue
         artifact = report.rows[row].artifact
         axes.errorbar(
-            [found.value],
+            [figure.value],
             [height],
-            xerr=[[found.value - found.low], [found.high - found.value]],
+            xerr=[[figure.value - figure.low], [figure.high - figure.value]],
             fmt=MARKERS[_model_number(report, artifact) % len(MARKERS)],
             color=_colour(report, artifact, theme),
             markerfacecolor="none" if hollow else None,
@@ -124,11 +123,11 @@ def _dots(axes: Axes, report: Report, rows: Sequence[str], name: str, theme: The
 def _bars(axes: Axes, report: Report, rows: Sequence[str], name: str, theme: Theme) -> None:
     """A bar for each row, with its value beside it."""
     for height, row in enumerate(rows):
-        found = report.figure(row, name)
-        text = str(found)
-        if isinstance(found, Figure):
-            axes.barh(height, found.value, height=0.62, color=_colour(report, report.rows[row].artifact, theme))
-        value = found.value if isinstance(found, Figure) else 0
+        figure = report.figure(row, name)
+        text = str(figure)
+        if isinstance(figure, Figure):
+            axes.barh(height, figure.value, height=0.62, color=_colour(report, report.rows[row].artifact, theme))
+        value = figure.value if isinstance(figure, Figure) else 0
         axes.annotate(
             text, (value, height), (4, 0), textcoords="offset points", va="center", fontsize=8, color=theme.faint
         )
@@ -149,7 +148,7 @@ def _logarithmic(axes: Axes, unit: str, which: str = "x") -> None:
     getattr(axes, f"set_{which}scale")("log")
     axis = getattr(axes, f"{which}axis")
     low, high = getattr(axes, f"get_{which}lim")()
-    # A scale of few powers of ten would have hardly a label: such scales get more of them.
+    # A scale of few powers of ten would have hardly any labels, so it gets more.
     narrow = MaxNLocator(4) if high < 10 * low else LogLocator(subs=(1.0, 2.0, 5.0))
     axis.set_major_locator(narrow if high < 300 * low else LogLocator())
     axis.set_major_formatter(_units(unit))
@@ -187,8 +186,8 @@ def _throughput(report: Report, theme: Theme) -> Drawing:
     drawing, panels = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True)
     for axes, prefix, words in zip(panels, ("", "http_"), ("the runtime alone", "over HTTP"), strict=True):
         for row in reversed(_rows(report, "server", f"{prefix}throughput@1")):
-            found = [(batch, report.figure(row, f"{prefix}throughput@{batch}")) for batch in BATCHES]
-            known = [(batch, figure) for batch, figure in found if isinstance(figure, Figure)]
+            figures = [(batch, report.figure(row, f"{prefix}throughput@{batch}")) for batch in BATCHES]
+            known = [(batch, figure) for batch, figure in figures if isinstance(figure, Figure)]
             artifact = report.rows[row].artifact
             colour, number = _colour(report, artifact, theme), _model_number(report, artifact)
             batches = [batch for batch, _ in known]
@@ -206,18 +205,18 @@ def _throughput(report: Report, theme: Theme) -> Drawing:
             axes.fill_between(batches, *spread, color=colour, alpha=0.13, linewidth=0)
         axes.set_xscale("log", base=2)
         axes.set_xticks(BATCHES, [str(batch) for batch in BATCHES])
-        axes.set_xlabel("pictures a call")
+        axes.set_xlabel("pictures per call")
         axes.set_title(words)
         _logarithmic(axes, "1/s", "y")
-    panels[0].set_ylabel("pictures a second")
+    panels[0].set_ylabel("pictures per second")
     drawing.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return drawing
 
 
 def _footprint(report: Report, theme: Theme) -> Drawing:
     rows = _rows(report, "server", "installed", "memory", "cold_start")
-    wanted = (("installed", "B", "runtime's packages"), ("memory", "B", "memory"), ("cold_start", "s", "cold start"))
-    return _panels(report, theme, rows, wanted)
+    panels = (("installed", "B", "runtime's packages"), ("memory", "B", "memory"), ("cold_start", "s", "cold start"))
+    return _panels(report, theme, rows, panels)
 
 
 def _browser(report: Report, theme: Theme) -> Drawing:
@@ -235,6 +234,7 @@ def _browser(report: Report, theme: Theme) -> Drawing:
 
 
 def _panels(report: Report, theme: Theme, rows: Sequence[str], wanted: Sequence[tuple[str, str, str]]) -> Drawing:
+    """A panel of bars for each (figure, unit, title)."""
     drawing, panels = plt.subplots(1, len(wanted), figsize=(8, 0.7 + 0.32 * max(1, len(rows))), sharey=True)
     for axes, (name, unit, words) in zip(panels, wanted, strict=True):
         _bars(axes, report, rows, name, theme)
@@ -249,11 +249,11 @@ def _panels(report: Report, theme: Theme, rows: Sequence[str], wanted: Sequence[
 
 def _front(report: Report, theme: Theme) -> Drawing:
     """Time against size for each target, with the front and the choice."""
-    given = report.recommendations
-    drawing, panels = plt.subplots(1, max(1, len(given)), figsize=(8, 3.3), squeeze=False)
-    for axes, advice in zip(panels[0], given, strict=False):
-        target = TARGETS[advice.target]
-        for row in (*advice.lost, *filter(None, [advice.choice])):
+    recommendations = report.recommendations
+    drawing, panels = plt.subplots(1, max(1, len(recommendations)), figsize=(8, 3.3), squeeze=False)
+    for axes, advice in zip(panels[0], recommendations, strict=False):
+        target = report.targets[advice.target]
+        for row in (*advice.rejected, *filter(None, [advice.choice])):
             time, size = report.figure(row, target.time), report.figure(row, target.size)
             if not (isinstance(time, Figure) and isinstance(size, Figure)):
                 continue
@@ -283,10 +283,10 @@ def _front(report: Report, theme: Theme) -> Drawing:
 
 
 def _legend(report: Report, theme: Theme) -> Iterator[Any]:
-    for format in dict.fromkeys(one.format for one in report.artifacts.values()):
+    for format in dict.fromkeys(artifact.format for artifact in report.artifacts.values()):
         colour = theme.formats.get(format.split("-")[0], theme.faint)
         yield Line2D([], [], marker="s", linestyle="none", color=colour, label=format)
-    for number, model in enumerate(sorted({one.model for one in report.artifacts.values()})):
+    for number, model in enumerate(sorted({artifact.model for artifact in report.artifacts.values()})):
         yield Line2D(
             [],
             [],

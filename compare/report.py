@@ -1,4 +1,4 @@
-"""What `make compare` found, as `report.json` keeps it: typed, versioned, each figure with its unit and its spread."""
+"""The results of `make compare` as `report.json` keeps them: typed, versioned, each figure with unit and spread."""
 
 import json
 import types
@@ -11,19 +11,20 @@ from compare.figures import Figure, Measured, Missing
 from contract.errors import RosettaError
 from contract.manifest import write_json
 
-SCHEMA = 1
+SCHEMA = 2
+"""The page reads this version too: web/src/report.ts."""
 REPORT = "report.json"
 
 T = TypeVar("T")
 
 
 class ReportError(RosettaError):
-    """A report cannot be read, or not be compared with another."""
+    """A report cannot be read, written, or compared with another."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the figures were measured on, and with."""
+    """The machine and the versions that the figures were measured with."""
 
     processor: str
     cores: int
@@ -35,7 +36,7 @@ class Machine:
     """Name of a package -> its version."""
 
     def is_like(self, other: "Machine") -> bool:
-        """Whether times of the two may be compared."""
+        """Whether the times of both can be compared."""
         return (self.processor, self.cores) == (other.processor, other.cores)
 
     def __str__(self) -> str:
@@ -44,17 +45,17 @@ class Machine:
 
 @dataclass(frozen=True)
 class Settings:
-    """How it was measured."""
+    """How the figures were measured."""
 
     rounds: int
     seconds: float
-    """How long calls with one picture are repeated in each round."""
+    """How long each round repeats calls with one picture."""
     threads: int
-    """Of one runtime."""
+    """Threads of one runtime."""
     batches: tuple[int, ...]
     parity_batches: tuple[int, ...]
     seed: int
-    """Of the order in which artifacts took their turns, in the last run: an earlier one may have begun."""
+    """Seed of the order in which the last run measured the artifacts; an earlier run may have stored some results."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class FlippedPicture:
     label: str
     source: str
     artifact: str
-    """The right class, the source's, and the artifact's."""
+    """Three labels: the right class, the class that the source gives, and the class that the artifact gives."""
     source_margin: float
     artifact_margin: float
     """The largest probability minus the second largest."""
@@ -78,28 +79,29 @@ class FlippedPicture:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One model in one format: what it answers, and what its files cost."""
+    """One model in one format: its answers, and the size of its files."""
 
     name: str
     model: str
     format: str
     source: str | None
-    """The artifact that it was compared with; None for the source itself."""
+    """The artifact that it is compared with; None for the source itself."""
     sha256: str
-    """Of its manifest."""
+    """The sha256 of its manifest."""
     verdict: str
     """"source", "passed", or why it did not pass."""
     figures: Mapping[str, Measured]
     per_class: Mapping[str, Measured] = field(default_factory=dict)
-    """Label -> the share of its test pictures that are answered right."""
+    """Label -> the share of its test pictures that are classified correctly."""
     flips: tuple[FlippedPicture, ...] = ()
     flip_count: int = 0
-    """How many there are; `flips` holds the first of them."""
+    """How many pictures change their class; `flips` holds the first of them."""
     classes: str = ""
-    """The class of every test picture: base64 of zlib of uint16. Empty where none was asked."""
+    """The class of every test picture: base64 of zlib of uint16. Empty if the artifact gave no answers."""
 
     @property
-    def keeps_the_answers(self) -> bool:
+    def keeps_answers(self) -> bool:
+        """Whether it gives its source's answers: it is the source, or parity passed."""
         return self.verdict in ("source", "passed")
 
 
@@ -114,29 +116,52 @@ class Row:
     """"server" or "browser"."""
     runtime: str
     backend: str
-    """What it ran on: threads, instruction set, graphics adapter."""
+    """What the runtime used: threads, instruction set, graphics adapter."""
     figures: Mapping[str, Measured]
 
 
 @dataclass(frozen=True)
 class Training:
-    """One framework's training script, and how it went."""
+    """One framework's training script, and the figures of its training."""
 
     model: str
     framework: str
     script: str
     figures: Mapping[str, Measured]
     fault: str
-    """A deliberate error in the shapes, as source code."""
+    """Source code with a deliberate error in the shapes."""
     message: str
-    """What the framework says of it, or why it was not tried."""
+    """The framework's message, or why the code was not run."""
     where: str
-    """The last line of the project's own in the traceback."""
+    """The last line of the traceback that is the project's own code."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a model is to run: which rows can run there, and which figures count as their time and size."""
+
+    title: str
+    where: str
+    """The rows' `where`: "server" or "browser"."""
+    families: tuple[str, ...] | None
+    """Families of formats that run there; None if all do."""
+    time: str
+    size: str
+    """Names of figures."""
+    time_label: str
+    size_label: str
+    """What these figures are, as the subject of a sentence."""
+    note: str = ""
+    """A reservation about all rows, as a sentence."""
+
+    def takes(self, format: str) -> bool:
+        """Whether an artifact in this format runs there."""
+        return self.families is None or format.split("-")[0] in self.families
 
 
 @dataclass(frozen=True)
 class Constraints:
-    """What must hold: megabytes, milliseconds for one picture, the share of pictures that keep the source's class."""
+    """Limits: megabytes, milliseconds for one picture, the share of pictures that keep the source's class."""
 
     max_mb: float | None = None
     max_ms: float | None = None
@@ -145,7 +170,7 @@ class Constraints:
 
 @dataclass(frozen=True)
 class Sentence:
-    """Words, and every number in them with its place in the report: a JSON pointer -> the number as shown."""
+    """A sentence, and where its numbers stand in the report: a JSON pointer -> the number as shown."""
 
     text: str
     numbers: Mapping[str, str] = field(default_factory=dict)
@@ -153,17 +178,17 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Relaxation:
-    """A constraint that would have to give way, from what was asked to what is there."""
+    """A constraint that would have to give way, from its limit to the value that a row needs."""
 
     constraint: str
-    asked: float
+    limit: float
     needed: float
     row: str
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Which row to ship, and why. The front is sorted from the fastest to the slowest."""
+    """Which row to ship, and why."""
 
     target: str
     constraints: Constraints
@@ -171,10 +196,10 @@ class Recommendation:
     ties: tuple[str, ...]
     """Rows that cannot be told apart from the choice within the noise."""
     front: tuple[str, ...]
-    """The Pareto front of accuracy, time and size among the rows that fit, or among all where none does."""
+    """The Pareto front of accuracy, time and size: of the rows that fit, or of all if none fits; the fastest first."""
     reasons: tuple[Sentence, ...]
-    lost: Mapping[str, Sentence]
-    """Every other row -> why it was not chosen."""
+    rejected: Mapping[str, Sentence]
+    """Every other row of the target -> why it is not the choice."""
     relax: tuple[Relaxation, ...] = ()
 
 
@@ -184,9 +209,9 @@ class Report:
 
     schema: int
     made: str
-    """The day."""
+    """The date, as YYYY-MM-DD."""
     seconds: float
-    """That the measurements took, those that an earlier run had stored included."""
+    """How long the measurements took, including those that an earlier run stored."""
     dataset: str
     title: str
     labels: tuple[str, ...]
@@ -196,20 +221,26 @@ class Report:
     artifacts: Mapping[str, Artifact]
     rows: Mapping[str, Row]
     training: Mapping[str, Training]
+    targets: Mapping[str, Target]
     recommendations: tuple[Recommendation, ...] = ()
 
     def figure(self, row: str, name: str) -> Measured:
         """A row's figure, or its artifact's."""
         of_row, of_artifact = self.rows[row].figures, self.artifacts[self.rows[row].artifact].figures
-        return of_row.get(name) or of_artifact.get(name) or Missing("It is not measured for such a row.")
+        return of_row.get(name) or of_artifact.get(name) or Missing("It is not measured for rows of this kind.")
+
+    def missing(self, row: str, name: str) -> str:
+        """Why a row's figure is missing; empty if it is not."""
+        figure = self.figure(row, name)
+        return figure.missing if isinstance(figure, Missing) else ""
 
     def measured(self) -> Iterator[tuple[str, str, Measured]]:
-        """Every figure of every artifact and row, with both names."""
+        """Every figure of every artifact and row: the name of the artifact or row, the figure's name, the figure."""
         both: tuple[Artifact | Row, ...] = (*self.artifacts.values(), *self.rows.values())
-        yield from ((one.name, name, found) for one in both for name, found in one.figures.items())
+        yield from ((each.name, name, figure) for each in both for name, figure in each.figures.items())
 
     def pointer(self, row: str, name: str) -> str:
-        """Where `figure` finds it, as a JSON pointer."""
+        """The place of a row's figure in the report, as a JSON pointer."""
         if name in self.rows[row].figures:
             return f"/rows/{row}/figures/{name}"
         return f"/artifacts/{self.rows[row].artifact}/figures/{name}"
@@ -220,17 +251,18 @@ def write_report(folder: Path, report: Report) -> None:
 
 
 def read_report(path: Path) -> Report:
-    """Raises ReportError where there is none, where it is of another schema, or where it cannot be read."""
+    """Raises ReportError if there is no report, if it has another schema, or if it cannot be read."""
     try:
         data = json.loads(path.read_bytes())
         if data["schema"] != SCHEMA:
             raise ReportError(
-                f"{path} is a report of schema {data['schema']}, expected {SCHEMA}: it cannot be compared with one of "
-                "today. Check out the version that wrote it and compare there, or take a new baseline with this one."
+                f"{path} has schema {data['schema']}, expected {SCHEMA}: another version of this project wrote it. "
+                "Run `make compare` again to write a new one. To compare with an old baseline, check out the version "
+                "that wrote it."
             )
         return decode(Report, data)
     except OSError as error:
-        raise ReportError(f"There is no report {path} ({error.strerror}). Make one with `make compare`.") from None
+        raise ReportError(f"There is no report {path} ({error.strerror}). Run `make compare` to write one.") from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ReportError(f"{path} cannot be read as a report ({type(error).__name__}: {error}).") from error
 

@@ -1,4 +1,4 @@
-"""Server processes: started on a free port of this machine, watched from outside, and stopped with all they started."""
+"""Server processes on free loopback ports: start them, measure them from outside, and stop them with their children."""
 
 import contextlib
 import http.client
@@ -16,7 +16,7 @@ from contract.code import ROOT
 
 HOST = "127.0.0.1"
 LOGS = ROOT / "build" / "logs"
-"""What each server writes, by its name."""
+"""Where each server's output goes: `<name>.log`."""
 START_SECONDS = 180
 STOP_SECONDS = 20
 
@@ -32,30 +32,31 @@ class Server:
     process: subprocess.Popen[bytes]
     log: Path
     ready_seconds: float
-    """From the start of the process to its first answer."""
+    """Seconds from the start of the process to its first answer."""
 
     def tree(self) -> list[int]:
-        """The server's process and all that come from it, oldest first."""
+        """Process ids of the server and of all its descendants, parents before children."""
         parents = _parents()
-        found = [self.process.pid]
-        for process in found:  # grows while it is walked
-            found += [child for child, parent in parents.items() if parent == process]
-        return found
+        tree = [self.process.pid]
+        for process in tree:  # grows during the loop
+            tree += [child for child, parent in parents.items() if parent == process]
+        return tree
 
     def workers(self) -> list[int]:
-        """The processes that the first one started; itself, where it started none."""
+        """Process ids of the server's children; its own if it has none."""
         children = [process for process, parent in _parents().items() if parent == self.process.pid]
         return children or [self.process.pid]
 
     def rss(self) -> float:
-        """Megabytes of resident memory, pages that are shared counted once for each process."""
+        """Resident memory in MiB; a shared page counts once for each process."""
         return sum(map(rss, self.tree()))
 
     def pss(self) -> float:
-        """Megabytes of memory, shared pages counted once."""
+        """Memory in MiB; a shared page counts once."""
         return sum(map(pss, self.tree()))
 
     def cpu_seconds(self) -> float:
+        """Seconds of processor time of all its processes."""
         return sum(map(cpu_seconds, self.tree()))
 
 
@@ -63,7 +64,8 @@ class Server:
 def started(name: str, command: Sequence[str], ready: str, folder: Path = ROOT, **settings: str) -> Iterator[Server]:
     """Run `command` in `folder` until the end of the block; it is ready when the path `ready` answers 200.
 
-    It finds its port in the environment, as PORT, or in the command, in place of `{port}`.
+    The server gets its port as PORT in the environment, and in the command in place of `{port}`. `settings` are further
+    environment variables. Raises RuntimeError, with the end of the log, if the server does not become ready.
     """
     port = free_port()
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -83,12 +85,13 @@ def started(name: str, command: Sequence[str], ready: str, folder: Path = ROOT, 
 
 
 def ours(artifacts: Path, workers: int = 2, **settings: str) -> contextlib.AbstractContextManager[Server]:
-    """This project's service over a folder of artifacts."""
+    """Run this project's service on a folder of artifacts until the end of the block."""
     settings |= {"ARTIFACTS": str(artifacts.resolve()), "HOST": HOST, "SERVE_WORKERS": str(workers)}
     return started("ours", [sys.executable, "-m", "serve"], "/v2/health/ready", ROOT, **settings)
 
 
 def free_port() -> int:
+    """A port of the loopback interface that is free now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -96,7 +99,7 @@ def free_port() -> int:
 
 
 def ask(port: int, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
-    """One request on a connection of its own: a POST where there is a body."""
+    """Status and body of one request on its own connection: a POST if there is a body, otherwise a GET."""
     connection = http.client.HTTPConnection(HOST, port, timeout=30)
     with contextlib.closing(connection):
         connection.request("GET" if body is None else "POST", path, body, dict(headers or {}))
@@ -116,17 +119,17 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, path: str, lo
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End it as an operator would, then whatever of its processes is left."""
-    started = Server("", 0, process, Path(), 0).tree() if process.poll() is None else []
-    begun = {pid: _begun(pid) for pid in started}
+    """Terminate the server as an operator would, then kill what is left of its processes."""
+    tree = Server("", 0, process, Path(), 0).tree() if process.poll() is None else []
+    start_times = {pid: _start_time(pid) for pid in tree}
     process.terminate()
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    for pid, begin in begun.items():
-        if begin is not None and _begun(pid) == begin:  # not another process by the same number
+    for pid, start_time in start_times.items():
+        if start_time is not None and _start_time(pid) == start_time:  # not another process that has the same id by now
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -136,13 +139,14 @@ def _parents() -> dict[int, int]:
     return {process: int(stat[1]) for process, stat in stats.items() if stat}
 
 
-def _begun(process: int) -> str | None:
+def _start_time(process: int) -> str | None:
+    """When a process started, in clock ticks since boot; None if it is gone."""
     stat = _stat(process)
     return stat[19] if stat else None
 
 
 def _stat(process: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on; none where there is no such process any more."""
+    """The fields of /proc/PID/stat from the third on; empty if the process is gone."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -150,18 +154,18 @@ def _stat(process: int) -> list[str]:
 
 
 def cpu_seconds(process: int) -> float:
-    """Seconds that a process has computed, in the kernel too."""
+    """Seconds of processor time that a process has used, in the kernel too."""
     stat = _stat(process)
     return (int(stat[11]) + int(stat[12])) / CLOCK_TICKS if stat else 0.0
 
 
 def rss(process: int) -> float:
-    """Megabytes of memory that are resident."""
+    """Resident memory of a process in MiB."""
     return _kilobytes(Path(f"/proc/{process}/status"), "VmRSS:") / 1024
 
 
 def pss(process: int) -> float:
-    """Megabytes of memory, of shared pages this process's share."""
+    """Memory of a process in MiB; of a shared page, only its share counts."""
     return _kilobytes(Path(f"/proc/{process}/smaps_rollup"), "Pss:") / 1024
 
 

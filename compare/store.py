@@ -1,7 +1,7 @@
-"""Measurements as they come, a file each, so that an interrupted run goes on where it was.
+"""Stored measurements, one file each, so that an interrupted run can continue.
 
-What a measurement depends on is stored with it: the artifact's bytes, the code, the versions, the machine, the
-settings. Where any of these is another now, the measurement is made anew.
+Each file also records what the measurement depends on: the artifact's bytes, the code, the versions, the machine and
+the settings. If any of these has changed, the measurement is repeated.
 """
 
 import contextlib
@@ -16,19 +16,19 @@ Record = Mapping[str, Any]
 
 
 class Store:
-    """A folder with a JSON file for each measurement, and whatever files these speak of."""
+    """A folder with a JSON file for each measurement, and the files that these name."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, name: str, about: Record) -> Record | None:
-        """The measurement of this name, if it was made of the same things."""
+        """The measurement of this name, if it was made under the same conditions."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             stored = json.loads((self.folder / f"{name}.json").read_bytes())
             if stored["about"] == about:
-                found: Record = stored["measured"]
-                return found
+                measured: Record = stored["measured"]
+                return measured
         return None
 
     def put(self, name: str, about: Record, measured: Record) -> None:

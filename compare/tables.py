@@ -1,12 +1,14 @@
-"""The README's tables, from a report: the artifacts, the browser, both frameworks, and where the walk's time goes.
+"""A report's tables in Markdown: artifacts, browser, advice, training, and the time that each stage takes.
 
-python -m compare.tables artifacts                      prints them
-python -m compare.tables artifacts --write README.md    fills them in between the README's markers
+python -m compare.tables artifacts                                      prints the tables
+python -m compare.tables artifacts --write README.md docs/compare.md    writes each table into the page with its marks
+
+A table stands between two lines, the marks `<!-- figures: NAME -->` and `<!-- /figures -->`.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from compare.figures import Figure, Measured, Missing
@@ -17,7 +19,7 @@ START, END = "<!-- figures: {} -->", "<!-- /figures -->"
 
 
 def artifact_table(report: Report) -> Iterator[str]:
-    """Answers, size and time, one line an artifact."""
+    """Answers, size and time: one line for each artifact."""
     header = (
         "artifact|runtime|accuracy|largest difference|same class|files|runtime's packages|cold start|"
         "1 picture|1 picture over HTTP|64 pictures"
@@ -61,7 +63,7 @@ def _share(figure: Measured) -> str:
 
 
 def browser_table(report: Report) -> Iterator[str]:
-    """What the same artifacts cost in Chromium, one line a runtime."""
+    """Time and download in Chromium: one line for each artifact on each runtime."""
     names = ("p50@1", "first_answer", "runtime_download", "model_download")
     rows = [row for row in report.rows.values() if row.where == "browser"]
     cells = (
@@ -71,27 +73,27 @@ def browser_table(report: Report) -> Iterator[str]:
     yield from _table("row|runtime|ran on|1 picture|first answer|runtime's download|artifact's download", cells)
     for row in rows[:1]:
         took, download = (report.figure(row.name, name) for name in ("page", "page_download"))
-        yield from ("", f"Before any runtime the page itself takes {took} and {download}, with an empty cache.")
+        yield from ("", f"The page itself, before any runtime, takes {took} and {download} with an empty cache.")
 
 
 def advice_list(report: Report) -> Iterator[str]:
-    """What is recommended where nothing is asked for."""
-    for advice in report.recommendations:
-        yield "- " + " ".join(sentence.text for sentence in advice.reasons)
+    """The recommendation for each target."""
+    for recommendation in report.recommendations:
+        yield "- " + " ".join(sentence.text for sentence in recommendation.reasons)
 
 
 def training_table(report: Report) -> Iterator[str]:
-    """The two frameworks side by side, on the same network, data and settings."""
+    """The frameworks side by side: the same network, data and settings."""
     names = ("parameters", "epochs", "epoch", "images_per_second", "accuracy", "model_lines", "training_lines")
     header = "model|trained with|parameters|epochs|an epoch|pictures|accuracy|lines: model|lines: training"
     trained = report.training.values()
     yield from _table(
-        header, ([f"`{one.model}`", one.framework, *(str(one.figures[name]) for name in names)] for one in trained)
+        header, ([f"`{each.model}`", each.framework, *(str(each.figures[name]) for name in names)] for each in trained)
     )
 
 
 def stage_table(report: Report) -> Iterator[str]:
-    """The seconds that each stage of the walk took when its result was made, without the start of its process."""
+    """The seconds that each stage took to make its result, without the start of its process."""
     stages: list[list[str]] = []
     for artifact in report.artifacts.values():
         edge = f"train `{artifact.name}`" if artifact.source is None else f"export `{artifact.name}`"
@@ -105,8 +107,8 @@ def stage_table(report: Report) -> Iterator[str]:
 
 def _measured_on(report: Report) -> str:
     return (
-        f"Measured on {report.machine}, Python {report.machine.python}, {report.settings.threads} thread a runtime, "
-        f"{report.settings.rounds} rounds, {report.made}."
+        f"Measured on {report.machine}, Python {report.machine.python}, threads of each runtime: "
+        f"{report.settings.threads}, {report.settings.rounds} rounds, {report.made}."
     )
 
 
@@ -124,24 +126,58 @@ TABLES: dict[str, Callable[[Report], Iterator[str]]] = {
 }
 
 
-def write_tables(page: Path, tables: dict[str, list[str]]) -> None:
-    """Put each table between its markers. Raises ReportError when the page has no place for one."""
-    text = page.read_text(encoding="utf-8")
+def write_tables(pages: Path | Sequence[Path], tables: Mapping[str, Sequence[str]]) -> None:
+    """Write the lines of each table between its marks, in every page that has them.
+
+    Raises ReportError, and writes nothing, if a page cannot be read, if a table's marks stand in none of the pages, or
+    if a closing mark is missing.
+    """
+    pages = [pages] if isinstance(pages, Path) else pages
+    texts = {page: _read(page) for page in pages}
     for name, lines in tables.items():
-        start = START.format(name)
-        before, found, rest = text.partition(start)
-        _, closed, after = rest.partition(END)
-        if not (found and closed):
-            raise ReportError(f"{page} has no place for the table {name!r}: {start} ... {END} is expected.")
-        text = f"{before}{start}\n" + "\n".join(lines) + f"\n{END}{after}"
-    page.write_text(text, encoding="utf-8")
+        marked = [page for page, text in texts.items() if START.format(name) in text]
+        if not marked:
+            raise ReportError(
+                f"No page has a place for the table {name!r}: expected the lines {START.format(name)} and {END} "
+                f"in {' or '.join(map(str, pages))}."
+            )
+        for page in marked:
+            texts[page] = _filled(page, texts[page], name, lines)
+    for page, text in texts.items():
+        page.write_text(text, encoding="utf-8")
+
+
+def _read(page: Path) -> str:
+    try:
+        return page.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ReportError(f"The page {page} cannot be read ({error.strerror}).") from None
+
+
+def _filled(page: Path, text: str, name: str, lines: Sequence[str]) -> str:
+    """The page's text with the table's lines; whatever stood between the marks is gone."""
+    start = START.format(name)
+    before, *parts = text.split(start)
+    filled = [before]
+    for part in parts:
+        old, end, after = part.partition(END)
+        if not end or START.partition("{}")[0] in old:
+            raise ReportError(f"{page}: the table {name!r} has no end: expected {END} after {start}.")
+        filled.append("\n".join(["", *lines, END]) + after)
+    return start.join(filled)
 
 
 def main() -> None:
-    """Print the tables, or write them into a page."""
-    parser = argparse.ArgumentParser(prog="python -m compare.tables")
+    """The command line: print the tables, or write them into pages."""
+    parser = argparse.ArgumentParser(prog="python -m compare.tables", description="The tables of artifacts/report.")
     parser.add_argument("artifacts", type=Path)
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="fill the tables of this Markdown page instead")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        nargs="+",
+        metavar="PAGE",
+        help="write each table into the Markdown page that has its marks, instead of printing",
+    )
     options = parser.parse_args()
     try:
         report = read_report(options.artifacts / "report" / REPORT)

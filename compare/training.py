@@ -1,8 +1,8 @@
-"""The two training scripts beside each other: speed, accuracy, lines of code, and what a mistake looks like.
+"""The two training scripts side by side: speed, accuracy, lines of code, and the message for the same mistake.
 
-    python -m compare.training keras        makes one deliberate error in the shapes, and prints what it says as JSON
+    python -m compare.training keras        makes a deliberate error in the shapes, and prints the message as JSON
 
-The mistake is the same in both: pictures of 32 x 32 for a network whose last layer was made for those of 28 x 28.
+The mistake is the same in both: pictures of 32 x 32 for a network whose last layers expect pictures of 28 x 28.
 """
 
 import ast
@@ -32,7 +32,7 @@ NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tok
 
 @dataclass(frozen=True)
 class Script:
-    """A framework's training script, the parts of it that are counted, and the deliberate error."""
+    """A framework's training script, the names in it whose lines are counted, and the deliberate error."""
 
     file: str
     model: tuple[str, ...]
@@ -64,7 +64,7 @@ SCRIPTS = {
 
 
 def compare_training(folder: Path, fault: Mapping[str, str]) -> Training | None:
-    """What the source artifact in `folder` says of its training; None for one that no script of ours made."""
+    """The training of the source artifact in `folder`; None if none of this project's scripts made it."""
     manifest = read_manifest(folder)
     script = SCRIPTS.get(manifest.format)
     if script is None or "epoch_seconds" not in manifest.made_with:
@@ -107,7 +107,7 @@ def _lines(script: Script) -> dict[str, Measured]:
 
 
 def lines_of_code(file: Path, names: tuple[str, ...] | None = None) -> int:
-    """Lines with code on them: no blank lines, comments or docstrings. Of the whole file, or of what has these names.
+    """Lines of code, without blank lines, comments and docstrings: of the file, or of these functions and classes.
 
     Raises KeyError for a name that the file does not define.
     """
@@ -117,7 +117,7 @@ def lines_of_code(file: Path, names: tuple[str, ...] | None = None) -> int:
     lines = {line for token in tokens for line in range(token.start[0], token.end[0] + 1)}
     for node in ast.walk(tree):
         match node:
-            case ast.Expr(value=ast.Constant(value=str())):  # a docstring: code that does nothing
+            case ast.Expr(value=ast.Constant(value=str())):  # a docstring
                 lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     if names is None:
         return len(lines)
@@ -130,14 +130,16 @@ def _span(node: ast.FunctionDef | ast.ClassDef) -> range:
 
 
 def fault_of(framework: str) -> dict[str, str]:
-    """What the deliberate error says, and the last line of ours in its traceback; tried in a process of its own.
+    """The message of the deliberate error, and the last line of this project's code in its traceback.
 
-    Raises RuntimeFailure when it cannot be tried.
+    Runs in its own process. Raises RuntimeFailure if the code cannot run.
     """
     command = [sys.executable, "-m", "compare.training", framework]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=FAULT_SECONDS)
     if done.returncode:
-        raise RuntimeFailure(f"The error could not be tried: {(done.stderr.strip().splitlines() or ['no reason'])[-1]}")
+        raise RuntimeFailure(
+            f"The deliberate error could not be made: {(done.stderr.strip().splitlines() or ['no reason'])[-1]}"
+        )
     answer: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
@@ -150,15 +152,16 @@ def _make_fault(framework: str) -> dict[str, str]:
         raise
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        ours = [
+        own = [
             frame for frame in frames if frame.filename == FAULT_FILE or Path(frame.filename).parent == ROOT / "train"
         ]
         text = "".join(traceback.format_exception_only(error)).strip()
-        return {"message": COLOURS.sub("", text), "where": _place(ours[-1], fault)}
+        return {"message": COLOURS.sub("", text), "where": _place(own[-1], fault)}
     return {"message": "No error was raised.", "where": ""}
 
 
 def _place(frame: traceback.FrameSummary, fault: str) -> str:
+    """The line of a frame, with its file unless it is the deliberate error itself."""
     line = frame.lineno or 0
     if frame.filename == FAULT_FILE:
         return f"line {line}: {fault.splitlines()[line - 1]}"

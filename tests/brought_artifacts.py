@@ -1,4 +1,4 @@
-"""Artifacts of small real models such as people bring: other inputs than one grey picture; conversions that failed."""
+"""Artifacts of small models such as users bring: with other inputs than a grey picture, and failed conversions."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ FAILED = FailedEdge(
 
 
 def write_brought(artifacts: Path) -> None:
-    """Every kind of model that the page treats in its own way; `pair` in four formats, the others in one."""
+    """Every kind of model that the page treats differently; `pair` in four formats, the others in one."""
     write_pair(artifacts / "pair")
     write_photo(artifacts / "photo" / "onnx", "probabilities")
     write_photo(artifacts / "features" / "onnx", "features")
@@ -76,7 +76,7 @@ for format in ("tflite", "tfjs"):
 
 
 def write_photo(folder: Path, output: str) -> None:
-    """A classifier of coloured pictures without labels; under another output's name it is none."""
+    """A classifier of colour pictures without labels; if the output is not `probabilities`, it is not a classifier."""
     from onnx import helper, numpy_helper
 
     random = np.random.default_rng(5)
@@ -92,7 +92,7 @@ def write_photo(folder: Path, output: str) -> None:
 
 
 def write_sequence(folder: Path) -> None:
-    """One row at a time of any length: whole numbers below 12 -> the mean of their rows in a table."""
+    """One row of any length at a time: integers below 12 -> the mean of their rows in a table."""
     from onnx import helper, numpy_helper
 
     table = np.arange(24, dtype=np.float32).reshape(12, 2)

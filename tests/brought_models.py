@@ -1,6 +1,6 @@
-"""Small real models of every kind that can be brought, written by their own frameworks.
+"""Small real models of every kind that a user can bring, written by their own frameworks.
 
-python -m tests.brought_models FOLDER      a process of its own: the frameworks do not share one gladly
+python -m tests.brought_models FOLDER      in a process of its own, since the frameworks disturb each other
 """
 
 import sys
@@ -121,7 +121,7 @@ class Net(torch.nn.Module):
 
 
 class Shapes(torch.nn.Module):
-    """Dynamic shapes that are computed with, and two inputs in a dict: guards and expressions are in the file."""
+    """Arithmetic on dynamic shapes, and inputs in a dict: the file has guards and expressions."""
 
     def forward(self, given: dict[str, torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
         return torch.cat([given["a"], rows], 0).reshape(-1, 2)[: given["a"].shape[0] // 2 + 1]

@@ -1,17 +1,19 @@
-"""Small reports to try the recommendation and the comparison with a baseline on."""
+"""Small reports for the tests of the recommendation, of the baseline, and of the pages that show a report."""
 
 import dataclasses
 from collections.abc import Mapping
 
 from compare.figures import Figure, Measured, exact, over_rounds, share
-from compare.report import SCHEMA, Artifact, Machine, Report, Row, Settings
+from compare.recommend import TARGETS
+from compare.report import SCHEMA, Artifact, Constraints, Machine, Report, Row, Settings
 
 MACHINE = Machine("Processor", 2, 8 << 30, "System 1", "3.11.7", {"onnx": "1.19.1"})
 PICTURES = 10_000
+NO_LIMITS = Constraints()
 
 
 def timed(seconds: float, spread: float = 0.02) -> Figure:
-    """A median of three rounds, this far from each other."""
+    """The median of three rounds; the other two differ from it by `spread`, as a share."""
     return over_rounds([seconds * (1 - spread), seconds, seconds * (1 + spread)], "s", 300)
 
 
@@ -29,6 +31,7 @@ def report_of(*rows: tuple[Artifact, Row], **more: object) -> Report:
         artifacts={artifact.name: artifact for artifact, _ in rows},
         rows={row.name: row for _, row in rows},
         training={},
+        targets=TARGETS,
     )
     return dataclasses.replace(report, **more)  # type: ignore[arg-type]
 
@@ -47,7 +50,7 @@ def row(
     verdict: str = "passed",
     figures: Mapping[str, Measured] | None = None,
 ) -> tuple[Artifact, Row]:
-    """An artifact and its row: how long one picture takes, what is shipped, how many answers are right."""
+    """An artifact and its row: the time of one picture, the size to ship, how many answers are right or kept."""
     model, _, format = name.partition("-")
     time, size = timed(ms / 1e3, spread), exact(mb * 1e6, "B")
     of_artifact: dict[str, Measured] = {
@@ -66,3 +69,10 @@ def row(
     )
     of_row: dict[str, Measured] = {"p50@1": time, "http_p50@1": time, "ship": size, "download": size}
     return artifact, Row(f"{name}@{runtime}", name, where, "Runtime 1.2", "CPU", of_row | dict(figures or {}))
+
+
+KERAS = row("m-keras", ms=10, mb=1500)
+ONNX = row("m-onnx", ms=1.0, mb=140)
+TFLITE = row("m-tflite", ms=0.8, mb=130)
+TFJS = row("m-tfjs", ms=5, mb=20)
+WRONG = row("m-tflite", ms=0.1, mb=1, same=9_500, verdict="500 pictures change class at batch 1")

@@ -1,4 +1,4 @@
-"""What `make bench-images` reads of an engine."""
+"""How `make bench-images` reads an engine's output."""
 
 import gzip
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.images import Container, Engine, one_picture
+from bench.images import Container, Engine, picture_call
 from contract.errors import ArtifactMissing
 
 
@@ -42,8 +42,8 @@ def test_an_engine_that_fails_says_why_in_one_line(tmp_path: Path) -> None:
         broken.compressed("gateway")
 
 
-def test_the_picture_is_one_that_a_service_takes() -> None:
-    call = one_picture("m-onnx")
+def test_the_request_declares_its_picture_as_the_protocol_wants() -> None:
+    call = picture_call("m-onnx")
     length = int(call.headers["Inference-Header-Content-Length"])
     (tensor,) = json.loads(call.body[:length])["inputs"]
     assert tensor["parameters"]["binary_data_size"] == len(call.body) - length == 28 * 28 * 4

@@ -1,4 +1,4 @@
-"""A small zoo, written, brought and tabulated: what fails in it is said, and what was done is not done again."""
+"""A small zoo: written, brought and measured; failures are in its table, and nothing is measured twice."""
 
 import subprocess
 import sys
@@ -6,29 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from bench.zoo.__main__ import FORMATS, go, results, table
+from bench.zoo.__main__ import FORMATS, measure_all, results, table
 from bench.zoo.models import ZOO
 from contract.code import ROOT
 
 PICTURES = 40
 TIMED = ("onnx", "tflite")
-"""Those whose runtimes start fast."""
-BROUGHT = ["tiny_torch"]
-"""The way of a Keras file is in tests/test_bring.py."""
+"""The formats whose runtimes start fast."""
+NAMES = ["tiny_torch"]
+"""tests/test_bring.py brings a Keras file."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the small zoo was brought."""
+    """The folder of the small zoo, after it was measured."""
     made = tmp_path_factory.mktemp("zoo")
-    go(BROUGHT, made, PICTURES, TIMED)
+    measure_all(NAMES, made, PICTURES, TIMED)
     return made
 
 
 def test_every_format_passes_on_pictures(folder: Path) -> None:
-    came = results(folder)
-    assert {name: record["source"] for name, record in came.items()} == {"tiny_torch": "torch"}
-    for record in came.values():
+    records = results(folder)
+    assert {name: record["source"] for name, record in records.items()} == {"tiny_torch": "torch"}
+    for record in records.values():
         assert set(record["edges"]) == {record["source"], *FORMATS}
         for format in FORMATS:
             edge = record["edges"][format]
@@ -38,44 +38,44 @@ def test_every_format_passes_on_pictures(folder: Path) -> None:
 
 
 def test_the_answers_to_pictures_are_sure_and_of_many_classes(folder: Path) -> None:
-    """A network that answers everything alike would pass any parity."""
-    asked = [
+    """A network that gives the same answer to everything would pass any parity."""
+    script = [
         "import sys, numpy as np; from pathlib import Path; from verify import questions;",
         "from contract.manifest import read_manifest; from serve.runtimes import load_runtime;",
-        "folder = Path(sys.argv[1]); asked = questions.load(folder.parent, '', None);",
+        "folder = Path(sys.argv[1]); rows = questions.load(folder.parent, '', None);",
         "manifest = read_manifest(folder); runtime = load_runtime(folder, manifest);",
-        "rows = asked.rows(0, 40, dict.fromkeys(asked.inputs, np.dtype('float32')));",
-        "answers = next(iter(runtime.predict(rows).values()));",
+        "inputs = rows.rows(0, 40, dict.fromkeys(rows.inputs, np.dtype('float32')));",
+        "answers = next(iter(runtime.predict(inputs).values()));",
         "print(np.sort(answers, axis=1)[:, -1].mean(), len(set(answers.argmax(axis=1).tolist())))",
     ]
-    for name in BROUGHT:
-        command = [sys.executable, "-c", " ".join(asked), str(folder / "artifacts" / name / "onnx")]
+    for name in NAMES:
+        command = [sys.executable, "-c", " ".join(script), str(folder / "artifacts" / name / "onnx")]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
         sure, classes = map(float, done.stdout.split())
         assert sure > 0.4 and classes >= 5, name
 
 
-def test_what_was_brought_is_not_brought_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_was_measured_is_not_measured_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = results(folder)
-    go(BROUGHT, folder, PICTURES, TIMED)
+    measure_all(NAMES, folder, PICTURES, TIMED)
     assert results(folder) == before and capsys.readouterr().out == ""
 
 
-def test_the_table_tells_of_each_edge_or_why_there_is_none(folder: Path) -> None:
-    came = {name: {**record, "edges": dict(record["edges"])} for name, record in results(folder).items()}
-    torch_edges = came["tiny_torch"]["edges"]
+def test_the_table_has_each_edge_or_the_reason_why_it_failed(folder: Path) -> None:
+    records = {name: {**record, "edges": dict(record["edges"])} for name, record in results(folder).items()}
+    torch_edges = records["tiny_torch"]["edges"]
     edges = {"keras": torch_edges["torch"], **{format: torch_edges[format] for format in FORMATS}}
-    came = {"tiny_keras": {**came["tiny_torch"], "source": "keras", "edges": edges}, **came}
-    came["tiny_torch"]["edges"]["tfjs"] = {"reason": "TF.js has no operator Erf. Ship ONNX."}
-    parted = {**came["tiny_keras"]["edges"]["tflite"], "passed": False, "off": 0.02, "reason": "it is 0.02 off"}
-    came["tiny_keras"]["edges"]["tflite"] = {**parted, "route": "a batch of 1"}
-    lines = list(table(came))
+    records = {"tiny_keras": {**records["tiny_torch"], "source": "keras", "edges": edges}, **records}
+    records["tiny_torch"]["edges"]["tfjs"] = {"reason": "TF.js has no operator Erf. Ship ONNX."}
+    parted = {**records["tiny_keras"]["edges"]["tflite"], "passed": False, "off": 0.02, "reason": "it is 0.02 off"}
+    records["tiny_keras"]["edges"]["tflite"] = {**parted, "route": "a batch of 1"}
+    lines = list(table(records))
     header, keras, torch = (dict(enumerate(line.strip("| ").split(" | "))) for line in (lines[0], *lines[2:4]))
     column = {name: number for number, name in header.items()}
     assert keras[column["onnx"]].startswith("passed ") and keras[column["tflite"]].startswith("FAILED 2e-02 / ")
     assert torch[column["source"]].startswith("torch: ") and torch[column["tfjs"]] == "FAILED"
-    assert torch[column["run"]] == came["tiny_torch"]["run"] != ""
+    assert torch[column["run"]] == records["tiny_torch"]["run"] != ""
     assert "- `tiny_torch-tfjs`: TF.js has no operator Erf. Ship ONNX." in lines
     assert "- `tiny_keras-tflite`: it is 0.02 off" in lines and "- `tiny_keras-tflite`: a batch of 1" in lines
     assert "Of the convolutional networks' edges 6 of 8 pass (75.0%)." in lines
@@ -88,14 +88,14 @@ def test_a_model_that_cannot_be_written_is_a_row(
     def broken(name: str, folder: Path, data: Path, timed: object) -> None:
         raise RuntimeError("no such\nlayer")
 
-    monkeypatch.setattr("bench.zoo.__main__.measured", broken)
-    go(["resnet18_torch"], tmp_path, 1)
+    monkeypatch.setattr("bench.zoo.__main__.measure", broken)
+    measure_all(["resnet18_torch"], tmp_path, 1)
     lines = list(table(results(tmp_path)))
     assert "| ResNet-18 (PyTorch) | 224 px | FAILED |" in lines[2] and "- `resnet18_torch`: no such layer" in lines
     assert "Of the convolutional networks' edges 0 of 4 pass (0.0%)." in lines
 
 
-def test_an_unknown_model_is_named_with_those_that_are_known() -> None:
+def test_an_unknown_model_is_named_with_the_known_ones() -> None:
     command = [sys.executable, "-m", "bench.zoo", "vit_tiny", "lstm_keras"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1 and "vit_tiny: no such model. Known: " in done.stderr

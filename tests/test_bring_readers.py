@@ -1,6 +1,5 @@
-"""A model that somebody brought: what is said of it, what its file tells, and what goes into its graph."""
+"""From a user's file and its description to an artifact: what is added around its graph, and what is refused."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from bring.description import Description, Preprocess, describe, parse_preprocess
-from bring.readers.keras import BroughtKeras
-from bring.readers.onnx import BroughtOnnx
-from bring.readers.savedmodel import BroughtSavedModel
+from bring.readers.keras import KerasSource
+from bring.readers.onnx import OnnxSource
+from bring.readers.savedmodel import SavedModelSource
 from bring.readers.torch import read_program, read_weights
-from bring.wrapping import Around, Brought, labels_of, plan
+from bring.wrapping import Source, Wrapping, labels_of, plan
 from contract.errors import BroughtError
 from contract.manifest import Manifest, sha256_of_files
 from serve.runtimes import load_runtime
@@ -31,15 +30,15 @@ RANDOM = np.random.default_rng(5)
 KERNEL = RANDOM.normal(size=(HEIGHT * WIDTH * 3, CLASSES)).astype(np.float32) / 8
 PIXELS = RANDOM.integers(0, 256, (5, HEIGHT, WIDTH, 3)).astype(np.float32)
 
-SAID = "size=6x9 scale=1/255 mean=0.1,0.2,0.3 std=0.5,0.6,0.7"
-NEEDED = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.6, 0.7])
+SETTINGS = "size=6x9 scale=1/255 mean=0.1,0.2,0.3 std=0.5,0.6,0.7"
+MEAN_STD = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.6, 0.7])
 
 
-# What is said
+# The description
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("text", "expected"),
     [
         ("unit", Preprocess(scale=1 / 255)),
         ("symmetric", Preprocess(scale=1 / 127.5, mean=(1.0,))),
@@ -51,12 +50,12 @@ NEEDED = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.6, 0.7])
         ("none", Preprocess()),
     ],
 )  # fmt: skip
-def test_preprocessing_is_said_in_words_or_numbers(said: str, expected: Preprocess) -> None:
-    assert parse_preprocess(said) == expected
+def test_preprocessing_is_set_by_names_or_numbers(text: str, expected: Preprocess) -> None:
+    assert parse_preprocess(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("text", "words"),
     [
         ("imagnet", "did you mean 'imagenet'"),
         ("scal=2", "'scal' is not known; did you mean 'scale'"),
@@ -68,24 +67,24 @@ def test_preprocessing_is_said_in_words_or_numbers(said: str, expected: Preproce
         ("layout=NHCW", "did you mean 'NHWC'"),
     ],
 )
-def test_a_mistake_in_preprocessing_is_named(said: str, words: str) -> None:
+def test_a_mistake_in_preprocessing_is_named(text: str, words: str) -> None:
     with pytest.raises(BroughtError, match=words):
-        parse_preprocess(said)
+        parse_preprocess(text)
 
 
-def test_model_toml_says_it_all_and_the_command_line_wins(tmp_path: Path) -> None:
+def test_model_toml_sets_everything_and_the_command_line_overrides_it(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\ndog\n\n", encoding="utf-8")
     (tmp_path / "model.toml").write_text(
         'name = "pets"\nlabels = "labels.txt"\n[preprocess]\nsize = [6, 9]\nscale = "1/255"\nmean = [0.5]\n'
         '[[input]]\nname = "tokens"\ndtype = "int32"\nshape = [-1, 128]\n',
         encoding="utf-8",
     )
-    told = describe(tmp_path / "pets.h5", {})
-    assert (told.name, told.labels) == ("pets", ("cat", "dog"))
-    assert told.preprocess == Preprocess(1 / 255, (0.5,), size=(6, 9))
-    assert told.inputs[0].shape == (128,)
+    description = describe(tmp_path / "pets.h5", {})
+    assert (description.name, description.labels) == ("pets", ("cat", "dog"))
+    assert description.preprocess == Preprocess(1 / 255, (0.5,), size=(6, 9))
+    assert description.inputs[0].shape == (128,)
     assert describe(tmp_path / "pets.h5", {"preprocess": "unit", "name": "others"}).preprocess == Preprocess(1 / 255)
-    assert Description.from_json(told.to_json()) == told
+    assert Description.from_json(description.to_json()) == description
 
 
 @pytest.mark.parametrize(
@@ -93,11 +92,11 @@ def test_model_toml_says_it_all_and_the_command_line_wins(tmp_path: Path) -> Non
     [
         ('lables = "labels.txt"', "'lables' is not known; did you mean 'labels'"),
         ("[preprocess]\nscales = 2", "'scales' is not known; did you mean 'scale'"),
-        ("name = ", "is no TOML"),
-        ("name = 3", "expected a text"),
-        ('labels = ["a", "a"]', "'a' is there twice"),
+        ("name = ", "is not valid TOML"),
+        ("name = 3", "expected text"),
+        ('labels = ["a", "a"]', "'a' is listed twice"),
         ('labels = "nowhere.txt"', "The labels cannot be read"),
-        ('data = "nowhere"', "is no folder"),
+        ('data = "nowhere"', "is not a folder"),
         ('answers = "logit"', "did you mean 'logits'"),
         ("[[input]]\nshape = [1]", "an input is"),
     ],
@@ -111,13 +110,13 @@ def test_a_typo_in_model_toml_names_the_key_and_the_nearest(tmp_path: Path, toml
 # What goes into the graph: the same linear net in every kind of file, which takes pixels prepared outside
 
 
-def write_keras(folder: Path, nchw: bool) -> Brought:
+def write_keras(folder: Path, nchw: bool) -> Source:
     shape = (3, HEIGHT, WIDTH) if nchw else (HEIGHT, WIDTH, 3)
     layers = [keras.Input(shape), *([keras.layers.Permute((2, 3, 1))] if nchw else []), keras.layers.Flatten()]
     model = keras.Sequential([*layers, keras.layers.Dense(CLASSES, use_bias=False)])
     model.layers[-1].set_weights([KERNEL])
     model.save(folder / "net.h5", include_optimizer=False)
-    return BroughtKeras(folder / "net.h5", Description())
+    return KerasSource(folder / "net.h5", Description())
 
 
 class Linear(nn.Module):
@@ -130,7 +129,7 @@ class Linear(nn.Module):
         return (pictures.permute(0, 2, 3, 1) if self.nchw else pictures).flatten(1) @ self.kernel
 
 
-def write_torch(folder: Path, nchw: bool) -> Brought:
+def write_torch(folder: Path, nchw: bool) -> Source:
     shape = (3, HEIGHT, WIDTH) if nchw else (HEIGHT, WIDTH, 3)
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(Linear(nchw), (torch.zeros(2, *shape),), dynamic_shapes={"pictures": {0: batch}})
@@ -138,7 +137,7 @@ def write_torch(folder: Path, nchw: bool) -> Brought:
     return read_program(folder / "net.pt2", Description())
 
 
-def write_onnx(folder: Path, nchw: bool) -> Brought:
+def write_onnx(folder: Path, nchw: bool) -> Source:
     shape = ["batch", 3, HEIGHT, WIDTH] if nchw else ["batch", HEIGHT, WIDTH, 3]
     nodes = [helper.make_node("Transpose", ["x"], ["y"], perm=[0, 2, 3, 1])] if nchw else []
     nodes += [
@@ -153,10 +152,10 @@ def write_onnx(folder: Path, nchw: bool) -> Brought:
         [numpy_helper.from_array(KERNEL, "kernel")],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), folder / "net.onnx")
-    return BroughtOnnx(folder / "net.onnx", Description())
+    return OnnxSource(folder / "net.onnx", Description())
 
 
-def write_savedmodel(folder: Path, nchw: bool) -> Brought:
+def write_savedmodel(folder: Path, nchw: bool) -> Source:
     shape = (None, 3, HEIGHT, WIDTH) if nchw else (None, HEIGHT, WIDTH, 3)
 
     class Net(tf.Module):  # type: ignore[misc]
@@ -170,10 +169,10 @@ def write_savedmodel(folder: Path, nchw: bool) -> Brought:
 
     net = Net()
     tf.saved_model.save(net, str(folder / "net"), signatures=net.__call__.get_concrete_function())
-    return BroughtSavedModel(folder / "net", Description())
+    return SavedModelSource(folder / "net", Description())
 
 
-KINDS: dict[str, Callable[[Path, bool], Brought]] = {
+KINDS: dict[str, Callable[[Path, bool], Source]] = {
     "keras": write_keras,
     "torch": write_torch,
     "onnx": write_onnx,
@@ -181,22 +180,22 @@ KINDS: dict[str, Callable[[Path, bool], Brought]] = {
 }
 
 
-def answers_of(brought: Brought, around: Around, folder: Path, pixels: NDArray[np.float32]) -> NDArray[Any]:
-    """Written as an artifact and asked by the runtime that serves it."""
-    target = folder / brought.format
+def answers_of(source: Source, wrapping: Wrapping, folder: Path, pixels: NDArray[np.float32]) -> NDArray[Any]:
+    """Of the artifact that the source is written as, by the runtime that serves it."""
+    target = folder / source.format
     target.mkdir(parents=True)
-    files = [path for path in brought.write(target, around) if path.is_file()]
-    tensors = (around.inputs, around.outputs, around.image)
-    manifest = Manifest("net", brought.format, None, *tensors, (), sha256_of_files(target, files), batch=around.batch)
+    files = [path for path in source.write(target, wrapping) if path.is_file()]
+    tensors = (wrapping.inputs, wrapping.outputs, wrapping.image)
+    manifest = Manifest("net", source.format, None, *tensors, (), sha256_of_files(target, files), batch=wrapping.batch)
     runtime = load_runtime(target, manifest)
     try:
-        return runtime.predict({around.inputs[0].name: pixels})[around.outputs[0].name]
+        return runtime.predict({wrapping.inputs[0].name: pixels})[wrapping.outputs[0].name]
     finally:
         runtime.close()
 
 
 def expected(pixels: NDArray[np.float32], reverse: bool = False) -> NDArray[np.float64]:
-    mean, std = NEEDED
+    mean, std = MEAN_STD
     ordered = pixels[..., ::-1] if reverse else pixels
     logits = ((ordered.astype(np.float64) / 255 - mean) / std).reshape(len(pixels), -1) @ KERNEL
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -206,35 +205,35 @@ def expected(pixels: NDArray[np.float32], reverse: bool = False) -> NDArray[np.f
 @pytest.mark.parametrize("nchw", [False, True], ids=["NHWC", "NCHW"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_pixels_go_in_and_probabilities_come_out(tmp_path: Path, kind: str, nchw: bool) -> None:
-    brought = KINDS[kind](tmp_path, nchw)
-    around = plan(brought, Description(preprocess=parse_preprocess(SAID)), "net")
-    assert (around.inputs[0].name, around.inputs[0].shape) == ("pixels", (None, HEIGHT, WIDTH, 3))
-    assert (around.outputs[0].name, around.outputs[0].shape) == ("probabilities", (None, CLASSES))
-    assert around.softmax, "the answers look like logits"
-    answers = answers_of(brought, around, tmp_path / "artifact", PIXELS)
+    source = KINDS[kind](tmp_path, nchw)
+    wrapping = plan(source, Description(preprocess=parse_preprocess(SETTINGS)), "net")
+    assert (wrapping.inputs[0].name, wrapping.inputs[0].shape) == ("pixels", (None, HEIGHT, WIDTH, 3))
+    assert (wrapping.outputs[0].name, wrapping.outputs[0].shape) == ("probabilities", (None, CLASSES))
+    assert wrapping.softmax, "the answers look like logits"
+    answers = answers_of(source, wrapping, tmp_path / "artifact", PIXELS)
     np.testing.assert_allclose(answers, expected(PIXELS), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_channels_are_reversed_for_a_model_of_bgr(tmp_path: Path, kind: str) -> None:
     """`mean` and `std` are then in that order too."""
-    brought = KINDS[kind](tmp_path, True)
-    around = plan(brought, Description(preprocess=parse_preprocess(f"{SAID} order=BGR")), "net")
-    answers = answers_of(brought, around, tmp_path / "artifact", PIXELS)
+    source = KINDS[kind](tmp_path, True)
+    wrapping = plan(source, Description(preprocess=parse_preprocess(f"{SETTINGS} order=BGR")), "net")
+    answers = answers_of(source, wrapping, tmp_path / "artifact", PIXELS)
     np.testing.assert_allclose(answers, expected(PIXELS, reverse=True), atol=1e-5)
 
 
 def test_a_file_that_needs_nothing_is_shipped_as_it_is(tmp_path: Path) -> None:
-    brought = write_keras(tmp_path, False)
-    around = plan(brought, Description(preprocess=parse_preprocess("none"), answers="values"), "net")
+    source = write_keras(tmp_path, False)
+    wrapping = plan(source, Description(preprocess=parse_preprocess("none"), answers="values"), "net")
     target = tmp_path / "artifact"
     target.mkdir()
-    (file,) = brought.write(target, around)
+    (file,) = source.write(target, wrapping)
     assert file.read_bytes() == (tmp_path / "net.h5").read_bytes()
 
 
 def test_how_pixels_become_the_input_is_asked_for_with_examples(tmp_path: Path) -> None:
-    with pytest.raises(BroughtError, match=r"does not tell how pixels 0\.\.255 become its input.*PREPROCESS=unit"):
+    with pytest.raises(BroughtError, match=r"does not say how pixels 0\.\.255 become its input.*PREPROCESS=unit"):
         plan(write_keras(tmp_path, False), Description(), "net")
 
 
@@ -243,34 +242,34 @@ def test_a_rescaling_in_the_graph_is_not_asked_for(tmp_path: Path) -> None:
         [keras.Input((4, 5, 1)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
     model.save(tmp_path / "net.keras")
-    around = plan(BroughtKeras(tmp_path / "net.keras", Description()), Description(), "net")
-    assert around.preprocess is None and around.image is not None and around.image.shape == (4, 5, 1)
+    wrapping = plan(KerasSource(tmp_path / "net.keras", Description()), Description(), "net")
+    assert wrapping.preprocess is None and wrapping.image is not None and wrapping.image.shape == (4, 5, 1)
 
 
 def test_a_fixed_batch_stays_and_any_number_of_rows_is_answered(tmp_path: Path) -> None:
     program = torch.export.export(Linear(), (torch.zeros(1, 3, HEIGHT, WIDTH),))
     torch.export.save(program, tmp_path / "net.pt2")
-    brought = read_program(tmp_path / "net.pt2", Description())
-    around = plan(brought, Description(preprocess=parse_preprocess(SAID)), "net")
-    assert around.batch == 1
-    np.testing.assert_allclose(answers_of(brought, around, tmp_path / "a", PIXELS), expected(PIXELS), atol=1e-5)
+    source = read_program(tmp_path / "net.pt2", Description())
+    wrapping = plan(source, Description(preprocess=parse_preprocess(SETTINGS)), "net")
+    assert wrapping.batch == 1
+    np.testing.assert_allclose(answers_of(source, wrapping, tmp_path / "a", PIXELS), expected(PIXELS), atol=1e-5)
 
 
 def test_weights_alone_ask_for_their_network_and_input(tmp_path: Path) -> None:
     torch.save({"state_dict": Linear().state_dict()}, tmp_path / "net.pt")
     (tmp_path / "brought_nets.py").write_text(
-        "from torch import nn\nfrom tests.test_train_brought import Linear as build\n\n"
+        "from torch import nn\nfrom tests.test_bring_readers import Linear as build\n\n"
         "def other():\n    return nn.Linear(2, 3)\n"
     )
-    said = Description(architecture="brought_nets:build", preprocess=parse_preprocess(SAID))
-    brought = read_weights(tmp_path / "net.pt", said)
-    around = plan(brought, said, "net")
-    np.testing.assert_allclose(answers_of(brought, around, tmp_path / "a", PIXELS), expected(PIXELS), atol=1e-5)
+    description = Description(architecture="brought_nets:build", preprocess=parse_preprocess(SETTINGS))
+    source = read_weights(tmp_path / "net.pt", description)
+    wrapping = plan(source, description, "net")
+    np.testing.assert_allclose(answers_of(source, wrapping, tmp_path / "a", PIXELS), expected(PIXELS), atol=1e-5)
     for description, words in (
-        (Description(), "Say ARCH=module:callable"),
+        (Description(), "Set ARCH=module:callable"),
         (Description(architecture="brought_nets:nobody"), "could not be called"),
         (Description(architecture="brought_nets:other"), "are not those of brought_nets:other"),
-        (Description(architecture="brought_nets:build"), "nothing tells what goes in"),
+        (Description(architecture="brought_nets:build"), "do not say what the inputs are"),
     ):
         with pytest.raises(BroughtError, match=words):
             read_weights(tmp_path / "net.pt", description)
@@ -279,15 +278,15 @@ def test_weights_alone_ask_for_their_network_and_input(tmp_path: Path) -> None:
 # What cannot be shipped
 
 
-def onnx_of(folder: Path, nodes: list[onnx.NodeProto], shape: list[Any], constants: list[Any] = []) -> Brought:  # noqa: B006
+def onnx_of(folder: Path, nodes: list[onnx.NodeProto], shape: list[Any], constants: list[Any] = []) -> Source:  # noqa: B006
     entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "net", [entry], [output], constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), folder / "net.onnx")
-    return BroughtOnnx(folder / "net.onnx", Description())
+    return OnnxSource(folder / "net.onnx", Description())
 
 
-def test_answers_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+def test_answers_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Abs", ["x"], ["a"]),
         helper.make_node("Neg", ["a"], ["b"]),
@@ -308,13 +307,18 @@ def test_answers_that_do_not_depend_on_the_input_are_refused(tmp_path: Path) -> 
 
 
 def test_labels_that_do_not_match_the_answers_are_refused(tmp_path: Path) -> None:
-    brought = write_onnx(tmp_path, False)
-    said = Description(preprocess=parse_preprocess(SAID), labels=("a", "b", "c"))
-    around = plan(brought, said, "net")
-    with pytest.raises(BroughtError, match=r"3 labels were given for net, whose answers have 4 classes"):
-        labels_of(around, said, "net")
-    assert labels_of(around, replace(said, labels=()), "net") == ("class 0", "class 1", "class 2", "class 3")
-    assert labels_of(around, replace(said, labels=(), classes=("p", "q", "r", "s")), "net") == ("p", "q", "r", "s")
+    source = write_onnx(tmp_path, False)
+    description = Description(preprocess=parse_preprocess(SETTINGS), labels=("a", "b", "c"))
+    wrapping = plan(source, description, "net")
+    with pytest.raises(BroughtError, match=r"Got 3 labels for net, whose answers \[None, 4\] have 4 classes"):
+        labels_of(wrapping, description, "net")
+    assert labels_of(wrapping, replace(description, labels=()), "net") == ("class 0", "class 1", "class 2", "class 3")
+    assert labels_of(wrapping, replace(description, labels=(), classes=("p", "q", "r", "s")), "net") == (
+        "p",
+        "q",
+        "r",
+        "s",
+    )
 
 
 def test_a_size_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
@@ -322,24 +326,24 @@ def test_a_size_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
         plan(write_onnx(tmp_path, False), Description(preprocess=parse_preprocess("unit size=7x9")), "net")
 
 
-def test_a_size_that_nobody_tells_is_asked_for(tmp_path: Path) -> None:
+def test_a_size_that_neither_file_nor_description_says_is_asked_for(tmp_path: Path) -> None:
     node = helper.make_node("GlobalAveragePool", ["x"], ["y"])
     with pytest.raises(
-        BroughtError, match=r'takes pictures of any height: say which one to ship, PREPROCESS="size=224"'
+        BroughtError, match=r'takes pictures of any height: choose the one to ship, such as PREPROCESS="size=224"'
     ):
         plan(
             onnx_of(tmp_path, [node], ["batch", 3, None, None]), Description(preprocess=parse_preprocess("unit")), "net"
         )
 
 
-def test_preprocessing_for_what_is_no_picture_is_refused(tmp_path: Path) -> None:
-    brought = onnx_of(tmp_path, [helper.make_node("Relu", ["x"], ["y"])], ["batch", 3])
+def test_preprocessing_for_other_inputs_than_pictures_is_refused(tmp_path: Path) -> None:
+    source = onnx_of(tmp_path, [helper.make_node("Relu", ["x"], ["y"])], ["batch", 3])
     with pytest.raises(BroughtError, match="PREPROCESS is for pictures"):
-        plan(brought, Description(preprocess=parse_preprocess("unit")), "net")
+        plan(source, Description(preprocess=parse_preprocess("unit")), "net")
 
 
-def test_the_description_survives_its_way_to_the_child() -> None:
-    said = Description(
+def test_a_description_is_read_back_as_it_was_written() -> None:
+    description = Description(
         labels=("a",), data=Path("pictures"), preprocess=parse_preprocess("imagenet size=8"), trusted=True
     )
-    assert Description.from_json(json.dumps(json.loads(said.to_json()))) == said
+    assert Description.from_json(description.to_json()) == description

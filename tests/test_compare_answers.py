@@ -1,10 +1,10 @@
-"""What is said of answers, from the answers alone."""
+"""Accuracy, parity and flipped pictures, from the answers alone."""
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from compare import answers as said
+from compare import answers
 from compare.figures import Figure, Measured, Missing
 from verify.parity import compare
 from verify.questions import Questions
@@ -19,7 +19,7 @@ def table(classes: list[int], best: float = 0.8) -> NDArray[np.float64]:
     return rows
 
 
-def both(rows: NDArray[np.float64]) -> said.AskedAnswers:
+def both(rows: NDArray[np.float64]) -> answers.AnswersByBatch:
     return {1: rows, 64: rows}
 
 
@@ -35,86 +35,86 @@ def figure_of(measured: Measured) -> Figure:
 
 
 def test_accuracy_is_counted_with_its_interval() -> None:
-    figure = figure_of(said.accuracy(both(table([0, 1, 2, 0])), questions_of([0, 1, 2, 1])))
+    figure = figure_of(answers.accuracy(both(table([0, 1, 2, 0])), questions_of([0, 1, 2, 1])))
     assert (figure.value, figure.samples) == (0.75, 4)
     assert figure.low < 0.31 < 0.95 < figure.high
 
 
 def test_each_class_has_its_own_accuracy() -> None:
-    found = said.accuracy_per_class(both(table([0, 0, 1])), questions_of([0, 1, 1]), LABELS)
-    values = {label: figure.value for label, figure in found.items() if isinstance(figure, Figure)}
+    accuracies = answers.accuracy_per_class(both(table([0, 0, 1])), questions_of([0, 1, 1]), LABELS)
+    values = {label: figure.value for label, figure in accuracies.items() if isinstance(figure, Figure)}
     assert values == {"a": 1.0, "b": 0.5}
-    assert isinstance(found["c"], Missing), "no test picture is of the class c: that is not an accuracy of 0"
+    assert isinstance(accuracies["c"], Missing), "no test picture is of class c: its accuracy is not 0"
 
 
 def test_a_change_of_accuracy_is_known_better_than_either_accuracy() -> None:
-    """999 of 1,000 pictures are answered alike: the interval is one of the pictures that are not."""
+    """999 of 1,000 pictures have equal answers; only the last one widens the interval."""
     labels = [0] * 1000
     source, artifact = both(table([0] * 900 + [1] * 100)), both(table([0] * 899 + [1] * 101))
-    change = figure_of(said.accuracy_change(source, artifact, questions_of(labels)))
+    change = figure_of(answers.accuracy_change(source, artifact, questions_of(labels)))
     assert change.value == pytest.approx(-0.001)
     assert change.high - change.low < 0.005
-    alone = figure_of(said.accuracy(artifact, questions_of(labels)))
+    alone = figure_of(answers.accuracy(artifact, questions_of(labels)))
     assert alone.high - alone.low > 0.03
 
 
 def test_parity_figures_are_the_gates_own() -> None:
     source, artifact = both(table([0, 1, 2])), both(table([0, 1, 1]))
-    batches = said.parity(source, artifact)
-    figures = said.parity_figures(batches, 3)
-    assert said.verdict(batches).startswith("the largest difference at batch 1 is 0.7")
+    batches = answers.parity(source, artifact)
+    figures = answers.parity_figures(batches, 3)
+    assert answers.verdict(batches).startswith("the largest difference at batch 1 is 0.7")
     assert figures["max_abs_diff@1"] == figures["max_abs_diff@64"]
     agreement = figures["agreement"]
     assert isinstance(agreement, Figure)
     assert agreement.value == pytest.approx(2 / 3)
-    assert said.verdict(said.parity(source, source)) == "passed"
+    assert answers.verdict(answers.parity(source, source)) == "passed"
 
 
 def test_divergence_is_that_of_the_textbook() -> None:
     p, q = np.array([[0.5, 0.5, 0.0]]), np.array([[0.25, 0.5, 0.25]])
     assert compare(p, q, 1).max_kl == pytest.approx(0.5 * np.log(2))
     assert compare(p, p, 1).max_kl == 0
-    assert compare(q, p, 1).max_kl == np.inf, "the source holds a class possible that the artifact excludes"
+    assert compare(q, p, 1).max_kl == np.inf, "the source gives a class some probability, the artifact none"
 
 
-def test_what_is_no_probability_has_no_divergence() -> None:
+def test_answers_that_are_not_probabilities_have_no_divergence() -> None:
     logits = np.array([[3.0, -1.0, 0.5]])
     assert compare(logits, logits, 1).max_kl is None
-    figure = said.parity_figures(said.parity(both(logits), both(logits)), 1)["max_kl@1"]
+    figure = answers.parity_figures(answers.parity(both(logits), both(logits)), 1)["max_kl@1"]
     assert isinstance(figure, Missing)
 
 
-def test_an_answer_that_is_no_number_is_missing_and_fails() -> None:
+def test_an_answer_that_is_not_a_number_is_missing_and_fails() -> None:
     broken = table([0, 1, 2])
     broken[0, 0] = np.nan
-    batches = said.parity(both(table([0, 1, 2])), both(broken))
-    assert isinstance(said.parity_figures(batches, 3)["max_abs_diff@1"], Missing), "JSON has no infinity"
-    assert "inf" in said.verdict(batches)
+    batches = answers.parity(both(table([0, 1, 2])), both(broken))
+    assert isinstance(answers.parity_figures(batches, 3)["max_abs_diff@1"], Missing), "JSON has no infinity"
+    assert "inf" in answers.verdict(batches)
 
 
 def test_without_labels_accuracy_is_unknown_and_parity_is_not() -> None:
-    asked = Questions({"pixels": np.zeros((3, 2, 2, 1), np.uint8)}, None, "")
+    questions = Questions({"pixels": np.zeros((3, 2, 2, 1), np.uint8)}, None, "")
     source = both(table([0, 1, 2]))
-    assert isinstance(said.accuracy(source, asked), Missing)
-    assert isinstance(said.accuracy_change(source, source, asked), Missing)
-    assert said.accuracy_per_class(source, asked, LABELS) == {}
+    assert isinstance(answers.accuracy(source, questions), Missing)
+    assert isinstance(answers.accuracy_change(source, source, questions), Missing)
+    assert answers.accuracy_per_class(source, questions, LABELS) == {}
     changed = both(table([0, 1, 0]))
-    (flip,) = said.flips(source, changed, said.parity(source, changed), asked, ())
+    (flip,) = answers.flips(source, changed, answers.parity(source, changed), questions, ())
     assert (flip.label, flip.source, flip.artifact) == ("", "class 2", "class 0")
 
 
-def test_answers_larger_than_1_are_held_to_their_size() -> None:
+def test_the_tolerance_grows_with_answers_larger_than_1() -> None:
     logits = np.array([[3000.0, -1.0, 0.5]])
-    assert said.verdict(said.parity(both(logits), both(logits + 0.1))) == "passed"
-    assert said.verdict(said.parity(both(logits), both(logits + 1))).startswith("the largest difference")
+    assert answers.verdict(answers.parity(both(logits), both(logits + 0.1))) == "passed"
+    assert answers.verdict(answers.parity(both(logits), both(logits + 1))).startswith("the largest difference")
 
 
 def test_a_flipped_picture_is_shown_with_both_answers_and_margins() -> None:
     source = table([0, 1, 2])
     artifact = {1: source.copy(), 64: source.copy()}
     artifact[64][2] = [0.5, 0.3, 0.2]
-    batches = said.parity(both(source), artifact)
-    (flip,) = said.flips(both(source), artifact, batches, questions_of([0, 1, 2]), LABELS)
+    batches = answers.parity(both(source), artifact)
+    (flip,) = answers.flips(both(source), artifact, batches, questions_of([0, 1, 2]), LABELS)
     assert (flip.image, flip.batch, flip.label, flip.source, flip.artifact) == (2, 64, "c", "c", "a")
     assert flip.source_margin == pytest.approx(0.7)
     assert flip.artifact_margin == pytest.approx(0.2)
@@ -123,5 +123,5 @@ def test_a_flipped_picture_is_shown_with_both_answers_and_margins() -> None:
 
 def test_a_picture_that_flips_at_both_batch_sizes_is_shown_once() -> None:
     source, artifact = both(table([0, 1, 2])), both(table([0, 0, 2]))
-    found = said.flips(source, artifact, said.parity(source, artifact), questions_of([0, 1, 2]), LABELS)
-    assert [(flip.image, flip.batch) for flip in found] == [(1, 1)]
+    flips = answers.flips(source, artifact, answers.parity(source, artifact), questions_of([0, 1, 2]), LABELS)
+    assert [(flip.image, flip.batch) for flip in flips] == [(1, 1)]

@@ -1,6 +1,7 @@
-"""The comparison with an older report: what it lets through, and what it does not."""
+"""The comparison with an older report: which changes pass, and which fail."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from compare.__main__ import main
 from compare.answers import pack_classes, unpack_classes
 from compare.baseline import Change, changes, reversals
 from compare.figures import Measured, Missing, exact, share
-from compare.report import REPORT, Report, ReportError, read_report, write_report
+from compare.report import REPORT, SCHEMA, Report, ReportError, read_report, write_report
+from contract.code import ROOT
 from tests.reports import MACHINE, report_of, row, timed
 
 
@@ -52,24 +54,24 @@ def test_a_time_fails_when_it_is_worse_than_noise_and_margin(ms: float, margin: 
     assert bool(failing(report(), report(ms=ms), margin)) == fails
 
 
-def test_a_machine_that_is_slower_as_a_whole_is_told_and_fails_nothing_else() -> None:
+def test_a_slower_machine_is_mentioned_and_fails_nothing_else() -> None:
     def at(pace: float, **others: float) -> Report:
         """Forty rows with two times each, at the machine's pace or at their own."""
         return report_of(*(row(f"m{n}-onnx", ms=others.get(f"m{n}", pace)) for n in range(40)))
 
-    told = "machine: all times together are 1.60 times the old ones: others are compared beyond that"
-    assert texts(at(1), at(1.6)) == [told]
+    pace = "machine: all times together are 1.60 times the old ones; each time is compared after division by that"
+    assert texts(at(1), at(1.6)) == [pace]
     worse = failing(at(1), at(1.6, m7=3))
     assert worse and all(text.startswith("m7-onnx@server: ") for text in worse)
-    assert failing(at(1), at(1.0, m7=1.6)), "one row alone says nothing of the machine"
-    assert failing(at(1.6), at(1.0, m7=1.6)), "it did not get faster with the machine"
+    assert failing(at(1), at(1.0, m7=1.6)), "one row alone does not show the machine's pace"
+    assert failing(at(1.6), at(1.0, m7=1.6)), "it did not get faster when the machine did"
 
 
-def test_a_change_is_told_with_both_values() -> None:
+def test_a_change_is_shown_with_both_values() -> None:
     assert "m-onnx@server: median of 1 picture 1.00 ms -> 1.50 ms (+50%)" in failing(report(), report(ms=1.5))
 
 
-def test_of_throughput_less_is_worse() -> None:
+def test_a_lower_throughput_is_worse() -> None:
     fast, slow = ({"throughput@8": replace(timed(value), unit="1/s")} for value in (100.0, 50.0))
     assert failing(report(figures=fast), report(figures=slow)) == [
         "m-onnx@server: throughput of 8 pictures 100 /s -> 50 /s (-50%)"
@@ -123,18 +125,18 @@ def test_a_figure_that_is_missing_now_fails_with_its_reason() -> None:
     assert failing(report(), gone) == [
         "m-onnx@server: median over HTTP of 1 picture was 1.00 ms, and is not measured now: The service did not start."
     ]
-    assert changes(gone, report()) == [], "what was missing before is no loss"
+    assert changes(gone, report()) == [], "a figure that was missing before is not a loss"
 
 
 def test_times_of_another_machine_are_not_compared_but_sizes_are() -> None:
     other = replace(report(ms=9, mb=20), machine=replace(MACHINE, processor="Faster"))
-    found = texts(report(), other)
-    assert any("times are not compared" in text for text in found)
-    assert not any("median" in text for text in found)
+    lines = texts(report(), other)
+    assert any("times are not compared" in line for line in lines)
+    assert not any("median" in line for line in lines)
     assert any("on disk" in text for text in failing(report(), other))
 
 
-def test_versions_that_moved_are_told() -> None:
+def test_versions_that_changed_are_named() -> None:
     upgraded = replace(report(), machine=replace(MACHINE, versions={"onnx": "1.20.0", "keras": "4.0"}))
     assert texts(report(), upgraded) == ["version: keras 4.0 instead of none", "version: onnx 1.20.0 instead of 1.19.1"]
     assert failing(report(), upgraded) == []
@@ -147,8 +149,8 @@ def test_other_pictures_cannot_be_compared() -> None:
 
 
 def test_what_fails_comes_first() -> None:
-    found = changes(report(), replace(report(ms=2), machine=replace(MACHINE, versions={})))
-    assert [change.fails for change in found] == sorted((change.fails for change in found), reverse=True)
+    all_changes = changes(report(), replace(report(ms=2), machine=replace(MACHINE, versions={})))
+    assert [change.fails for change in all_changes] == sorted((change.fails for change in all_changes), reverse=True)
     assert str(Change("a", "b", True)).startswith("WORSE")
 
 
@@ -158,9 +160,11 @@ def test_what_fails_comes_first() -> None:
 def test_rows_that_change_places_beyond_the_noise_are_named() -> None:
     old = report_of(row("m-onnx", ms=1, mb=1), row("m-tflite", ms=2, mb=2))
     new = report_of(row("m-onnx", ms=2, mb=1), row("m-tflite", ms=1, mb=2))
-    pairs, turned = reversals(old, new)
+    pairs, reversed_pairs = reversals(old, new)
     assert pairs == 3, "the time alone, the time over HTTP, and the download, which did not change"
-    assert turned == [f"m-onnx@server and m-tflite@server: median{words} of 1 picture" for words in ("", " over HTTP")]
+    assert reversed_pairs == [
+        f"m-onnx@server and m-tflite@server: median{words} of 1 picture" for words in ("", " over HTTP")
+    ]
 
 
 def test_rows_that_change_places_within_the_noise_are_not() -> None:
@@ -179,10 +183,17 @@ def test_a_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_report(tmp_path / REPORT) == written
 
 
+def test_the_page_reads_the_schema_that_is_written() -> None:
+    written = re.search(
+        r"^export const SCHEMA = (\d+);", (ROOT / "web" / "src" / "report.ts").read_text(), re.MULTILINE
+    )
+    assert written and int(written[1]) == SCHEMA
+
+
 def test_a_report_of_another_schema_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps({**asdict(report()), "schema": 0}))
-    with pytest.raises(ReportError, match=r"old.json is a report of schema 0, expected 1: .*take a new baseline"):
+    with pytest.raises(ReportError, match=r"old.json has schema 0, expected 2: .* Run `make compare` again"):
         read_report(path)
     with pytest.raises(SystemExit) as stopped:
         main([str(tmp_path), "--baseline", str(path)])
@@ -191,9 +202,9 @@ def test_a_report_of_another_schema_says_what_to_do(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", "[]", '{"schema": 1}', "null", '{"schema": 1, "made": 3}', "[" * 100_000]
+    "content", ["", "{}", "[]", '{"schema": 2}', "null", '{"schema": 2, "made": 3}', "[" * 100_000]
 )
-def test_what_is_no_report_is_an_error_for_people(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_a_report_is_an_error_for_people(tmp_path: Path, content: str) -> None:
     (tmp_path / REPORT).write_text(content)
     with pytest.raises(ReportError, match="cannot be read as a report"):
         read_report(tmp_path / REPORT)
@@ -208,9 +219,9 @@ def test_a_figure_of_the_wrong_type_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_report_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="Make one with `make compare`"):
+    with pytest.raises(ReportError, match="Run `make compare` to write one"):
         read_report(tmp_path / REPORT)
 
 
-def test_exact_counts_that_fall_are_no_loss() -> None:
+def test_exact_counts_that_fall_are_not_a_loss() -> None:
     assert failing(report(figures={"installed": exact(9e6, "B")}), report(figures={"installed": exact(1e6, "B")})) == []

@@ -1,4 +1,4 @@
-"""Figures: intervals that statisticians would sign, and numbers that people can read."""
+"""Figures: correct intervals, and numbers that people can read."""
 
 import math
 

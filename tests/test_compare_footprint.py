@@ -1,4 +1,4 @@
-"""Bytes: of files, of packages with what they require, of images; and what is said where there are none."""
+"""Bytes of files, of packages with everything that they require, and of images; and the reason if there are none."""
 
 import gzip
 from pathlib import Path
@@ -13,7 +13,7 @@ from contract.manifest import read_manifest
 from serve.runtimes import RUNTIMES
 
 
-def test_files_are_counted_as_they_lie_and_as_they_are_sent(artifacts: Path) -> None:
+def test_files_are_counted_on_disk_and_compressed(artifacts: Path) -> None:
     folder = artifacts / "keras_cnn" / "tfjs"
     manifest = read_manifest(folder)
     contents = [(folder / name).read_bytes() for name in manifest.files]
@@ -30,10 +30,10 @@ def test_every_runtime_has_its_packages() -> None:
 
 
 def test_what_a_package_requires_is_counted_with_it() -> None:
-    found = requirements(["onnxruntime"])
-    assert {"onnxruntime", "numpy", "protobuf", "flatbuffers"} <= found
-    assert "torch" not in found
-    assert "keras" in requirements(["tensorflow-cpu"]), "of what it requires, too"
+    names = requirements(["onnxruntime"])
+    assert {"onnxruntime", "numpy", "protobuf", "flatbuffers"} <= names
+    assert "torch" not in names
+    assert "keras" in requirements(["tensorflow-cpu"]), "the requirements of a requirement count too"
 
 
 def test_the_small_runtimes_are_small() -> None:
@@ -42,14 +42,14 @@ def test_the_small_runtimes_are_small() -> None:
     assert values.keys() == sizes.keys()
     assert values["tflite"] < values["torch"]
     assert values["onnx"] < values["torch"]
-    assert values["keras"] == values["savedmodel"] > 500e6, "Keras is part of what TensorFlow requires"
+    assert values["keras"] == values["savedmodel"] > 500e6, "TensorFlow requires Keras"
 
 
 def test_a_package_that_is_not_installed_is_missing_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(footprint.PACKAGES, "other", ("no-such-package",))
-    found = installed("other")
-    assert isinstance(found, Missing)
-    assert "no-such-package" in found.missing
+    figure = installed("other")
+    assert isinstance(figure, Missing)
+    assert "no-such-package" in figure.missing
 
 
 def write_docker(folder: Path, script: str) -> None:
@@ -60,18 +60,18 @@ def write_docker(folder: Path, script: str) -> None:
 def test_an_image_has_the_size_that_the_engine_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_docker(tmp_path, '[ "$*" = "image inspect --format {{.Size}} some/image" ] && echo 104000000')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    found = image.__wrapped__("some/image")
-    assert isinstance(found, Figure)
-    assert found.value == 104e6
+    figure = image.__wrapped__("some/image")
+    assert isinstance(figure, Figure)
+    assert figure.value == 104e6
 
 
-def test_an_image_that_is_not_there_is_missing_with_the_engines_words(
+def test_an_image_that_does_not_exist_is_missing_with_the_engines_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_docker(tmp_path, 'echo "Error: No such image: some/image" >&2; exit 1')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    found = image.__wrapped__("some/image")
-    assert isinstance(found, Missing)
-    assert "No such image: some/image" in found.missing
+    figure = image.__wrapped__("some/image")
+    assert isinstance(figure, Missing)
+    assert "No such image: some/image" in figure.missing
     monkeypatch.setenv("PATH", "/nowhere")
-    assert image.__wrapped__("some/image") == Missing("No container engine is here: `docker` is not on the PATH.")
+    assert image.__wrapped__("some/image") == Missing("There is no container engine: `docker` is not on the PATH.")

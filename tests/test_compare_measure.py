@@ -155,7 +155,7 @@ def test_the_page_needs_nothing_else(measured: Path) -> None:
     assert not re.search(r"""(?:src|href|srcset|url)\s*[=(]\s*["']?+(?!data:|#)""", html), "everything is inside"
     assert not re.search(r"https?://", html)
     report = report_of(measured)
-    for name in (*report.artifacts, *(sentence.text for one in report.recommendations for sentence in one.reasons)):
+    for name in (*report.artifacts, *(sentence.text for each in report.recommendations for sentence in each.reasons)):
         assert name.replace("'", "&#39;") in html
     assert {f"{plot}-{theme}.png" for plot in ("front", "latency", "browser") for theme in ("light", "dark")} <= {
         path.name for path in (measured / "report").iterdir()
@@ -163,9 +163,9 @@ def test_the_page_needs_nothing_else(measured: Path) -> None:
 
 
 def test_something_is_recommended_for_every_target(measured: Path) -> None:
-    given = report_of(measured).recommendations
-    assert [one.target for one in given] == ["server", "browser", "mobile"]
-    assert all(one.choice in one.front for one in given)
+    recommendations = report_of(measured).recommendations
+    assert [each.target for each in recommendations] == ["server", "browser", "mobile"]
+    assert all(each.choice in each.front for each in recommendations)
 
 
 # Resumed
@@ -206,7 +206,7 @@ def test_an_interruption_says_that_the_run_goes_on(again: Path, monkeypatch: pyt
         return child(*arguments)
 
     monkeypatch.setattr(measure, "run_child", interrupted)
-    with pytest.raises(SystemExit, match="Run the same command again: it goes on where it was"):
+    with pytest.raises(SystemExit, match="Run the same command again to continue"):
         main([str(again), *QUICK])
     assert sum((folder / name).exists() for name in lost) == 1
     main([str(again), *QUICK])
@@ -256,7 +256,7 @@ def test_a_damaged_artifact_is_named_and_the_others_are_measured(again: Path) ->
     assert isinstance(damaged, Missing)
     assert "it is not the file that was exported" in damaged.missing
     assert isinstance(report.rows["keras_cnn-onnx@server"].figures["p50@1"], Figure)
-    assert "It was not measured: " in report.recommendations[0].lost["keras_cnn-tflite@server"].text
+    assert "It was not measured: " in report.recommendations[0].rejected["keras_cnn-tflite@server"].text
 
 
 def test_without_a_browser_everything_else_is_measured(
@@ -271,7 +271,7 @@ def test_without_a_browser_everything_else_is_measured(
     figure = report.rows["keras_cnn-onnx@onnx-wasm"].figures["p50@1"]
     assert isinstance(figure, Missing)
     assert "Chromium is missing: run `./bootstrap browser`" in figure.missing
-    assert [one.target for one in report.recommendations] == ["server", "mobile"]
+    assert [each.target for each in report.recommendations] == ["server", "mobile"]
     assert "Chromium is missing" in (again / "report" / PAGE).read_text()
     with pytest.raises(SystemExit, match=r"Nothing was measured for TARGET=browser: .*Chromium is missing"):
         main([str(again), *QUICK, "--target", "browser"])
@@ -296,7 +296,7 @@ def test_without_node_tfjs_is_missing_on_the_server_alone(again: Path, monkeypat
 
 
 def test_no_artifact_at_all_says_how_to_make_them(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"error: There is no artifact in .* Make them with `make artifacts`"):
+    with pytest.raises(SystemExit, match=r"error: There is no artifact in .* Run `make artifacts`"):
         main([str(tmp_path)])
 
 
@@ -332,7 +332,7 @@ def test_other_answers_are_found_shown_and_not_recommended(again: Path, artifact
     assert report.labels[int(answers.argmax())] == first.artifact != first.source
     assert first.artifact_margin == pytest.approx(float(np.sort(answers)[-1] - np.sort(answers)[-2]))
     assert first.png in (again / "report" / PAGE).read_text()
-    assert all(one.choice != "keras_cnn-tflite@server" for one in report.recommendations)
+    assert all(each.choice != "keras_cnn-tflite@server" for each in report.recommendations)
     row = report.rows["keras_cnn-tflite@litert-wasm"].figures["p50@1"]
     assert isinstance(row, Figure), "it answers in the browser as it does on the server"
 
@@ -356,9 +356,9 @@ def test_a_row_that_looks_worse_is_measured_in_more_rounds_before_it_fails(
     write_report(again / "faster", replace(report, rows=rows))
     with pytest.raises(SystemExit, match=r"error: 1 changes for the worse"):
         main([str(again), *QUICK, "--baseline", str(again / "faster" / REPORT)])
-    said = capsys.readouterr().out
-    assert "Worse than the baseline, so measured in 3 more rounds: keras_cnn-onnx@server." in said
-    assert "WORSE  keras_cnn-onnx@server: median of 1 picture" in said
+    output = capsys.readouterr().out
+    assert "Worse than the baseline: keras_cnn-onnx@server. Measuring these rows in 3 more rounds." in output
+    assert "WORSE  keras_cnn-onnx@server: median of 1 picture" in output
     spreads = {name: row.figures["p50@1"] for name, row in report_of(again).rows.items()}
     assert "of 5 rounds" in spreads.pop("keras_cnn-onnx@server").spread  # type: ignore[union-attr]
     assert all("of 2 rounds" in figure.spread for figure in spreads.values())  # type: ignore[union-attr]
@@ -375,15 +375,15 @@ def test_artifacts_take_turns_in_an_order_that_changes(small: Path) -> None:
 
     first = order(1)
     for stage in first[1:-1]:
-        assert len({task.rsplit("-", 1)[0] for task in stage}) == len(stage), "each once a round"
+        assert len({task.rsplit("-", 1)[0] for task in stage}) == len(stage), "each once in a round"
     rounds = [[task.rsplit("-", 1)[0] for task in stage] for stage in first if stage and stage[0].startswith("time")]
     assert len(rounds) == 3
-    assert all(sorted(one) == sorted(rounds[0]) for one in rounds)
+    assert all(sorted(each) == sorted(rounds[0]) for each in rounds)
     assert order(1) == first
     assert any(order(seed) != first for seed in (2, 3, 4))
 
 
-def test_a_store_gives_back_only_what_is_of_the_same_things(tmp_path: Path) -> None:
+def test_a_store_returns_only_a_measurement_made_under_the_same_conditions(tmp_path: Path) -> None:
     store = Store(tmp_path / "measured")
     store.put("time-a-0", {"artifact": "1"}, {"p50": 1.0})
     assert store.get("time-a-0", {"artifact": "1"}) == {"p50": 1.0}
@@ -398,11 +398,11 @@ def test_latency_counts_calls_and_percentiles() -> None:
         calls.append(1)
         time.sleep(0.001)
 
-    found = latency(call, 4, 0.02)
-    assert found.calls >= 3
-    assert len(calls) > found.calls, "the warm-up is not counted"
-    assert 0.001 <= found.p50 <= found.p95 <= found.p99
-    assert 0 < found.rows_per_second <= 4 / 0.001
+    measured = latency(call, 4, 0.02)
+    assert measured.calls >= 3
+    assert len(calls) > measured.calls, "the warm-up is not counted"
+    assert 0.001 <= measured.p50 <= measured.p95 <= measured.p99
+    assert 0 < measured.rows_per_second <= 4 / 0.001
 
 
 def test_slow_calls_are_made_often_enough() -> None:
@@ -423,7 +423,7 @@ def test_pictures_are_png_files() -> None:
 
 def test_latency_prints_json(small: Path) -> None:
     output = measure.run_child("compare.latency", str(small / "keras_cnn" / "onnx"), "--seconds", "0.01")
-    assert [one["batch"] for one in json.loads(output.splitlines()[-1])["latencies"]] == list(BATCHES)
+    assert [each["batch"] for each in json.loads(output.splitlines()[-1])["latencies"]] == list(BATCHES)
 
 
 def test_help_names_every_option() -> None:

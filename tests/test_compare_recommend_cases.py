@@ -1,41 +1,46 @@
-"""The rule of compare/recommend.py on the table that web/src/recommend.ts is held to as well."""
+"""The rule of compare/recommend.py on the cases that hold web/src/recommend.ts as well."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compare.figures import Figure, Measured, Missing
-from compare.recommend import recommend
+from compare.recommend import TARGETS, recommend
 from compare.report import Artifact, Constraints, Report, ReportError, Row
 from tests.reports import report_of
 
-CASES = json.loads(Path(__file__).with_name("recommend_cases.json").read_bytes())
+TABLE = json.loads(Path(__file__).with_name("recommend_cases.json").read_bytes())
 TIMES, SIZES = ("p50@1", "http_p50@1"), ("ship", "download")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["why"])
-def test_the_rule_gives_what_the_table_says(case: Mapping[str, Any]) -> None:
+def test_the_cases_carry_the_table_of_targets_as_a_report_does() -> None:
+    assert TABLE["targets"] == json.loads(json.dumps({name: asdict(target) for name, target in TARGETS.items()}))
+
+
+@pytest.mark.parametrize("case", TABLE["cases"], ids=lambda case: case["why"])
+def test_the_rule_decides_each_case_as_expected(case: Mapping[str, Any]) -> None:
     assert outcome(case) == case["expected"]
 
 
 def outcome(case: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What is recommended for a case of the table; None where nothing was measured."""
+    """The decision for a case; None if nothing was measured."""
     try:
-        given = recommend(report_for(case), case["target"], Constraints(**case["constraints"]))
+        decision = recommend(report_for(case), case["target"], Constraints(**case["constraints"]))
     except ReportError:
         return None
-    relax = [{"constraint": one.constraint, "needed": one.needed, "row": one.row} for one in given.relax]
-    return {"choice": given.choice, "ties": list(given.ties), "front": list(given.front), "relax": relax}
+    relax = [{"constraint": each.constraint, "needed": each.needed, "row": each.row} for each in decision.relax]
+    return {"choice": decision.choice, "ties": list(decision.ties), "front": list(decision.front), "relax": relax}
 
 
 def report_for(case: Mapping[str, Any]) -> Report:
-    return report_of(*(built(**row) for row in case["rows"]))
+    return report_of(*(artifact_and_row(**row) for row in case["rows"]))
 
 
-def built(
+def artifact_and_row(
     name: str,
     ms: tuple[float, float, float] | None,
     mb: float,
@@ -44,7 +49,7 @@ def built(
     verdict: str = "passed",
     where: str = "server",
 ) -> tuple[Artifact, Row]:
-    """A row of a case: figures are value, low, high; a time that is null was not measured."""
+    """A row of a case. A figure is (value, low, high); a time that is null was not measured."""
     artifact, (model, _, format) = name.partition("@")[0], name.partition("@")[0].partition("-")
     size = figure((mb, mb, mb), "B", 1e6)
     time: Measured = figure(ms, "s", 1e-3) if ms else Missing("It was not measured.")

@@ -1,4 +1,4 @@
-"""Lines of code as a person would count them, and what each framework says of the same mistake."""
+"""Lines of code as a person would count them, and each framework's message for the same mistake."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -79,8 +79,8 @@ def test_the_manifests_say_how_training_went(artifacts: Path) -> None:
         assert 8 < model_lines.value < all_lines.value
 
 
-def test_an_artifact_that_no_script_of_ours_made_has_no_training(artifacts_copy: Path) -> None:
+def test_an_artifact_that_no_training_script_made_has_no_training(artifacts_copy: Path) -> None:
     fault, brought = {"message": "", "where": ""}, artifacts_copy / "keras_cnn" / "keras"
     write_manifest(brought, replace(read_manifest(brought), made_with={}))
-    assert compare_training(brought, fault) is None, "it does not say how it was trained"
+    assert compare_training(brought, fault) is None, "its manifest does not say how it was trained"
     assert compare_training(artifacts_copy / "keras_cnn" / "onnx", fault) is None

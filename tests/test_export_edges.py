@@ -280,8 +280,8 @@ import sys
 from pathlib import Path
 import keras
 from export import export_artifact
-from bring.__main__ import bring
 from bring.description import Description
+from bring.source import write_source
 
 folder, layers = Path(sys.argv[1]), keras.layers
 keras.utils.set_random_seed(7)
@@ -289,7 +289,7 @@ words = keras.Input((6,), dtype="int32", name="words")
 read = layers.Embedding(20, 4, mask_zero=True)(words)
 read = layers.Bidirectional(layers.GRU(3, return_sequences=True))(read)
 keras.Model(words, layers.Dense(2, activation="softmax")(layers.LSTM(4)(read))).save(folder / "recurrent.keras")
-bring(folder / "recurrent.keras", folder, "recurrent", Description())
+write_source(folder / "recurrent.keras", folder, "recurrent", Description())
 export_artifact(folder / "keras", "savedmodel")
 """
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bring.description import Description, parse_preprocess
-from bring.readers.onnx import BroughtOnnx
+from bring.readers.onnx import OnnxSource
 from bring.wrapping import plan
 from export.onnx_padding import keep_zeros_before_pooling
 
@@ -81,7 +81,7 @@ def test_a_graph_that_somebody_brings_is_served_as_it_is_meant(tmp_path: Path) -
     model = padded_pool("float32", 17, "default")
     onnx.save(model, tmp_path / "net.onnx")
     expected = answer(model, "float32", optimized=False)
-    brought = BroughtOnnx(tmp_path / "net.onnx", Description())
+    brought = OnnxSource(tmp_path / "net.onnx", Description())
     (direct,) = brought.predict({"x": NEGATIVE.astype(np.float32)})
     assert np.abs(direct - expected).max() < 1e-7
     around = plan(brought, Description(preprocess=parse_preprocess("none")), "net.onnx")

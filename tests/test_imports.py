@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.zoo.__main__ import CODE as ZOO_CODE
-from bring.walk import CODE as BRING_CODE
+from bring.publish import CODE as BRING_CODE
 from compare.measure import CODE as MEASURE_CODE
 from contract.code import ROOT, files_of, imports, module_of
 

@@ -37,27 +37,27 @@ MEASURES: dict[str, Callable[[Setting], list[Row]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", type=_names, default=list(MEASURES), help=f"of {','.join(MEASURES)}")
-    parser.add_argument("--seconds", type=float, default=5, help="of load, each time (5)")
-    parser.add_argument("--rounds", type=int, default=5, help="times that servers take turns (5)")
+    parser.add_argument("--only", type=_names, default=list(MEASURES), help=f"some of {','.join(MEASURES)}")
+    parser.add_argument("--seconds", type=float, default=5, help="of load in each round (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often servers take turns (5)")
     parser.add_argument("--artifacts", type=Path, default=Path(os.environ.get("ARTIFACTS") or "artifacts"))
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="fill the table of this Markdown page as well")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the table into this Markdown page as well")
     arguments = parser.parse_args()
     try:
         setting = _setting(arguments)
         wrk()
-        rows = [row for name in arguments.only for row in _measured(name, setting)]
+        rows = [row for name in arguments.only for row in _measure(name, setting)]
         if arguments.write:
             measured_on = f"Measured on {this_machine()}, {arguments.rounds} rounds of {arguments.seconds:g} s."
             write_tables(arguments.write, {"serving": [*result.markdown(rows), "", measured_on]})
     except (RosettaError, RuntimeError) as error:
         sys.exit(f"error: {error}")
-    described = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version()}
-    result.write(RESULT, rows, described | {"seconds": arguments.seconds, "rounds": arguments.rounds})
+    settings = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version()}
+    result.write(RESULT, rows, settings | {"seconds": arguments.seconds, "rounds": arguments.rounds})
     print(f"\nWritten to {RESULT}. Targets missed: {sum(row.reached is False for row in rows)}.")
 
 
-def _measured(name: str, setting: Setting) -> list[Row]:
+def _measure(name: str, setting: Setting) -> list[Row]:
     rows = MEASURES[name](setting)
     print(result.table(rows), flush=True)
     return rows
@@ -66,7 +66,7 @@ def _measured(name: str, setting: Setting) -> list[Row]:
 def _setting(arguments: argparse.Namespace) -> Setting:
     """The first test pictures, and a folder with the Keras model as ONNX alone."""
     pictures = dataset.load("fashion_mnist", "test", 320).images.astype(np.float32)
-    artifacts = CACHE / "one"
+    artifacts = CACHE / "model"
     shutil.rmtree(artifacts, ignore_errors=True)
     folder = shutil.copytree(arguments.artifacts / "keras_cnn" / "onnx", artifacts / "keras_cnn" / "onnx")
     return Setting(arguments.artifacts, artifacts, Model(folder, pictures), arguments.seconds, arguments.rounds)

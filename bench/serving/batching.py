@@ -15,7 +15,7 @@ CONNECTIONS = 64
 
 def slow_model_batched(setting: Setting) -> list[Row]:
     artifacts = CACHE / "slow"
-    model = slow_model.written(artifacts)
+    model = slow_model.write(artifacts)
     call = model.json(1) if model.inputs[0].size < 1000 else model.binary(1)
     measure = f"A model of {1000 * slow_model.seconds(model):.0f} ms, {CONNECTIONS} connections"
     with (
@@ -32,7 +32,8 @@ def slow_model_batched(setting: Setting) -> list[Row]:
                 loads[name].append(load.run(server, call, CONNECTIONS, max(5, setting.seconds)))
         figures = {name: load.figures(loads[name], server) for name, server in both.items()}
     ratio = statistics.median(
-        many.per_second / one.per_second for many, one in zip(loads["batched"], loads["single"], strict=True)
+        batched_load.per_second / single_load.per_second
+        for batched_load, single_load in zip(loads["batched"], loads["single"], strict=True)
     )
     p99, alone = figures["batched"]["p99 ms"], figures["single"]["p99 ms"]
     reached = ratio > 1 and p99 <= alone and not figures["batched"]["errors"]

@@ -1,4 +1,4 @@
-"""The requests that are measured, and the proof that a server answers them as the model does."""
+"""The requests that are measured, and the check that a server answers them as the model does."""
 
 import json
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from contract.manifest import read_manifest
 from serve.runtimes import Runtime, Tensors, load_runtime
 
 TOLERANCE = 1e-5
-"""A float32 as JSON, and another thread count, may move the last digits."""
+"""A float32 in JSON, and another number of threads, may change the last digits."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A POST, and what the model itself answers to it."""
+    """A POST request, and the model's own answer to it."""
 
     path: str
     body: bytes
@@ -36,7 +36,9 @@ class Call:
             raise RuntimeError(f"{server.name} answers {self.path} with {status}: {answer[:500]!r}")
         got = self._values(answer)
         if got.shape != self.expected.shape or np.abs(got - self.expected).max() > TOLERANCE:
-            raise RuntimeError(f"{server.name} answers {self.path} wrongly: {got}, expected {self.expected}.")
+            raise RuntimeError(
+                f"{server.name} gives a wrong answer to {self.path}: got {got}, expected {self.expected}."
+            )
 
     def _values(self, answer: bytes) -> NDArray[np.float32]:
         if "application/json" in self.headers["Content-Type"]:
@@ -47,7 +49,7 @@ class Call:
 
 
 class Model:
-    """An artifact with one float32 input and output, the runtime that answers for it, and some inputs."""
+    """An artifact with one float32 input and output, its runtime, and rows of input."""
 
     def __init__(self, folder: Path, inputs: NDArray[np.float32]) -> None:
         self.folder = folder
@@ -58,21 +60,21 @@ class Model:
 
     @property
     def path(self) -> str:
-        """Where its tensors are sent, with every server that speaks the Open Inference Protocol."""
+        """Where its tensors are sent, on a server that speaks the Open Inference Protocol."""
         return f"/v2/models/{self.manifest.name}/infer"
 
     def tensors(self, rows: int) -> Tensors:
-        """As many rows as asked for; they repeat where there are fewer."""
+        """This many rows of input; they repeat if there are fewer."""
         return {self._input: np.resize(self.inputs, (rows, *self.inputs.shape[1:]))}
 
     def json(self, rows: int) -> Call:
-        """Numbers as `array.tolist()` gives them to a client."""
+        """A request whose numbers are JSON, as `array.tolist()` gives them to a client."""
         data = self.tensors(rows)[self._input].ravel().tolist()
         body = json.dumps({"inputs": [self._tensor(rows) | {"data": data}]}).encode()
         return Call(self.path, body, {"Content-Type": "application/json"}, self._expected(rows))
 
     def binary(self, rows: int) -> Call:
-        """The binary tensor extension, in both directions."""
+        """A request by the binary tensor extension, in both directions."""
         payload = self.tensors(rows)[self._input].tobytes()
         tensor = self._tensor(rows) | {"parameters": {"binary_data_size": len(payload)}}
         outputs = [{"name": self._output, "parameters": {"binary_data": True}}]
@@ -81,7 +83,7 @@ class Model:
         return Call(self.path, header + payload, headers, self._expected(rows))
 
     def raw(self, rows: int) -> Call:
-        """Nothing but the numbers, for a server that takes them so."""
+        """A request that is nothing but the numbers, for a server that accepts that."""
         payload = self.tensors(rows)[self._input].tobytes()
         return Call("/raw", payload, {"Content-Type": "application/octet-stream"}, self._expected(rows))
 

@@ -1,4 +1,4 @@
-"""32 pictures a request: how much of the service's CPU time is the model's own.
+"""32 pictures a request: the model's share of the service's CPU time.
 
 Both run on one thread, in turns: the bare runtime in a loop, the service with one worker and one connection.
 """

@@ -1,6 +1,6 @@
-"""What is measured against is installed here: each opponent in a virtual environment of its own, and wrk by apt.
+"""Installs what the service is measured against: each opponent in its own virtual environment, and wrk by apt.
 
-The environments lie in `build/serving/`, or where SERVING_CACHE says, and are made once for each list of versions.
+The environments are in `build/serving/`, or in SERVING_CACHE, and are made once for each list of versions.
 """
 
 import os
@@ -15,7 +15,7 @@ CACHE = Path(os.environ.get("SERVING_CACHE") or "build/serving").resolve()
 
 
 def python_of(name: str) -> Path:
-    """The interpreter of the opponent's environment, which is made where it is missing or its list has changed."""
+    """The interpreter of the opponent's environment, which is made if it is missing or its list has changed."""
     wanted = (OPPONENTS / f"{name}.txt").read_text(encoding="utf-8")
     folder = CACHE / name
     python, installed = folder / "bin" / "python", folder / "installed.txt"
@@ -31,7 +31,7 @@ def python_of(name: str) -> Path:
 
 
 def wrk() -> str:
-    """The load generator's path. Exits with a line that says how to get it."""
+    """The load generator's path. If it cannot be installed, exits with a line that says how to get it."""
     if shutil.which("wrk") is None and os.geteuid() == 0 and shutil.which("apt-get"):
         print("Installing wrk", flush=True)
         subprocess.run(["apt-get", "install", "--yes", "--quiet", "wrk"], check=False, stdout=sys.stderr)

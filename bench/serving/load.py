@@ -1,4 +1,4 @@
-"""wrk, the load generator: one thread, which sends the next request of a connection when the last was answered."""
+"""wrk, the load generator: one thread, which sends a connection's next request when the last one was answered."""
 
 import json
 import statistics
@@ -19,7 +19,7 @@ TIMEOUT = "30s"
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw."""
+    """What wrk measured in one run."""
 
     requests: int
     seconds: float
@@ -29,7 +29,7 @@ class Load:
     refused: int
     """Answers other than 2xx and 3xx."""
     broken: int
-    """Connections that failed, and answers that did not come."""
+    """Connections that failed, and requests without an answer."""
 
     @property
     def per_second(self) -> float:
@@ -48,7 +48,7 @@ class Listening(Protocol):
 
 
 def run(server: Listening, call: Call, connections: int, seconds: float) -> Load:
-    """Send the call over so many connections for so long."""
+    """Send the call over and over, on this many connections, for this many seconds."""
     command = [wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", TIMEOUT]
     headers = [part for header in call.headers.items() for part in header]
     with tempfile.NamedTemporaryFile() as body:
@@ -61,7 +61,7 @@ def run(server: Listening, call: Call, connections: int, seconds: float) -> Load
 
 
 def figures(loads: Sequence[Load], server: Server) -> Mapping[str, float]:
-    """The medians over several rounds, the sum of the errors, and what the server now holds in memory."""
+    """Medians over several rounds, the sum of the errors, and the server's memory now."""
     return {
         "requests/s": statistics.median(load.per_second for load in loads),
         "p50 ms": statistics.median(load.p50 for load in loads),

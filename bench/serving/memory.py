@@ -1,4 +1,4 @@
-"""Large bodies for half a minute: what is read has to be let go."""
+"""Large bodies for half a minute: the memory of a request has to be freed after it."""
 
 import threading
 import time
@@ -11,11 +11,11 @@ from compare import servers
 from compare.servers import Server
 
 BODIES = {"100 kB": 32, "1 MB": 320}
-"""Rows of 28x28 numbers that make such a body."""
+"""Size of a body -> its rows of 28x28 numbers."""
 SECONDS = 30
 CONNECTIONS = 8
 GROWTH = 1.05
-"""Of the last third over the second: the first is for the arenas to fill."""
+"""Limit of the last third's memory over the second third's. In the first third the allocator's arenas fill."""
 
 
 def flat_memory(setting: Setting) -> list[Row]:
@@ -30,9 +30,9 @@ def flat_memory(setting: Setting) -> list[Row]:
                 watching = pool.submit(_watch, ours, stop)
                 done = load.run(ours, call, CONNECTIONS, SECONDS)
                 stop.set()
-                seen = watching.result()
-            third = len(seen) // 3
-            middle, end = max(seen[third : 2 * third]), max(seen[2 * third :])
+                samples = watching.result()
+            third = len(samples) // 3
+            middle, end = max(samples[third : 2 * third]), max(samples[2 * third :])
             figures = {"requests/s": done.per_second, "errors": done.errors}
             figures |= {"start MB": start, "10 to 20 s MB": middle, "20 to 30 s MB": end}
             flat = end <= GROWTH * middle and not done.errors
@@ -41,8 +41,9 @@ def flat_memory(setting: Setting) -> list[Row]:
 
 
 def _watch(server: Server, stop: threading.Event) -> list[float]:
-    seen = []
+    """Megabytes, five times a second until `stop` is set."""
+    samples = []
     while not stop.is_set():
-        seen.append(server.rss())
+        samples.append(server.rss())
         time.sleep(0.2)
-    return seen
+    return samples

@@ -1,4 +1,4 @@
-"""What a measure found: rows of a table, each with its target where there is one."""
+"""The results of a measure: rows of a table, each with its target if it has one."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,21 +8,21 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Row:
-    """One server, or one setting of it, in one measure."""
+    """A server, or a setting of it, in a measure."""
 
     measure: str
     server: str
     figures: Mapping[str, float] = field(default_factory=dict)
     """Name with its unit -> value: "requests/s", "p50 ms"."""
     ratio: float | None = None
-    """Ours against this server: more than 1 is better for us."""
+    """Ours divided by this server's: more than 1 is better for us."""
     target: str = ""
     reached: bool | None = None
     note: str = ""
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Lines of text, a table for each measure with the columns that it has."""
+    """Lines of text: a table for each measure, with its own columns."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.measure, []).append(row)
@@ -30,7 +30,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 COLUMNS = ("requests/s", "p50 ms", "p99 ms", "RSS MB")
-"""What the README's table has of each server under load."""
+"""The columns of the Markdown table, for servers under load."""
 
 
 def markdown(rows: Iterable[Row]) -> list[str]:
@@ -64,6 +64,6 @@ def _verdict(row: Row) -> tuple[str, str, str]:
 
 
 def write(path: Path, rows: Sequence[Row], settings: Mapping[str, object]) -> None:
-    """The rows as JSON, with the settings that they were measured under."""
+    """Write the rows as JSON, with the settings of the run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"settings": settings, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")

@@ -1,6 +1,6 @@
-"""A residual network with random weights that takes about 10 ms a picture: an artifact like any other.
+"""A residual network with random weights that takes about 10 ms a picture, as an artifact.
 
-Its last layers see few pixels and have many weights, so that two pictures together cost less than one after the other.
+Its last layers have few pixels and many weights, so that two pictures in one batch cost less than two calls.
 """
 
 import statistics
@@ -24,8 +24,8 @@ STAGES = ((64, 2), (128, 2), (256, 2), (512, 2))
 picture."""
 
 
-def written(artifacts: Path) -> Model:
-    """The model in `artifacts/slow_resnet/onnx`, made where it is not there yet."""
+def write(artifacts: Path) -> Model:
+    """The model in `artifacts/slow_resnet/onnx`, written if it is not there yet."""
     folder = artifacts / "slow_resnet" / "onnx"
     if not (folder / MANIFEST).exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def written(artifacts: Path) -> Model:
 
 
 def seconds(model: Model) -> float:
-    """The median of a bare call with one row."""
+    """The median time of a call of the bare runtime with one row."""
     inputs, times = model.tensors(1), []
     for _ in range(20):
         start = time.perf_counter()
@@ -63,7 +63,7 @@ def _manifest(folder: Path) -> Manifest:
 
 
 class _Graph:
-    """Nodes and weights, added one after the other; each method gives the name of its result."""
+    """Nodes and weights of a graph. Each method adds some, and returns the name of its result."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -76,7 +76,7 @@ class _Graph:
         return name
 
     def weight(self, *shape: int) -> str:
-        """Random numbers that keep the values' size from layer to layer."""
+        """Random weights, scaled so that values keep their size from layer to layer."""
         scale = np.sqrt(1 / np.prod(shape[1:]))
         values: NDArray[np.float32] = self._random.standard_normal(shape, np.float32) * np.float32(scale)
         name = f"weight_{len(self.weights)}"

@@ -1,4 +1,4 @@
-"""Memory, and the time from the start of the process to its first answer."""
+"""Memory of a worker, and the time from the start of the process to its first answer."""
 
 import statistics
 
@@ -13,7 +13,7 @@ STARTS = 5
 
 
 def one_model(setting: Setting) -> list[Row]:
-    """One ONNX model, one worker; memory after some load."""
+    """One ONNX model in one worker; memory is measured after some load."""
     measure, call, seconds, memory = "One ONNX model, one worker", setting.model.json(1), [], []
     for _ in range(STARTS):
         with servers.ours(setting.artifacts, 1) as ours:
@@ -29,7 +29,7 @@ def one_model(setting: Setting) -> list[Row]:
 
 
 def every_artifact(setting: Setting) -> list[Row]:
-    """Every artifact that there is, with all their frameworks, in one worker."""
+    """All artifacts, with all their frameworks, in one worker."""
     count = len(list(setting.all_artifacts.glob("*/*/manifest.json")))
     with servers.ours(setting.all_artifacts, 1) as ours:
         setting.model.json(1).check(ours)

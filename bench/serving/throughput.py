@@ -1,8 +1,8 @@
-"""One picture a request over 8 connections: this service against what one would use instead.
+"""One picture a request over 8 connections: this service against other servers.
 
-Both servers of a comparison run all the while and are loaded in turns, so that whatever else the machine does hits
-both. The ratio is the median over the rounds of one round's ratio. Each round connects anew: how 8 connections fall to
-two workers is chance (4 and 4, or 8 and 0), for every server alike, and moves a round's figures by half.
+Both servers of a comparison run all the time and are loaded in turns, so that whatever else the machine does affects
+both. The ratio is the median of the rounds' ratios. Each round connects again: how 8 connections are shared by two
+workers is chance (4 and 4, or 8 and 0) for every server alike, and changes a round's figures by up to half.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ JSON_TARGET, BINARY_TARGET, SERVERS_TARGET = 1.3, 1.45, 7.0
 
 @dataclass(frozen=True)
 class Opponent:
-    """How a server that is measured against is started; what `{python}` is, its environment says."""
+    """How another server is started; `{python}` stands for the interpreter of its environment."""
 
     name: str
     command: tuple[str, ...]
@@ -60,7 +60,7 @@ def json_against_fastapi(setting: Setting) -> list[Row]:
 
 
 def binary_against_fastapi(setting: Setting) -> list[Row]:
-    """The binary tensor extension, against a service that takes nothing but the numbers."""
+    """The binary tensor extension, against a service that takes only the numbers."""
     calls = setting.model.binary(1), setting.model.raw(1)
     return _duel("1 picture a request, binary, 8 connections", setting, *calls, BINARY_TARGET)
 
@@ -78,11 +78,11 @@ def against_frameworks(setting: Setting) -> list[Row]:
                 row = Row(measure, theirs.name, load.figures(its, theirs), ratio=_ratio(own, its))
                 rows.append(row)
         first = Row(measure, "ours", load.figures(mine, ours))
-    return [first, *_judged(rows)]
+    return [first, *_with_target(rows)]
 
 
-def _judged(rows: list[Row]) -> list[Row]:
-    """The target is for the best of them."""
+def _with_target(rows: list[Row]) -> list[Row]:
+    """The target holds for the best of them."""
     best = min(row.ratio or 0 for row in rows)
     target = f">= {SERVERS_TARGET:g}x the best"
     return [

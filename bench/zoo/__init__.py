@@ -1,6 +1,6 @@
-"""Real architectures, brought like anybody's model: which format of which can be had, and what it costs.
+"""Real architectures, brought like any user's model: which formats each can be converted to, and at what cost.
 
 models.py     the architectures, each written as a file by its own framework
-__main__.py   brings each of them, and tabulates what came of it
+__main__.py   brings each of them, and makes the table
 README.md     the table
 """

@@ -1,9 +1,9 @@
-"""Bring every architecture of the zoo, and tabulate which formats came of it.
+"""Bring every architecture of the zoo, and make a table of the formats that it was converted to.
 
     python -m bench.zoo vit_tiny_torch lstm_keras     some of them (default: all), as `make zoo ZOO="..."`
     python -m bench.zoo --write bench/zoo/README.md
 
-What came of a model is kept in `build/zoo/results`: an interrupted run goes on, and code that changed makes it anew.
+Results are kept in `build/zoo/results`: an interrupted run continues, and a model is measured again when code changed.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from PIL import Image
 
 from bench.zoo.models import SMALL, ZOO
 from bring.sandbox import GIB, Limits
-from bring.walk import bring, reachable
+from bring.search import reachable
+from bring.walk import bring
 from compare.latency import THREADS
 from compare.machine import this_machine
 from compare.measure import run_child
@@ -36,24 +37,24 @@ from export import find_routes
 
 FOLDER = ROOT / "build" / "zoo"
 SIDE = 224
-"""Of the pictures, as they are written."""
+"""Pixels of a side of the pictures that are written."""
 FORMATS = ("onnx", "savedmodel", "tflite", "tfjs")
 CODE = ("bench.zoo.models", "bring.*", "export.*", "verify.parity", "serve.runtimes.*")
 """The modules that a row depends on."""
 
 
 def main() -> None:
-    """The command line: an error in one model is a row of the table, and keeps no other from it."""
+    """The command line. An error in one model becomes a row of the table, and does not stop the others."""
     parser = argparse.ArgumentParser(prog="python -m bench.zoo", description="Bring real architectures.")
-    parser.add_argument("models", nargs="*", default=list(ZOO), help=f"of {', '.join(ZOO)} (default: all)")
+    parser.add_argument("models", nargs="*", default=list(ZOO), help=f"some of {', '.join(ZOO)} (default: all)")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where files, artifacts and results are kept")
-    parser.add_argument("--pictures", type=int, default=200, help="that parity is held to (%(default)s)")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this Markdown page as well")
+    parser.add_argument("--pictures", type=int, default=200, help="number of pictures for parity (%(default)s)")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the table into this Markdown page as well")
     options = parser.parse_args()
-    if strange := [name for name in options.models if name not in ZOO | SMALL]:
-        sys.exit(f"error: {', '.join(strange)}: no such model. Known: {', '.join(ZOO)}.")
+    if unknown := [name for name in options.models if name not in ZOO | SMALL]:
+        sys.exit(f"error: {', '.join(unknown)}: no such model. Known: {', '.join(ZOO)}.")
     try:
-        go(options.models, options.folder, options.pictures)
+        measure_all(options.models, options.folder, options.pictures)
         lines = list(table(results(options.folder)))
         if options.write:
             write_tables(options.write, {"zoo": lines})
@@ -62,10 +63,10 @@ def main() -> None:
     print("\n".join(lines))
 
 
-def go(names: Sequence[str], folder: Path, pictures: int, timed: Sequence[str] | None = None) -> None:
-    """Bring each model that was not brought by this code; `timed` are the formats to time, None: all.
+def measure_all(names: Sequence[str], folder: Path, pictures: int, timed: Sequence[str] | None = None) -> None:
+    """Bring and measure each model that this code did not measure yet. `timed` are the formats to time; None: all.
 
-    Raises DataError when there are no pictures.
+    Raises DataError if there are no pictures.
     """
     store, code, run = (
         Store(folder / "results"),
@@ -78,15 +79,15 @@ def go(names: Sequence[str], folder: Path, pictures: int, timed: Sequence[str] |
         if store.get(name, about) is None:
             print(f"{name}: {(ZOO | SMALL)[name].title}", flush=True)
             try:
-                came = measured(name, folder, data, timed)
+                result = measure(name, folder, data, timed)
             except (RosettaError, RuntimeError, OSError) as error:
-                came = {"error": " ".join(str(error).split())}
-                print(f"{name}: {came['error']}", flush=True)
-            store.put(name, about, {"run": run, "machine": str(this_machine()), **came})
+                result = {"error": " ".join(str(error).split())}
+                print(f"{name}: {result['error']}", flush=True)
+            store.put(name, about, {"run": run, "machine": str(this_machine()), **result})
 
 
 def write_pictures(folder: Path, count: int) -> Path:
-    """Fashion-MNIST's first test pictures, enlarged, one subfolder a class."""
+    """Fashion-MNIST's first test pictures, enlarged, one subfolder for each class."""
     split = dataset.load("fashion_mnist", "test", count)
     for number, (pixels, label) in enumerate(zip(split.images, split.labels, strict=True)):
         file = folder / str(label) / f"{number}.png"
@@ -97,15 +98,15 @@ def write_pictures(folder: Path, count: int) -> Path:
     return folder
 
 
-def measured(name: str, folder: Path, data: Path, timed: Sequence[str] | None) -> dict[str, Any]:
-    """Write one model, bring it, and time what came: bytes and seconds. Raises RosettaError or RuntimeError."""
+def measure(name: str, folder: Path, data: Path, timed: Sequence[str] | None) -> dict[str, Any]:
+    """Write a model's file, bring it, and measure its artifacts. Raises RosettaError or RuntimeError."""
     run_child("bench.zoo.models", name, str(folder / "files" / name), str(data))
     (file,) = (folder / "files" / name).glob(f"{name}.*")
     artifacts = folder / "artifacts"
     shutil.rmtree(artifacts / name, ignore_errors=True)
-    said = {"data": str(data.resolve())} if (ZOO | SMALL)[name].size else {}
-    cost = bring(file, name, artifacts, said, Limits())
-    assert cost is not None  # nothing was there
+    options = {"data": str(data.resolve())} if (ZOO | SMALL)[name].size else {}
+    cost = bring(file, name, artifacts, options, Limits())
+    assert cost is not None  # nothing of it was there
     reasons = {edge.format: edge for edge in read_failed_edges(artifacts) if edge.model == name}
     source = next(
         manifest
@@ -114,31 +115,31 @@ def measured(name: str, folder: Path, data: Path, timed: Sequence[str] | None) -
     )
     edges: dict[str, dict[str, Any]] = {}
     for format in (source.format, *(edge.format for edge in reachable(source.format))):
-        made = artifacts / name / format
-        if not (made / MANIFEST).exists():
+        artifact = artifacts / name / format
+        if not (artifact / MANIFEST).exists():
             failed = reasons[format]
             edges[format] = {"reason": " ".join(filter(None, (failed.reason, failed.cause, failed.advice)))}
             continue
-        manifest, parity = read_manifest(made), read_status(made).parity
+        manifest, parity = read_manifest(artifact), read_status(artifact).parity
         edges[format] = {
-            "bytes": sum((made / part).stat().st_size for part in manifest.files),
+            "bytes": sum((artifact / part).stat().st_size for part in manifest.files),
             "route": _route(manifest.parent, format, manifest.made_with.get("route")),
         }
         if timed is None or format in timed:
-            edges[format]["p50"] = _p50(made)
+            edges[format]["p50"] = _p50(artifact)
         if parity:
             edges[format] |= {"passed": parity.passed, "off": parity.max_abs_diff, "reason": "; ".join(parity.reasons)}
     return {"source": source.format, "seconds": cost.seconds, "peak": cost.peak, "edges": edges}
 
 
 def _p50(folder: Path) -> float:
-    """Seconds of a call with one row on the runtime alone."""
-    told = json.loads(run_child("compare.latency", str(folder), "--batches", "1").splitlines()[-1])
-    return float(told["latencies"][0]["p50"])
+    """The median seconds of a call of the bare runtime with one row."""
+    timing = json.loads(run_child("compare.latency", str(folder), "--batches", "1").splitlines()[-1])
+    return float(timing["latencies"][0]["p50"])
 
 
 def _route(parent: str | None, format: str, taken: str | None) -> str:
-    """The route's name, where it was not the first one."""
+    """The name of the route, or "" if it was the edge's first."""
     return "" if parent is None or taken in (None, find_routes(parent, format)[0].name) else str(taken)
 
 
@@ -146,30 +147,30 @@ def _route(parent: str | None, format: str, taken: str | None) -> str:
 
 
 def results(folder: Path) -> dict[str, Record]:
-    """What came of each model, by name, in the zoo's order; made by whatever code."""
+    """The result of each model, by name, in the zoo's order, whatever code it is from."""
     files = {name: folder / "results" / f"{name}.json" for name in ZOO | SMALL}
     return {name: json.loads(file.read_bytes())["measured"] for name, file in files.items() if file.is_file()}
 
 
-def table(came: Mapping[str, Record]) -> Iterator[str]:
-    """A row a model, then what fails and why, what took another route than the first, and what it was measured on."""
+def table(records: Mapping[str, Record]) -> Iterator[str]:
+    """A row for each model; then what fails and why, what did not take the first route, and the machine."""
     names = ("model", "input", "source", *FORMATS, "brought in", "memory", "run")
-    yield from _lines([names, ["---"] * len(names), *(_row(name, record) for name, record in came.items())])
+    yield from _lines([names, ["---"] * len(names), *(_row(name, record) for name, record in records.items())])
     reasons = [
         f"- `{name}-{format}`: {edge['reason']}"
-        for name, format, edge in _edges(came)
+        for name, format, edge in _edges(records)
         if not edge.get("passed") and "reason" in edge
     ]
-    errors = [f"- `{name}`: {record['error']}" for name, record in came.items() if "error" in record]
-    routes = [f"- `{name}-{format}`: {edge['route']}" for name, format, edge in _edges(came) if edge.get("route")]
+    errors = [f"- `{name}`: {record['error']}" for name, record in records.items() if "error" in record]
+    routes = [f"- `{name}-{format}`: {edge['route']}" for name, format, edge in _edges(records) if edge.get("route")]
     for title, lines in (("What fails, and why", errors + reasons), ("Not by the first route", routes)):
         if lines:
             yield from ("", f"{title}:", "", *lines)
-    yield from ("", *_summary(came))
+    yield from ("", *_summary(records))
 
 
-def _edges(came: Mapping[str, Record]) -> Iterator[tuple[str, str, Record]]:
-    for name, record in came.items():
+def _edges(records: Mapping[str, Record]) -> Iterator[tuple[str, str, Record]]:
+    for name, record in records.items():
         for format, edge in record.get("edges", {}).items():
             if format != record["source"]:
                 yield name, format, edge
@@ -197,16 +198,16 @@ def _figures(edge: Record) -> str:
     return f"{edge['bytes'] / 1e6:.3g} MB{time}"
 
 
-def _summary(came: Mapping[str, Record]) -> Iterator[str]:
-    networks = {name: record for name, record in came.items() if (ZOO | SMALL)[name].kind == "convolutions"}
+def _summary(records: Mapping[str, Record]) -> Iterator[str]:
+    networks = {name: record for name, record in records.items() if (ZOO | SMALL)[name].kind == "convolutions"}
     convolutional = [bool(edge.get("passed")) for _, _, edge in _edges(networks)]
     convolutional += [False for record in networks.values() if "error" in record for _ in FORMATS]
     if convolutional:
         share = sum(convolutional) / len(convolutional)
         yield f"Of the convolutional networks' edges {sum(convolutional)} of {len(convolutional)} pass ({share:.1%})."
-    if left := [name for name in ZOO if name not in came]:
+    if left := [name for name in ZOO if name not in records]:
         yield f"Not run: {', '.join(left)}."
-    for machine in sorted({record["machine"] for record in came.values()}):
+    for machine in sorted({record["machine"] for record in records.values()}):
         yield f"Measured on {machine}, {THREADS} thread a runtime."
 
 

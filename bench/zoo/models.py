@@ -2,8 +2,8 @@
 
     python -m bench.zoo.models vit_tiny_torch FOLDER PICTURES      a process of its own for each
 
-No trained weights can be had offline: they are random, from a fixed seed. So that parity means something, BatchNorm is
-calibrated on pictures, and the last layer is scaled until its answers to them spread as a trained network's do.
+Offline there are no trained weights: they are random, from a fixed seed. To make parity meaningful, BatchNorm is
+calibrated on pictures, and the last layer is scaled so that its answers to them spread as a trained network's do.
 """
 
 import sys
@@ -26,7 +26,7 @@ ROWS = 48
 SPREAD = 3.0
 """The standard deviation of each class's logit over these rows."""
 RESIDUAL = 0.3
-"""How much of its block a ConvNeXt layer adds; 1e-6, where training begins, would leave the blocks untested."""
+"""The scale of a ConvNeXt block's output; 1e-6, where training begins, would leave the blocks untested."""
 WORDS, LENGTH = 1000, 40
 SEED = 1
 
@@ -39,12 +39,12 @@ class Member:
 
     title: str
     suffix: str
-    """Of its file, which tells its framework."""
+    """Of its file: `.pt2` is written by PyTorch, the others by Keras."""
     build: Callable[[int], Any]
-    """The side of its pictures -> the network, whose answers are logits."""
+    """The side of its pictures -> the network, which answers logits."""
     kind: str = "convolutions"
     size: int = 224
-    """The side of its pictures; 0 for a network that takes none."""
+    """The side of its pictures in pixels; 0 for a network that takes other inputs."""
     preprocess: str = "none"
 
 
@@ -118,7 +118,7 @@ def torch_member(title: str, name: str, kind: str = "convolutions", size: int = 
 
 
 ATTENTION: dict[str, Any] = {"kind": "attention", "initializer_range": 0.07}
-"""Weights of about 1 / sqrt(width), as training leaves them: at transformers' 0.02 nothing of the picture arrives."""
+"""Weights of about 1 / sqrt(width), as after training: with transformers' 0.02 answers hardly depend on pictures."""
 
 ZOO = {
     "mobilenet_v2_keras": keras_member("MobileNetV2", suffix=".h5", preprocess="symmetric"),
@@ -135,7 +135,7 @@ ZOO = {
         width_coefficient=1.0,
         depth_coefficient=1.0,
         hidden_dim=1280,
-        initializer_range=0.2,  # at transformers' 0.02 BatchNorm's epsilon is larger than what it divides
+        initializer_range=0.2,  # with transformers' 0.02 BatchNorm's epsilon is larger than the variance
     ),
     "convnext_atto_torch": torch_member(
         "ConvNeXt-atto",
@@ -162,7 +162,7 @@ ZOO = {
     "transformer_keras": keras_member("Transformer over words", keras_transformer, kind="attention", size=0),
     "two_inputs_keras": keras_member("Two inputs", keras_two_inputs, kind="dense", size=0),
 }
-"""Those that other things are measured by come first."""
+"""Name -> member, in the order of the table."""
 
 SMALL = {
     "tiny_keras": keras_member("Tiny", keras_tiny, suffix=".h5", size=32, preprocess="unit"),
@@ -180,29 +180,29 @@ SMALL = {
 
 
 def write(name: str, folder: Path, pictures: Path) -> Path:
-    """The member's file in `folder`, and beside it what it does not tell itself."""
+    """Write the member's file into `folder`, and beside it a model.toml with what the file does not say."""
     member = (ZOO | SMALL)[name]
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}{member.suffix}"
     rows = _prepared(member, pictures) if member.size else None
     (_write_torch if member.suffix == ".pt2" else _write_keras)(member, rows, file)
-    said = f'answers = "{"logits" if member.suffix == ".pt2" else "probabilities"}"\n'
-    (folder / MODEL_TOML).write_text(said + (f'preprocess = "{member.preprocess}"\n' if member.size else ""))
+    toml = f'answers = "{"logits" if member.suffix == ".pt2" else "probabilities"}"\n'
+    (folder / MODEL_TOML).write_text(toml + (f'preprocess = "{member.preprocess}"\n' if member.size else ""))
     return file
 
 
 def _prepared(member: Member, pictures: Path) -> Rows:
-    """Some pictures of every class (N, H, W, 3), as the network is fed."""
+    """Some pictures of every class (N, H, W, 3), preprocessed for the network."""
     files = sorted(pictures.glob("*/*.png"), key=lambda file: int(file.stem))[:ROWS]
-    said = parse_preprocess(member.preprocess)
+    preprocess = parse_preprocess(member.preprocess)
     side = (member.size, member.size)
     pixels = np.stack([np.asarray(Image.open(file).convert("RGB").resize(side)) for file in files])
-    rows: Rows = ((pixels * said.scale - np.array(said.mean)) / np.array(said.std)).astype(np.float32)
+    rows: Rows = ((pixels * preprocess.scale - np.array(preprocess.mean)) / np.array(preprocess.std)).astype(np.float32)
     return rows
 
 
 def _spread(answers: Rows) -> tuple[Rows, Rows]:
-    """(classes): what the last layer's answers are multiplied by, and what is then added."""
+    """Factor and offset (classes) that give the last layer's answers mean 0 and deviation SPREAD."""
     factor = SPREAD / answers.std(axis=0)
     return factor, -answers.mean(axis=0) * factor
 

@@ -1,1 +1,1 @@
-"""Readers: one a kind of file. Each reads it, and writes it as an artifact with the preprocessing in the graph."""
+"""Readers: one module for each kind of file. Each reads it, and writes it as an artifact with its wrapping inside."""

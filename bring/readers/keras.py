@@ -1,4 +1,4 @@
-"""Keras `.h5` and `.keras`."""
+"""Keras files, `.h5` and `.keras`."""
 
 import re
 import shutil
@@ -11,33 +11,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bring.description import Description
-from bring.wrapping import Around, Arrays
+from bring.wrapping import Arrays, Wrapping
 from contract.errors import BroughtError
 from contract.manifest import TensorSpec
 
 SCALING = ("Rescaling", "Normalization")
 FIRST = 4
-"""How many layers are looked at for one that scales."""
+"""How many of the first layers may be the one that scales."""
 
 
-class BroughtKeras:
+class KerasSource:
     format = "keras"
-    can_ask = True
+    can_predict = True
     can_wrap = True
 
     def __init__(self, path: Path, description: Description) -> None:
         self._path = path
-        # Keras tells the two by the suffix, which need not be there.
+        # Keras goes by the suffix, which the file need not have.
         self._suffix = ".keras" if path.read_bytes()[:2] == b"PK" else ".h5"
         try:
             self._model = self._load(path, description)
         except BroughtError:
             raise
-        except Exception as error:  # Keras raises a dozen kinds of error on files that it does not like
+        except Exception as error:  # Keras may raise anything on a damaged file
             raise BroughtError(f"Keras {keras.__version__} cannot read {path.name}: {_in_short(error)}") from error
         if not getattr(self._model, "inputs", None):
             raise BroughtError(
-                f"{path.name} does not tell the shape of its input. Build the model before it is saved: "
+                f"{path.name} does not say the shape of its input. Build the model before saving it: "
                 "begin with keras.Input(shape=...), or call it once."
             )
         self.inputs = tuple(_spec(tensor, tensor.name) for tensor in self._model.inputs)
@@ -57,37 +57,37 @@ class BroughtKeras:
         answers = self._model(values[0] if len(values) == 1 else values, training=False)
         return [np.asarray(answer) for answer in keras.tree.flatten(answers)]
 
-    def write(self, folder: Path, around: Around) -> Sequence[Path]:
-        """The file itself where nothing is put around its graph."""
-        target = folder / f"model{self._suffix if around.is_nothing else '.keras'}"
-        if around.is_nothing:
+    def write(self, folder: Path, wrapping: Wrapping) -> Sequence[Path]:
+        """A copy of the file where nothing is added around its graph."""
+        target = folder / f"model{self._suffix if wrapping.is_nothing else '.keras'}"
+        if wrapping.is_nothing:
             shutil.copyfile(self._path, target)
         else:
-            self._wrapped(around).save(target)
+            self._wrapped(wrapping).save(target)
         return [target]
 
-    def _wrapped(self, around: Around) -> Any:
-        entries = [keras.Input(spec.shape[1:], dtype=spec.dtype, name=spec.name) for spec in around.inputs]
+    def _wrapped(self, wrapping: Wrapping) -> Any:
+        entries = [keras.Input(spec.shape[1:], dtype=spec.dtype, name=spec.name) for spec in wrapping.inputs]
         values = list(entries)
-        if around.preprocess is not None:
-            values = [_prepared(entries[0], around)]
+        if wrapping.preprocess is not None:
+            values = [_prepared(entries[0], wrapping)]
         answers = keras.tree.flatten(self._model(values[0] if len(values) == 1 else values))
-        if around.softmax:
+        if wrapping.softmax:
             answers[0] = keras.layers.Softmax(name="probabilities")(answers[0])
         return keras.Model(entries, answers if len(answers) > 1 else answers[0], name="shipped")
 
 
-def _prepared(pixels: Any, around: Around) -> Any:
-    assert around.preprocess is not None
-    factors, offsets = around.affine()
-    if around.preprocess.order == "BGR":
-        # As a 1x1 convolution would: every runtime has a fast product with a matrix, and not a reversed slice.
+def _prepared(pixels: Any, wrapping: Wrapping) -> Any:
+    assert wrapping.preprocess is not None
+    factors, offsets = wrapping.affine()
+    if wrapping.preprocess.order == "BGR":
+        # A product with a matrix, as in a 1x1 convolution: every runtime is fast at it, and not at a reversed slice.
         swap = keras.layers.Dense(len(factors), use_bias=False, trainable=False, name="rgb_to_bgr")
         pixels = swap(pixels)
         swap.set_weights([np.eye(len(factors), dtype=np.float32)[:, ::-1]])
-    if around.preprocess.changes_values:
+    if wrapping.preprocess.changes_values:
         pixels = keras.layers.Rescaling(factors, offsets, name="preprocess")(pixels)
-    return keras.layers.Permute((3, 1, 2), name="to_nchw")(pixels) if around.preprocess.layout == "NCHW" else pixels
+    return keras.layers.Permute((3, 1, 2), name="to_nchw")(pixels) if wrapping.preprocess.layout == "NCHW" else pixels
 
 
 def _spec(tensor: Any, name: str) -> TensorSpec:
@@ -98,5 +98,5 @@ def _spec(tensor: Any, name: str) -> TensorSpec:
 
 
 def _in_short(error: Exception) -> str:
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    return said if len(said) < 600 else said[:600] + " ..."
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    return message if len(message) < 600 else message[:600] + " ..."

@@ -1,4 +1,4 @@
-"""ONNX: one file, whose weights may lie beside it; they are inside what is written."""
+"""ONNX files. The weights may lie in files beside the model; the artifact has them in its one file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from bring.description import Description
-from bring.wrapping import Around, Arrays
+from bring.wrapping import Arrays, Wrapping
 from contract.errors import BroughtError
 from contract.manifest import TensorSpec
 from export.onnx_padding import keep_zeros_before_pooling
@@ -32,9 +32,9 @@ ARITHMETIC = ("Div", "Mul", "Sub")
 PASSING = ("Transpose", "Cast", "Identity")
 
 
-class BroughtOnnx:
+class OnnxSource:
     format = "onnx"
-    can_ask = True
+    can_predict = True
     can_wrap = True
 
     def __init__(self, path: Path, description: Description) -> None:
@@ -42,13 +42,13 @@ class BroughtOnnx:
             self._model = onnx.load(path)
             keep_zeros_before_pooling(self._model)
             self._session = _session(self._model)
-        except Exception as error:  # of any kind, on a file that it does not like
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:600]
-            raise BroughtError(f"ONNX Runtime {onnxruntime.__version__} cannot read {path.name}: {said}") from error
+        except Exception as error:  # ONNX Runtime may raise anything on a damaged file
+            message = " ".join(f"{type(error).__name__}: {error}".split())[:600]
+            raise BroughtError(f"ONNX Runtime {onnxruntime.__version__} cannot read {path.name}: {message}") from error
         graph = self._model.graph
         constants = {tensor.name for tensor in graph.initializer}
         entries = [value for value in graph.input if value.name not in constants]
-        # A file need not tell the shapes of its outputs: ONNX Runtime works them out.
+        # The shapes of outputs may be missing in the file: ONNX Runtime infers them.
         self.inputs, self.outputs = (
             tuple(_spec(value, known.shape) for value, known in zip(values, knowns, strict=True))
             for values, knowns in (
@@ -63,19 +63,19 @@ class BroughtOnnx:
         answers: Sequence[NDArray[Any]] = self._session.run(None, feeds)
         return answers
 
-    def write(self, folder: Path, around: Around) -> Sequence[Path]:
+    def write(self, folder: Path, wrapping: Wrapping) -> Sequence[Path]:
         """One file, with the weights in it."""
         target = folder / "model.onnx"
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
-        if around.preprocess is not None:
-            _prepare(model, around)
-        if around.softmax:
-            _soften(model, around.outputs[0].name)
-        elif around.image is not None and around.outputs[0].name != model.graph.output[0].name:
-            _rename_output(model, around.outputs[0].name)
-        if around.image is not None and around.preprocess is None:
-            _rename_input(model, around.inputs[0].name)
+        if wrapping.preprocess is not None:
+            _prepare(model, wrapping)
+        if wrapping.softmax:
+            _soften(model, wrapping.outputs[0].name)
+        elif wrapping.image is not None and wrapping.outputs[0].name != model.graph.output[0].name:
+            _rename_output(model, wrapping.outputs[0].name)
+        if wrapping.image is not None and wrapping.preprocess is None:
+            _rename_input(model, wrapping.inputs[0].name)
         onnx.save(model, target)
         return [target]
 
@@ -103,29 +103,29 @@ def _spec(value: onnx.ValueInfoProto, sizes: Sequence[int | str | None]) -> Tens
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type") or tensor.elem_type not in DTYPES:
         raise BroughtError(
-            f"{value.name} is no tensor of a dtype that is served: expected one of {', '.join(DTYPES.values())}."
+            f"{value.name} is not a tensor of a supported dtype: expected one of {', '.join(DTYPES.values())}."
         )
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in sizes)
     layout = "NCHW" if len(shape) == 4 else "N" + "D" * (len(shape) - 1)
     return TensorSpec(value.name, DTYPES[tensor.elem_type], shape, layout)
 
 
-def _prepare(model: onnx.ModelProto, around: Around) -> None:
-    """Put the preprocessing in front: a new input, `pixels * factor + offset`, and the graph's own order and layout."""
-    assert around.preprocess is not None
-    graph, spec = model.graph, around.inputs[0]
+def _prepare(model: onnx.ModelProto, wrapping: Wrapping) -> None:
+    """Put the preprocessing in front: a new input, `pixels * factor + offset`, the graph's channel order and layout."""
+    assert wrapping.preprocess is not None
+    graph, spec = model.graph, wrapping.inputs[0]
     (old,) = [value for value in graph.input if value.name not in {tensor.name for tensor in graph.initializer}]
-    factors, offsets = around.affine()
+    factors, offsets = wrapping.affine()
     steps: list[tuple[str, list[str], dict[str, Any]]] = []
-    if around.preprocess.order == "BGR":
+    if wrapping.preprocess.order == "BGR":
         reversed_channels = np.arange(len(factors), dtype=np.int64)[::-1].copy()
         graph.initializer.append(numpy_helper.from_array(reversed_channels, "shipped_order"))
         steps.append(("Gather", ["shipped_order"], {"axis": 3}))
-    if around.preprocess.changes_values:
+    if wrapping.preprocess.changes_values:
         for name, values in (("factor", factors), ("offset", offsets)):
             graph.initializer.append(numpy_helper.from_array(np.array(values, np.float32), f"shipped_{name}"))
         steps += [("Mul", ["shipped_factor"], {}), ("Add", ["shipped_offset"], {})]
-    if around.preprocess.layout == "NCHW":
+    if wrapping.preprocess.layout == "NCHW":
         steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
     if old.type.tensor_type.elem_type == TensorProto.FLOAT16:
         steps.append(("Cast", [], {"to": TensorProto.FLOAT16}))
@@ -135,7 +135,7 @@ def _prepare(model: onnx.ModelProto, around: Around) -> None:
         nodes.append(helper.make_node(op, [name, *more], [output], name=f"shipped_{op}_{number}", **attributes))
         name = output
     dtype = TensorProto.UINT8 if spec.dtype == "uint8" else TensorProto.FLOAT
-    batch = around.batch or "batch"
+    batch = wrapping.batch or "batch"
     entry = helper.make_tensor_value_info(spec.name, dtype, [batch, *spec.shape[1:]])
     old_nodes = list(graph.node)
     del graph.node[:]

@@ -1,4 +1,4 @@
-"""TF Lite, as it is: nothing can be put around its graph."""
+"""TF Lite files, copied as they are: nothing can be added around their graphs."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,14 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from bring.description import Description
-from bring.wrapping import Around, Arrays
+from bring.wrapping import Arrays, Wrapping
 from contract.errors import BroughtError
 from contract.manifest import TensorSpec
 
 
-class BroughtTFLite:
+class TFLiteSource:
     format = "tflite"
-    can_ask = True
+    can_predict = True
     can_wrap = False
     scales = False
 
@@ -43,17 +43,17 @@ class BroughtTFLite:
         if self._runner is not None:
             answers: Mapping[str, NDArray[Any]] = self._runner(**inputs)
             return [answers[spec.name] for spec in self.outputs]
-        return ask_plain(self._interpreter, inputs)
+        return run_plain(self._interpreter, inputs)
 
-    def write(self, folder: Path, around: Around) -> Sequence[Path]:
-        """The file itself."""
+    def write(self, folder: Path, wrapping: Wrapping) -> Sequence[Path]:
+        """A copy of the file."""
         target = folder / "model.tflite"
         shutil.copyfile(self._path, target)
         return [target]
 
 
-def ask_plain(interpreter: Interpreter, inputs: Arrays) -> list[NDArray[Any]]:
-    """A call of a file without signatures, whose sizes are set where they differ from the last call's."""
+def run_plain(interpreter: Interpreter, inputs: Arrays) -> list[NDArray[Any]]:
+    """Run a file without signatures; its inputs are resized where they differ from the last call's."""
     details = interpreter.get_input_details()
     for detail in details:
         if tuple(detail["shape"]) != inputs[detail["name"]].shape:
@@ -66,11 +66,11 @@ def ask_plain(interpreter: Interpreter, inputs: Arrays) -> list[NDArray[Any]]:
 
 
 def _specs(details: Mapping[str, Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    found = []
+    specs = []
     for name, detail in details.items():
         signature = detail.get("shape_signature")
         sizes = detail["shape"] if signature is None or len(signature) == 0 else signature
         shape = tuple(None if size < 0 else int(size) for size in sizes)
         layout = "NHWC" if len(shape) == 4 else "N" + "D" * (len(shape) - 1)
-        found.append(TensorSpec(name, np.dtype(detail["dtype"]).name, shape, layout))
-    return tuple(found)
+        specs.append(TensorSpec(name, np.dtype(detail["dtype"]).name, shape, layout))
+    return tuple(specs)

@@ -1,4 +1,4 @@
-"""PyTorch: a `.pt2` of torch.export, or weights alone with the callable that builds their network."""
+"""PyTorch files: a `.pt2` of torch.export, or only weights, with the callable that builds their network."""
 
 import contextlib
 import importlib
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from bring.description import Description
-from bring.wrapping import Around, Arrays
+from bring.wrapping import Arrays, Wrapping
 from contract.errors import BroughtError
 from contract.manifest import TensorSpec
 from verify.questions import FREE
@@ -39,16 +39,16 @@ NAMES = {
 DTYPES = {name: dtype for dtype, name in NAMES.items()}
 
 
-class BroughtTorch:
-    """A program, whose tensors are in its signature."""
+class TorchSource:
+    """An exported program: its inputs and outputs are in its signature."""
 
     format = "torch"
-    can_ask = True
+    can_predict = True
     can_wrap = True
 
     def __init__(self, program: torch.export.ExportedProgram, file: Path | None) -> None:
         self._program, self._file = program, file
-        # What it was exported with bounds its batch; it is exported again for any.
+        # Its guards bound the batch to that of the export; `write` exports it again for any batch.
         self._module: Any = program.module(check_guards=False)
         signature = program.graph_signature
         values = {node.name: node.meta.get("val") for node in program.graph.nodes}
@@ -56,7 +56,7 @@ class BroughtTorch:
         outputs = [values.get(str(name)) for name in signature.user_outputs]
         if any(not isinstance(value, Tensor) for value in outputs):
             raise BroughtError(
-                "The program gives something else than tensors: wrap the module so that it gives them only."
+                "The program returns something other than tensors: wrap the module so that it returns only tensors."
             )
         self.outputs = tuple(_spec(value, f"output_{number}") for number, value in enumerate(outputs))
         self.scales = _begins_with_arithmetic(program)
@@ -66,39 +66,39 @@ class BroughtTorch:
             answers = self._module(*(torch.from_numpy(np.array(inputs[spec.name])) for spec in self.inputs))
         return [answer.numpy() for answer in pytree.tree_leaves(answers)]
 
-    def write(self, folder: Path, around: Around) -> Sequence[Path]:
-        """Exported again, for any batch; the file itself where that cannot be and nothing is put around its graph."""
+    def write(self, folder: Path, wrapping: Wrapping) -> Sequence[Path]:
+        """Exported again, for any batch; a copy of the file where that fails and nothing is added around its graph."""
         target = folder / "model.pt2"
-        rows = around.batch or 2
+        rows = wrapping.batch or 2
         samples = tuple(
             torch.zeros(rows, *(size or FREE for size in spec.shape[1:]), dtype=DTYPES[spec.dtype])
-            for spec in around.inputs
+            for spec in wrapping.inputs
         )
         free = [
-            set() if around.batch else {axis for axis, size in enumerate(spec.shape) if size is None}
-            for spec in around.inputs
+            set() if wrapping.batch else {axis for axis, size in enumerate(spec.shape) if size is None}
+            for spec in wrapping.inputs
         ]
         try:
-            torch.export.save(exported(Wrapped(self._module, around), samples, free), target)
-        except Exception as error:  # torch.export raises many kinds of error
-            if self._file is None or not around.is_nothing:
+            torch.export.save(export(Wrapped(self._module, wrapping), samples, free), target)
+        except Exception as error:  # torch.export may raise anything
+            if self._file is None or not wrapping.is_nothing:
                 raise BroughtError(f"torch.export cannot put the preprocessing in front: {_in_short(error)}") from error
             shutil.copyfile(self._file, target)
         return [target]
 
 
 class Wrapped(nn.Module):
-    """Pixels (N, H, W, C), 0..255 -> what the module makes of them, in its own layout."""
+    """A module between its pre- and post-processing: it takes pixels (N, H, W, C), 0..255."""
 
     factor: Tensor
     offset: Tensor
 
-    def __init__(self, module: nn.Module, around: Around) -> None:
+    def __init__(self, module: nn.Module, wrapping: Wrapping) -> None:
         super().__init__()
         self.module = module
-        self.preprocess, self.softmax = around.preprocess, around.softmax
-        if around.preprocess is not None:
-            factor, offset = around.affine()
+        self.preprocess, self.softmax = wrapping.preprocess, wrapping.softmax
+        if wrapping.preprocess is not None:
+            factor, offset = wrapping.affine()
             self.register_buffer("factor", torch.tensor(factor, dtype=torch.float32))
             self.register_buffer("offset", torch.tensor(offset, dtype=torch.float32))
 
@@ -117,7 +117,7 @@ class Wrapped(nn.Module):
 
 
 class Flat(nn.Module):
-    """A network whose answer, whatever it is wrapped in, is its tensors alone."""
+    """A network that returns only the tensors of its answer, whatever structure they came in."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -128,19 +128,19 @@ class Flat(nn.Module):
         return tuple(leaves) if len(leaves) > 1 else leaves[0]
 
 
-def read_program(path: Path, description: Description) -> BroughtTorch:
+def read_program(path: Path, description: Description) -> TorchSource:
     """A `.pt2`. Raises BroughtError."""
     try:
         with path.open("rb") as stream:
             program = torch.export.load(stream)
-    except Exception as error:  # of any kind, on a file that it does not like
+    except Exception as error:  # PyTorch may raise anything on a damaged file
         raise BroughtError(f"PyTorch {torch.__version__} cannot read {path.name}: {_in_short(error)}") from error
-    return BroughtTorch(program, path)
+    return TorchSource(program, path)
 
 
-def read_weights(path: Path, description: Description) -> BroughtTorch:
+def read_weights(path: Path, description: Description) -> TorchSource:
     """A `state_dict`, and the network that ARCH builds. Raises BroughtError."""
-    net = _built(path, description)
+    net = _build(path, description)
     weights = _weights(path)
     try:
         net.load_state_dict(weights)
@@ -153,44 +153,44 @@ def read_weights(path: Path, description: Description) -> BroughtTorch:
     free = [{0, *(axis for axis, size in enumerate(shape, 1) if size is None)} for _, _, shape in inputs]
     flat = Flat(net.eval())
     try:
-        program = exported(flat, samples, free)
-    except Exception:  # torch.export raises many kinds of error; one that a fixed batch may not
+        program = export(flat, samples, free)
+    except Exception:  # torch.export may raise anything; a fixed batch may work
         try:
-            program = exported(flat, tuple(sample[:1] for sample in samples), [set() for _ in inputs])
+            program = export(flat, tuple(sample[:1] for sample in samples), [set() for _ in inputs])
         except Exception as error:
             raise BroughtError(f"torch.export cannot export {description.architecture}: {_in_short(error)}") from error
-    brought = BroughtTorch(program, None)
+    source = TorchSource(program, None)
     names = [name for name, _, _ in inputs]
-    brought.inputs = tuple(
-        TensorSpec(name, spec.dtype, spec.shape, spec.layout) for name, spec in zip(names, brought.inputs, strict=True)
+    source.inputs = tuple(
+        TensorSpec(name, spec.dtype, spec.shape, spec.layout) for name, spec in zip(names, source.inputs, strict=True)
     )
-    return brought
+    return source
 
 
-def exported(module: nn.Module, samples: tuple[Tensor, ...], free: Sequence[set[int]]) -> torch.export.ExportedProgram:
-    """The module as a program; the sizes at the axes in `free` stay free, and the first one is the batch of all."""
+def export(module: nn.Module, samples: tuple[Tensor, ...], free: Sequence[set[int]]) -> torch.export.ExportedProgram:
+    """The module as a program. The sizes at the axes in `free` stay free; axis 0 of all inputs is the same batch."""
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     shapes = tuple({axis: batch if axis == 0 else torch.export.Dim.AUTO for axis in axes} for axes in free)
     dynamic = {"tensors": shapes} if any(free) else None
     return torch.export.export(module, samples, dynamic_shapes=dynamic)
 
 
-def _built(path: Path, description: Description) -> nn.Module:
-    said = description.architecture
-    if not said:
+def _build(path: Path, description: Description) -> nn.Module:
+    architecture = description.architecture
+    if not architecture:
         raise BroughtError(
-            f"{path.name} holds weights alone: which network are they of? Say ARCH=module:callable, such as "
-            "ARCH=nets:build, where nets.py lies beside the file and build() gives the torch.nn.Module."
+            f"{path.name} has only weights, not their network. Set ARCH=module:callable, such as ARCH=nets:build: "
+            "nets.py lies beside the file, and build() returns the torch.nn.Module."
         )
-    module, colon, name = said.partition(":")
+    module, colon, name = architecture.partition(":")
     sys.path[:0] = [str(path.resolve().parent)]
     try:
         net = getattr(importlib.import_module(module), name)()
-    except Exception as error:  # it is the person's own code
-        raise BroughtError(f"ARCH={said} could not be called: {_in_short(error)}") from error
+    except Exception as error:  # it is the user's own code
+        raise BroughtError(f"ARCH={architecture} could not be called: {_in_short(error)}") from error
     if not colon or not isinstance(net, nn.Module):
         raise BroughtError(
-            f"ARCH={said} gave a {type(net).__name__}, expected a torch.nn.Module. Write module:callable."
+            f"ARCH={architecture} returned a {type(net).__name__}, expected a torch.nn.Module. Use module:callable."
         )
     return net
 
@@ -202,38 +202,39 @@ def _weights(path: Path) -> Mapping[str, Tensor]:
         loaded: Mapping[str, Tensor] = load_file(path)
         return loaded
     try:
-        said: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of any kind, on a file that it does not like
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # PyTorch may raise anything on a damaged file
         raise BroughtError(
-            f"{path.name} cannot be read as weights alone ({_in_short(error)[:200]}). Save them with "
+            f"{path.name} cannot be read as weights ({_in_short(error)[:200]}). Save them with "
             "torch.save(net.state_dict(), file), or the whole network with torch.export.save."
         ) from error
     for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(said, Mapping) and isinstance(said.get(key), Mapping):
-            said = said[key]
-    if not isinstance(said, Mapping) or not all(isinstance(value, Tensor) for value in said.values()):
-        raise BroughtError(f"{path.name} holds no state_dict: expected torch.save(net.state_dict(), file).")
-    return said
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise BroughtError(f"{path.name} does not hold a state_dict: expected torch.save(net.state_dict(), file).")
+    return content
 
 
 def _inputs(path: Path, description: Description) -> list[tuple[str, str, tuple[int | None, ...]]]:
     if description.inputs:
         return [(entry.name, entry.dtype, entry.shape) for entry in description.inputs]
-    said = description.preprocess
-    if said is None or said.size is None:
+    preprocess = description.preprocess
+    if preprocess is None or preprocess.size is None:
         raise BroughtError(
-            f"{path.name} holds weights alone, so nothing tells what goes in. For pictures say "
+            f"{path.name} has only weights, which do not say what the inputs are. For pictures set "
             'PREPROCESS="size=224 channels=3 scale=1/255"; for other tensors write them into model.toml: '
             '[[input]] name = "tokens", dtype = "int64", shape = [-1, 128].'
         )
-    channels = said.channels or 3
-    shape = (*said.size, channels) if said.layout == "NHWC" else (channels, *said.size)
+    channels = preprocess.channels or 3
+    shape = (*preprocess.size, channels) if preprocess.layout == "NHWC" else (channels, *preprocess.size)
     return [("pixels", "float32", shape)]
 
 
 def _spec(value: Any, name: str) -> TensorSpec:
     if not isinstance(value, Tensor) or value.dtype not in NAMES:
-        raise BroughtError(f"The program's {name!r} is no tensor of a dtype that is served: {type(value).__name__}.")
+        kind = getattr(value, "dtype", type(value).__name__)
+        raise BroughtError(f"The program's {name!r} is not a tensor of a supported dtype: got {kind}.")
     shape = tuple(size if isinstance(size, int) else None for size in value.shape)
     layout = "NCHW" if len(shape) == 4 else "N" + "D" * (len(shape) - 1)
     return TensorSpec(name, NAMES[value.dtype], shape, layout)
@@ -255,7 +256,7 @@ def _begins_with_arithmetic(program: torch.export.ExportedProgram) -> bool:
 
 
 def _in_short(error: Exception) -> str:
-    said = " ".join(f"{type(error).__name__}: {error}".split())
+    message = " ".join(f"{type(error).__name__}: {error}".split())
     with contextlib.suppress(ValueError):
-        said = said[: said.index("The error above")]
-    return said if len(said) < 600 else said[:600] + " ..."
+        message = message[: message.index("The error above")]
+    return message if len(message) < 600 else message[:600] + " ..."

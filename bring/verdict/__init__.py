@@ -1,8 +1,8 @@
-"""What kind of file a brought model is, and what reading it would execute: from its bytes alone.
+"""What kind of file a user's model is, and what code reading it would run: judged from its bytes alone.
 
-The kind is told from the content; the name's ending plays no part. No framework loads anything here, no link is
-followed, nothing is unpickled. Even so, the readers of HDF5 and Protocol Buffers are libraries in C: examine a file of
-unknown origin in a child process that has limits.
+The content decides the kind, not the suffix. No framework loads anything here, no link is followed, nothing is
+unpickled. Even so, the readers of HDF5 and Protocol Buffers are libraries in C: examine a file of unknown origin in a
+child process that has limits.
 """
 
 import mmap
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bring.verdict import wire
-from bring.verdict.findings import EXPECTED, Finding, Told, few
+from bring.verdict.findings import EXPECTED, Examination, Finding, few
 from contract.errors import BroughtError, UntrustedModel
 
 MAX_BYTES = 4 << 30
 
-Examination = Callable[[Path, int], Told]
-"""(path, the most bytes) -> what it tells. Damaged bytes make one raise anything; BroughtError where more is known."""
+Examiner = Callable[[Path, int], Examination]
+"""(path, limit of bytes) -> what the file is. On damaged bytes it may raise anything, and BroughtError where it can."""
 
 KINDS = {
     "keras": "a Keras model",
@@ -33,71 +33,71 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a file is, and what speaks against reading it."""
+    """What a file is, and the reasons not to read it."""
 
     path: Path
     kind: str
     findings: tuple[Finding, ...]
     size: int
-    """Bytes, of all files that belong to it."""
+    """Bytes of all files that belong to it."""
 
     def line(self) -> str:
         """One line for people."""
-        found = "; ".join(finding.what for finding in self.findings) or "nothing in it runs when it is read"
-        return f"{self.path}: {KINDS[self.kind]}, {_bytes(self.size)}: {found}"
+        findings = "; ".join(finding.what for finding in self.findings) or "nothing in it runs when it is read"
+        return f"{self.path}: {KINDS[self.kind]}, {_bytes(self.size)}: {findings}"
 
 
 def examine(path: Path, max_bytes: int = MAX_BYTES) -> Verdict:
     """Judge a file or a folder without loading it.
 
-    Raises BroughtError when it is missing, no model, of a kind that is not read, damaged, or larger than `max_bytes`.
+    Raises BroughtError if it is missing, not a model, of an unsupported kind, damaged, or larger than `max_bytes`.
     """
     name = "a model"
     try:
-        path, name, examination = _told(path)
+        path, name, examine_kind = _examiner(path)
         if path.is_file() and path.stat().st_size > max_bytes:
             raise _too_large(path, path.stat().st_size, max_bytes)
-        told = examination(path, max_bytes)
-        size = sum(file.stat().st_size for file in told.files)
+        examination = examine_kind(path, max_bytes)
+        size = sum(file.stat().st_size for file in examination.files)
     except BroughtError:
         raise
     except Exception as error:  # damaged bytes make the libraries raise almost anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise BroughtError(
-            f"{path} looks like {name}, but is truncated or damaged ({reason}). Copy it again, whole, or save it again."
+            f"{path} looks like {name}, but is truncated or damaged ({reason}). Copy or save it again."
         ) from error
     if size > max_bytes:
         raise _too_large(path, size, max_bytes)
-    return Verdict(path, told.kind, tuple(told.findings), size)
+    return Verdict(path, examination.kind, tuple(examination.findings), size)
 
 
 def insist(verdict: Verdict, trusted: bool) -> None:
-    """Let a file pass that has no findings, or, when somebody trusts it, none but those that are a matter of trust.
+    """Accept a file without findings; if the user trusts it, also one whose findings are all a matter of trust.
 
-    Raises UntrustedModel naming every finding and the switch; BroughtError where the switch would not help.
+    Raises UntrustedModel with every finding and the switch; BroughtError where the switch would not help.
     """
     remaining = [finding for finding in verdict.findings if not (trusted and finding.trustable)]
     if not remaining:
         return
-    said = "".join(f"\n  - {finding.what}" for finding in remaining)
+    reasons = "".join(f"\n  - {finding.what}" for finding in remaining)
     if all(finding.trustable for finding in remaining):
         raise UntrustedModel(
-            f"{verdict.path} is {KINDS[verdict.kind]}, and is not read, since that would run code:{said}\n"
-            "If you trust whoever made it, say so with TRUST=1. It is read in a process without network either way."
+            f"{verdict.path} is {KINDS[verdict.kind]}, and was not read, because that would run code:{reasons}\n"
+            "If you trust whoever made it, set TRUST=1. It is read in a process without a network either way."
         )
-    raise BroughtError(f"{verdict.path} is {KINDS[verdict.kind]} that cannot be used, trusted or not:{said}")
+    raise BroughtError(f"{verdict.path} is {KINDS[verdict.kind]} that cannot be used, trusted or not:{reasons}")
 
 
-def _told(path: Path) -> tuple[Path, str, Examination]:
-    """The path of the model itself, what it looks like, and what examines it; each is imported when it is needed."""
+def _examiner(path: Path) -> tuple[Path, str, Examiner]:
+    """The path of the model itself, what it looks like, and its examiner, which is imported only when it is needed."""
     if path.is_dir():
-        return _told_folder(path)
+        return _folder_examiner(path)
     if not path.exists():
         raise BroughtError(f"There is no file {path}. {EXPECTED}")
     if not path.is_file():
         raise BroughtError(f"{path} is neither a file nor a folder. {EXPECTED}")
     if path.name == "saved_model.pb":
-        return _told_folder(path.parent)
+        return _folder_examiner(path.parent)
     with path.open("rb") as stream:
         head = stream.read(1024)
     if not head:
@@ -124,10 +124,10 @@ def _told(path: Path) -> tuple[Path, str, Examination]:
         from bring.verdict import tfjs
 
         return path, "a TF.js model.json", tfjs.file
-    return _told_protobuf(path, head)
+    return _protobuf_examiner(path, head)
 
 
-def _told_folder(path: Path) -> tuple[Path, str, Examination]:
+def _folder_examiner(path: Path) -> tuple[Path, str, Examiner]:
     if (path / "saved_model.pb").is_file():
         from bring.verdict import savedmodel
 
@@ -151,7 +151,7 @@ def _told_folder(path: Path) -> tuple[Path, str, Examination]:
     raise BroughtError(f"{path} {seems}. {EXPECTED}")
 
 
-def _archive(path: Path, max_bytes: int) -> Told:
+def _archive(path: Path, max_bytes: int) -> Examination:
     with zipfile.ZipFile(path) as file:
         names = file.namelist()
         ends = {name.rpartition("/")[2] for name in names}
@@ -175,8 +175,8 @@ def _archive(path: Path, max_bytes: int) -> Told:
     raise BroughtError(f"{path} is {seems} (it has {few(names, 4)}). {EXPECTED}")
 
 
-def _told_protobuf(path: Path, head: bytes) -> tuple[Path, str, Examination]:
-    """ONNX has no signature: what it is is told by the fields at the top. Raises BroughtError for anything else."""
+def _protobuf_examiner(path: Path, head: bytes) -> tuple[Path, str, Examiner]:
+    """ONNX files have no signature: the top-level fields identify them. Raises BroughtError for anything else."""
     seems = _seems(head)
     if seems is None:
         with path.open("rb") as stream:
@@ -196,7 +196,7 @@ def _told_protobuf(path: Path, head: bytes) -> tuple[Path, str, Examination]:
                 "tf.saved_model.save, and bring that folder"
             )
         else:
-            seems = "no model that is known here, or a damaged one"
+            seems = "not a model of a supported kind, or a damaged one"
     raise BroughtError(f"{path} is {seems}. {EXPECTED}")
 
 
@@ -220,7 +220,7 @@ SIGNATURES = {
 
 
 def _seems(head: bytes) -> str | None:
-    """What else a file is, by its first bytes."""
+    """What a file that is not a model is, by its first bytes; None where they do not say."""
     for signature, seems in SIGNATURES.items():
         if head.startswith(signature):
             return seems

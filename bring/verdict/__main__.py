@@ -1,4 +1,4 @@
-"""Print what files are, and what reading them would run; nothing of them is loaded.
+"""Print what files are, and what code reading them would run. Nothing is loaded.
 
 python -m bring.verdict model.h5      exit status 1 when the file is refused
 """
@@ -13,10 +13,12 @@ from contract.errors import BroughtError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the verdict of each path; exit status 1 when one is refused."""
-    parser = argparse.ArgumentParser(prog="python -m bring.verdict", description="Judge models, loading none.")
+    """Print the verdict on each path; exit status 1 when one is refused."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bring.verdict", description="Judge model files without loading them."
+    )
     parser.add_argument("paths", type=Path, nargs="+")
-    parser.add_argument("--trust", action="store_true", help="let code pass that the files would run (TRUST=1)")
+    parser.add_argument("--trust", action="store_true", help="accept files that run code when they are read (TRUST=1)")
     options = parser.parse_args(arguments)
     refused = False
     for path in options.paths:

@@ -1,4 +1,4 @@
-"""Zip archives: what one declares is checked before a member of it is read."""
+"""Zip archives: their tables of contents are checked before a member is read."""
 
 import stat
 import zipfile
@@ -10,18 +10,18 @@ from contract.errors import BroughtError
 
 BOMB_FROM = 50_000_000
 BOMB_RATIO = 200
-"""Weights hardly compress; an archive that grows this many times, to this many bytes, holds no model."""
+"""Weights hardly compress: an archive of more than BOMB_FROM bytes that grows more than this many times is a bomb."""
 MEMBER_LIMIT = 256_000_000
-"""Bytes of one description (JSON, a pickle without its tensors) that is read whole."""
+"""Bytes of a member that is read whole: JSON, or a pickle without its tensors."""
 
 
 def check_archive(archive: zipfile.ZipFile, path: Path, max_bytes: int) -> list[Finding]:
-    """Members that leave the folder. Raises BroughtError for an archive that is made to harm its reader."""
+    """Findings on members that leave the folder. Raises BroughtError for an archive that is made to harm its reader."""
     members = archive.infolist()
     twice = [name for name, count in Counter(member.filename.casefold() for member in members).items() if count > 1]
     if twice:
         raise BroughtError(
-            f"{path} holds {few(twice)} more than once: readers differ in which one they take. Save the model again."
+            f"{path} has {few(twice)} more than once: readers differ in which one they read. Save the model again."
         )
     size = sum(member.file_size for member in members)
     packed = sum(member.compress_size for member in members)
@@ -42,16 +42,16 @@ def check_archive(archive: zipfile.ZipFile, path: Path, max_bytes: int) -> list[
 
 
 def check_growth(path: Path, packed: int, size: int, max_bytes: int) -> None:
-    """Raise BroughtError for a file whose content, as it declares it, is too large or grows beyond reason."""
+    """Raises BroughtError if the declared content of a file, `size` bytes in `packed`, is over the limit or a bomb."""
     if size > max_bytes or (size > BOMB_FROM and size > BOMB_RATIO * packed):
         raise BroughtError(
             f"{path} declares {size} bytes of content in {packed}: a decompression bomb, or over the limit of "
-            f"{max_bytes}. Expected weights, which compress less than {BOMB_RATIO} times. Save it uncompressed."
+            f"{max_bytes}. Weights compress less than {BOMB_RATIO} times. Save it uncompressed."
         )
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """One member, whole. Raises ValueError when it is too long for a description."""
+    """A member, whole. Raises ValueError when it has more than MEMBER_LIMIT bytes."""
     if (size := archive.getinfo(name).file_size) > MEMBER_LIMIT:
         raise ValueError(f"{name} has {size} bytes, expected at most {MEMBER_LIMIT}")
     return archive.read(name)

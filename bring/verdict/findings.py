@@ -1,4 +1,4 @@
-"""What the examination of a file can say, in words that every kind of file shares."""
+"""The result of examining a file, and the checks that all kinds of files share."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that speaks against reading a file."""
+    """One reason not to read a file."""
 
     what: str
-    """For people: what it is, what it would do, and what else can be done."""
+    """For people: what is in the file, what it would do, and what to do instead."""
     trustable: bool = True
-    """Whether trust is the question: TRUST=1 lets such a finding pass, and no other."""
+    """Whether TRUST=1 lets it pass: it does so for code of the file, not for a file that cannot be used."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """What one kind's examination tells: the kind, what was found, and the files that make up the model."""
+class Examination:
+    """What the bytes of a file say: its kind, the findings, and the files that make up the model."""
 
     kind: str
     findings: list[Finding]
@@ -32,20 +32,20 @@ class Told:
 
 
 def few(names: Iterable[str], most: int = 6) -> str:
-    """The names, quoted, each cut to a line's part and no more than `most`: they come from a file of unknown origin."""
+    """At most `most` of the names, quoted, each cut to 80 characters: they come from a file of unknown origin."""
     distinct = list(dict.fromkeys(names))
-    said = ", ".join(repr(name if len(name) <= 80 else f"{name[:77]}...") for name in distinct[:most])
-    return said if len(distinct) <= most else f"{said} and {len(distinct) - most} more"
+    shown = ", ".join(repr(name if len(name) <= 80 else f"{name[:77]}...") for name in distinct[:most])
+    return shown if len(distinct) <= most else f"{shown} and {len(distinct) - most} more"
 
 
 def leaves(folder: Path, name: str) -> bool:
-    """Whether a relative path, as a file spells it, ends outside of the folder, by itself or by a symbolic link."""
+    """Whether a path that is written in a file leads out of the folder, by itself or through a symbolic link."""
     name = name.replace("\\", "/")
     return "\0" in name or "://" in name or not (folder / name).resolve().is_relative_to(folder.resolve())
 
 
 def part_of(folder: Path, name: str, owner: Path, at_least: int = 0) -> Path:
-    """A file that another one names. Raises BroughtError when it is missing, or shorter than it has to be."""
+    """A file that `owner` names. Raises BroughtError if it is missing or shorter than `at_least` bytes."""
     part = folder / name
     if not part.is_file():
         raise BroughtError(f"{owner} names the file {few([name])}, which is not there. Bring the whole folder.")

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from bring.verdict.archives import check_archive, check_growth, read_member
-from bring.verdict.findings import Finding, Told, few
+from bring.verdict.findings import Examination, Finding, few
 from contract.errors import BroughtError
 
 RUNS_CODE = {
@@ -28,8 +28,8 @@ RUNS_CODE = {
 ONLY_KERAS_2 = {"TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer", "ClassMethod", "InstanceMethod"}
 
 
-def hdf5(path: Path, max_bytes: int) -> Told:
-    """Judge a .h5 file. Raises BroughtError where it holds weights alone, or is no Keras model."""
+def hdf5(path: Path, max_bytes: int) -> Examination:
+    """Judge a .h5 file. Raises BroughtError if it has only weights, or is not a Keras model."""
     with h5py.File(path, "r") as file:
         findings = list(_hdf5_findings(path, file, max_bytes))
         if "model_config" not in file.attrs:
@@ -37,24 +37,24 @@ def hdf5(path: Path, max_bytes: int) -> Told:
         version = _text(file.attrs.get("keras_version", "1"))
         if version.startswith("1"):
             raise BroughtError(
-                f"{path} was written by Keras {version}, which no present version reads. Open it with Keras 2.3.1 "
+                f"{path} was written by Keras {version}, which no current version reads. Open it with Keras 2.3.1 "
                 "(`keras.models.load_model`), save it again, and bring that file."
             )
         findings += config_findings(json.loads(_text(file.attrs["model_config"])))
-    return Told("keras", findings, (path,))
+    return Examination("keras", findings, (path,))
 
 
-def archive(path: Path, file: zipfile.ZipFile, max_bytes: int) -> Told:
+def archive(path: Path, file: zipfile.ZipFile, max_bytes: int) -> Examination:
     """Judge a .keras archive: its config, and its weights in HDF5 or NumPy's format."""
     findings = check_archive(file, path, max_bytes)
     config = json.loads(read_member(file, "config.json"))
     if isinstance(config, dict):
-        config.pop("compile_config", None)  # nothing here is trained: it is read with compile=False
+        config.pop("compile_config", None)  # it is read with compile=False: nothing here is trained
     findings += config_findings(config)
     weights = [name for name in file.namelist() if "/" not in name and name.endswith((".weights.h5", ".weights.npz"))]
     if not weights:
         raise BroughtError(
-            f"{path} has no weights in it (model.weights.h5): it is damaged, or not whole. Save the model again with "
+            f"{path} has no weights in it (model.weights.h5): it is damaged or incomplete. Save the model again with "
             '`model.save("model.keras")`.'
         )
     for name in weights:
@@ -64,11 +64,11 @@ def archive(path: Path, file: zipfile.ZipFile, max_bytes: int) -> Told:
             else:
                 with h5py.File(member, "r") as inner:
                     findings += _hdf5_findings(path, inner, max_bytes)
-    return Told("keras", findings, (path,))
+    return Examination("keras", findings, (path,))
 
 
 def config_findings(config: Any) -> Iterator[Finding]:
-    """What a model's config says of its layers: those that run code, and those that Keras does not have."""
+    """Findings on the layers in a model's config: those that run code, and those that Keras does not have."""
     if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
         raise ValueError("its config does not describe a model")
     custom: list[str] = []
@@ -106,7 +106,7 @@ def config_findings(config: Any) -> Iterator[Finding]:
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
     """Everything that names a class, in the config's order: layers lie in layers, in wrappers, and in arguments.
 
-    The code of a Lambda is told by the Lambda, and not once more.
+    The code of a Lambda is part of the Lambda and not yielded again.
     """
     todo = [config]
     while todo:
@@ -127,13 +127,13 @@ def _inner(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_named(node: dict[str, Any]) -> bool:
-    """Whether this is a Lambda of a function's name, not of code: the name is judged as any other."""
+    """Whether this is a Lambda that names a function and has no code: the name is judged like any other."""
     function = _inner(node).get("function")
     return node["class_name"] == "Lambda" and isinstance(function, dict) and function.get("class_name") == "function"
 
 
 def _custom(node: dict[str, Any], class_name: str) -> str | None:
-    """The name of a class or function that is not Keras's own."""
+    """The name of a class or function that is not Keras's own; None if it is Keras's."""
     module, registered, named = node.get("module"), node.get("registered_name"), class_name
     if class_name in ("function", "class") and isinstance(node.get("config"), str):
         named = node["config"]
@@ -152,7 +152,7 @@ def _keras_names() -> frozenset[str]:
     """Every class and function of Keras that a config can name, from its sources: importing it takes seconds."""
     spec = importlib.util.find_spec("keras")
     if spec is None or not spec.submodule_search_locations:
-        raise BroughtError("Keras is not installed, so its file cannot be judged. Install it: `make .venv/ready`.")
+        raise BroughtError("Keras is not installed, so its files cannot be judged. Install it: `make .venv/ready`.")
     root = Path(spec.submodule_search_locations[0])
     public = "layers models activations initializers regularizers constraints losses metrics optimizers quantizers"
     names = {"Functional", "SeedGenerator", "function"}
@@ -164,7 +164,7 @@ def _keras_names() -> frozenset[str]:
 
 
 def _hdf5_findings(path: Path, file: h5py.File, max_bytes: int) -> Iterator[Finding]:
-    """Links and data sets that lead to other files. Raises BroughtError for more bytes than the limit."""
+    """Findings on links and data sets that lead to other files. Raises BroughtError for more bytes than the limit."""
     seen, groups, size = set(), [file["/"]], 0
     while groups:
         group = groups.pop()
@@ -193,7 +193,7 @@ def _hdf5_findings(path: Path, file: h5py.File, max_bytes: int) -> Iterator[Find
 
 
 def _npz_findings(stream: IO[bytes]) -> Iterator[Finding]:
-    """Arrays of Python objects are pickles."""
+    """Findings on arrays of Python objects, which are pickles."""
     with zipfile.ZipFile(io.BytesIO(stream.read())) as inner:
         for name in inner.namelist():
             with inner.open(name) as member:
@@ -213,10 +213,10 @@ def _without_model(path: Path, file: h5py.File) -> BroughtError:
         name in file for name in ("layers", "_layer_checkpoint_dependencies", "model_weights", "vars")
     ):
         return BroughtError(
-            f"{path} holds weights alone: what the layers are is not in it. Where the model is built, call "
+            f"{path} has only weights, not the layers. Where the model is built, call "
             f'`model.load_weights({path.name!r})` and then `model.save("model.keras")`, and bring that file.'
         )
-    return BroughtError(f"{path} is an HDF5 file, but not one of Keras: it has no model_config.")
+    return BroughtError(f"{path} is an HDF5 file, but not a Keras model: it has no model_config.")
 
 
 def _text(value: Any) -> str:

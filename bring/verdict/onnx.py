@@ -1,4 +1,4 @@
-"""ONNX files, from their bytes: operators, opset, and where the weights lie. External data is not read."""
+"""ONNX files, from their bytes: operators, opset, and where the weights are. External data is not read."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Any
 
 import onnx
 
-from bring.verdict.findings import Finding, Told, few, leaves, part_of
+from bring.verdict.findings import Examination, Finding, few, leaves, part_of
 
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
-"""What ONNX Runtime has without a library of custom operators."""
+"""The domains of operators that ONNX Runtime has without a library of custom operators."""
 
 
-def file(path: Path, max_bytes: int) -> Told:
-    """Judge an .onnx file. Raises BroughtError when files with its weights are missing or truncated."""
+def file(path: Path, max_bytes: int) -> Examination:
+    """Judge an .onnx file. Raises BroughtError if a file with its weights is missing or truncated."""
     model = onnx.load_model_from_string(path.read_bytes())
     if not model.graph.node or not model.graph.output:
         raise ValueError("it has no graph with outputs")
@@ -41,22 +41,22 @@ def file(path: Path, max_bytes: int) -> Told:
         )
     parts: dict[Path, None] = {path: None}
     for tensor in _tensors(model, graphs):
-        said = {entry.key: entry.value for entry in tensor.external_data}
+        external = {entry.key: entry.value for entry in tensor.external_data}
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
-        location = said.get("location", "")
+        location = external.get("location", "")
         if not location or leaves(path.parent, location):
             findings.append(
                 Finding(f"the weights {few([tensor.name])} lie outside of its folder, in {few([location])}", False)
             )
         else:
-            needed = int(said.get("offset") or 0) + int(said.get("length") or 0)
+            needed = int(external.get("offset") or 0) + int(external.get("length") or 0)
             parts[part_of(path.parent, location, path, at_least=needed)] = None
-    return Told("onnx", findings, tuple(parts))
+    return Examination("onnx", findings, tuple(parts))
 
 
 def _graphs(graphs: list[Any]) -> Iterator[Any]:
-    """The graphs, and those that lie in their nodes' attributes (If, Loop, Scan)."""
+    """The graphs, and those inside attributes of their nodes (If, Loop, Scan)."""
     while graphs:
         yield (graph := graphs.pop())
         for node in graph.node:

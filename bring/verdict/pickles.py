@@ -13,42 +13,42 @@ HARMLESS = re.compile(
     r"|torch\.nn\.parameter (Parameter|Buffer)|torch\.serialization _get_layout"
     r"|_codecs encode|(builtins|__builtin__) (bytearray|set|complex)"
 )
-"""What `torch.load(weights_only=True)` takes without being told: tensors, and the containers that they lie in."""
+"""What `torch.load(weights_only=True)` accepts by default: tensors, and the containers that hold them."""
 
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
-"""The first object of what torch.save wrote before its files were zip archives."""
+"""The first object in files of torch.save before these were zip archives."""
 
 
 def foreign(stream: IO[bytes], pickles: int = 1) -> list[str]:
-    """The names, `module.name`, that a number of pickles one after another import beyond HARMLESS.
+    """The names, `module.name`, that several pickles in a row import, except HARMLESS ones.
 
-    A name that the pickle puts together as it runs (protocol 4) always counts: it cannot be told for sure. A pickle
-    runs until it breaks, so what comes before a break counts. Raises ValueError for a broken one that imports nothing.
+    A name that the pickle computes as it runs (protocol 4) always counts, as it is not known for sure. A damaged pickle
+    runs up to the damage, so names before it count. Raises ValueError for a damaged one that imports nothing.
     """
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     strings: list[str] = ["?", "?"]
     try:
         for _ in range(pickles):
             for opcode, argument, _ in pickletools.genops(stream):
                 imported = str(argument)
                 if opcode.name in ("GLOBAL", "INST") and not HARMLESS.fullmatch(imported):
-                    found[imported.replace(" ", ".", 1)] = None
+                    names[imported.replace(" ", ".", 1)] = None
                 elif opcode.name == "STACK_GLOBAL":
-                    found[".".join(strings[-2:])] = None
+                    names[".".join(strings[-2:])] = None
                 elif opcode.name.startswith("EXT"):
-                    found[f"extension {argument}"] = None
+                    names[f"extension {argument}"] = None
                 elif isinstance(argument, str):
                     strings = [strings[-1], argument]
     except Exception as error:  # damaged bytes make pickletools raise almost anything
-        if not found:
+        if not names:
             raise ValueError(f"a pickle is damaged or cut off: {error}") from error
-    return list(found)
+    return list(names)
 
 
 def is_torch(stream: IO[bytes]) -> bool:
-    """Whether the first pickle of a file is the number that torch.save began its files with."""
+    """Whether the first pickle of a file is TORCH_MAGIC."""
     try:
         arguments = [argument for opcode, argument, _ in pickletools.genops(stream) if opcode.name.startswith("LONG")]
-    except Exception:  # as above
+    except Exception:  # damaged bytes again
         return False
     return arguments[:1] == [TORCH_MAGIC]

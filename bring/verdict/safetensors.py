@@ -1,11 +1,11 @@
-"""Weights in .safetensors, from their bytes: a header in JSON, then the tensors, end to end."""
+"""Weights in .safetensors, from their bytes: a JSON header, then the tensors, end to end."""
 
 import json
 import math
 from pathlib import Path
 from typing import Any
 
-from bring.verdict.findings import Told
+from bring.verdict.findings import Examination
 
 HEADER_LIMIT = 100_000_000
 BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "C64": 64, "BF16": 16} | {
@@ -13,8 +13,8 @@ BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "C64": 64, "BF16": 16} |
 }
 
 
-def file(path: Path, max_bytes: int) -> Told:
-    """Judge a .safetensors file. Raises ValueError unless its tensors fill it exactly, without gap or overlap."""
+def file(path: Path, max_bytes: int) -> Examination:
+    """Judge a .safetensors file. Raises ValueError unless its tensors fill it without gap or overlap."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -32,10 +32,10 @@ def file(path: Path, max_bytes: int) -> Told:
         at = end
     if at != size - 8 - length:
         raise ValueError(f"its tensors end at byte {at + 8 + length}, and the file at {size}")
-    return Told("weights", [], (path,))
+    return Examination("weights", [], (path,))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) != len(found := dict(pairs)):
+    if len(pairs) != len(unique := dict(pairs)):
         raise ValueError("its header names something twice")
-    return found
+    return unique

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from bring.verdict.findings import Finding, Told, few, leaves, part_of
+from bring.verdict.findings import Examination, Finding, few, leaves, part_of
 from bring.verdict.wire import messages, text
 from contract.errors import BroughtError
 
@@ -17,11 +17,11 @@ FILES = re.compile(
     r"|(TextLine|FixedLengthRecord|TFRecord|LMDB|Csv|Save|Load|Snapshot|DataService|SqlDatabase|Sql)\w*Dataset\w*"
 )
 SAVING = re.compile(r"__inference__traced_(save|restore)_?\w*")
-"""The functions in which TensorFlow puts what saves and restores the variables."""
+"""The functions in which TensorFlow saves and restores the variables."""
 
 
-def folder(path: Path, max_bytes: int) -> Told:
-    """Judge a SavedModel's folder. Raises BroughtError where files of it are missing."""
+def folder(path: Path, max_bytes: int) -> Examination:
+    """Judge a SavedModel's folder. Raises BroughtError if a file of it is missing."""
     members = sorted(path.rglob("*"))
     findings = []
     if linked := [name for member in members if leaves(path, name := str(member.relative_to(path)))]:
@@ -34,12 +34,12 @@ def folder(path: Path, max_bytes: int) -> Told:
         raise ValueError("saved_model.pb holds no graph")
     for graph in graphs:
         findings += _graph_findings(path, graph)
-    return Told("savedmodel", findings, tuple(member for member in members if member.is_file()))
+    return Examination("savedmodel", findings, tuple(member for member in members if member.is_file()))
 
 
 def _graph_findings(path: Path, graph: memoryview) -> Iterator[Finding]:
     nodes: list[tuple[str, str, memoryview]] = []
-    """(the function that it lies in, or "", the operator, the whole node)"""
+    """(the function that has the node, or "", its operator, the whole node)"""
     functions = set()
     for definition in messages(graph, 2):
         nodes += [("", text(node, 2), node) for node in messages(definition, 1)]
@@ -69,8 +69,8 @@ def _graph_findings(path: Path, graph: memoryview) -> Iterator[Finding]:
                 touching.add(operator)
     if touching:
         yield Finding(
-            f"its operators {few(sorted(touching))} read or write files of this machine when it runs. Export the model "
-            "without them."
+            f"its operators {few(sorted(touching))} read or write files of this machine when the model runs. Export "
+            "the model without them."
         )
     known = _known_operators()
     if unknown := sorted(name for name in operators - functions - known if known and not name.startswith("_")):

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from bring.verdict.archives import MEMBER_LIMIT
-from bring.verdict.findings import EXPECTED, Finding, Told, few, leaves, part_of
+from bring.verdict.findings import EXPECTED, Examination, Finding, few, leaves, part_of
 from contract.errors import BroughtError
 
 BYTES = {"float32": 4, "int32": 4, "uint8": 1, "uint16": 2, "float16": 2, "bool": 1, "complex64": 8}
 
 
-def file(path: Path, max_bytes: int) -> Told:
-    """Judge a model.json. Raises BroughtError for a layers model, and where weights are missing or truncated."""
+def file(path: Path, max_bytes: int) -> Examination:
+    """Judge a model.json. Raises BroughtError for a layers model, and if weights are missing or truncated."""
     if path.stat().st_size > MEMBER_LIMIT:
         raise ValueError(f"it has more than {MEMBER_LIMIT} bytes")
     model = json.loads(path.read_bytes())
@@ -23,7 +23,7 @@ def file(path: Path, max_bytes: int) -> Told:
     if model.get("format") == "layers-model" or "node" not in topology:
         raise BroughtError(
             f"{path} is a TF.js layers model: only graph models are served. Bring the Keras model that it came "
-            "from, or convert that one with tensorflowjs_converter --output_format=tfjs_graph_model."
+            "from, or convert it with tensorflowjs_converter --output_format=tfjs_graph_model."
         )
     findings: list[Finding] = []
     files = [path]
@@ -37,13 +37,13 @@ def file(path: Path, max_bytes: int) -> Told:
         got, sizes = sum(shard.stat().st_size for shard in shards), [_size(weight) for weight in group["weights"]]
         if None not in sizes and got != (expected := sum(size or 0 for size in sizes)):
             raise BroughtError(
-                f"The weights {few(group['paths'])} of {path} have {got} bytes, and it says {expected}: they are "
+                f"The weights {few(group['paths'])} of {path} have {got} bytes, expected {expected}: they are "
                 "truncated or another model's. Bring the whole folder."
             )
-    return Told("tfjs", findings, tuple(files))
+    return Examination("tfjs", findings, tuple(files))
 
 
 def _size(weight: dict[str, Any]) -> int | None:
-    """The bytes of one weight; None where only its content tells (strings)."""
+    """The bytes of a weight; None where they depend on its content (strings)."""
     dtype = weight.get("quantization", weight)["dtype"]
     return None if dtype == "string" else BYTES[dtype] * math.prod(weight["shape"])

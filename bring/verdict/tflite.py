@@ -4,14 +4,14 @@ from pathlib import Path
 
 from ai_edge_litert import schema_py_generated as schema
 
-from bring.verdict.findings import Finding, Told, few
+from bring.verdict.findings import Examination, Finding, few
 
 RUNTIMES_OWN = {"TFLite_Detection_PostProcess", "Mfcc", "AudioSpectrogram", "NumericVerify"}
 """Custom operators that LiteRT itself has."""
 
 
-def file(path: Path, max_bytes: int) -> Told:
-    """Judge a .tflite file. Raises ValueError, IndexError or struct.error for a damaged one."""
+def file(path: Path, max_bytes: int) -> Examination:
+    """Judge a .tflite file. Raises ValueError, IndexError or struct.error if it is damaged."""
     data = path.read_bytes()
     model = schema.Model.GetRootAs(data, 0)
     custom = []
@@ -55,11 +55,11 @@ def file(path: Path, max_bytes: int) -> Told:
                 False,
             )
         )
-    return Told("tflite", findings, (path,))
+    return Examination("tflite", findings, (path,))
 
 
-def _count(said: int, data: bytes) -> int:
-    """The length of a table of tables: each has an offset of 4 bytes, so a length that cannot be is told at once."""
-    if said * 4 > len(data):
-        raise ValueError(f"a table of {said} entries goes beyond the file")
-    return said
+def _count(length: int, data: bytes) -> int:
+    """The length of a table of tables, with 4 bytes of offset for each. Raises ValueError for an impossible length."""
+    if length * 4 > len(data):
+        raise ValueError(f"a table of {length} entries goes beyond the file")
+    return length

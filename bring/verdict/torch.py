@@ -1,7 +1,7 @@
 """PyTorch files, from their bytes: what torch.export.save and torch.save write. Nothing is unpickled.
 
-`torch.export.load` does more than read tensors. Of its archive it unpickles what the configs mark so, evaluates the
-expressions of dynamic shapes, and compiles the guards: each is checked here.
+`torch.export.load` does more than read tensors: it unpickles the members that the configs mark for it, evaluates the
+expressions of dynamic shapes, and compiles the guards. Each of these is checked here.
 """
 
 import ast
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bring.verdict.archives import check_archive, read_member
-from bring.verdict.findings import EXPECTED, Finding, Told, few
+from bring.verdict.findings import EXPECTED, Examination, Finding, few
 from bring.verdict.pickles import foreign, is_torch
 from contract.errors import BroughtError
 
@@ -24,38 +24,38 @@ OPERATORS = re.compile(
     r"|_operator\.\w+|math\.\w+|torch\.sym_\w+|torch\._sym_\w+|torch\._higher_order_ops\.[\w.]+"
 )
 FUNCTIONS = {"floor", "ceiling", "log", "exp", "sqrt", "max", "min", "abs", "int", "float", "round"}
-"""What an expression may call, besides SymPy's own classes, whose names begin with a capital."""
+"""The functions that an expression may call, besides SymPy's classes, whose names begin with a capital."""
 METHODS = {"size", "stride", "storage_offset", "numel", "dim"}
 HARMLESS_MODULES = {"builtins", "collections"}
 
 
-def archive(path: Path, file: zipfile.ZipFile, max_bytes: int) -> Told:
+def archive(path: Path, file: zipfile.ZipFile, max_bytes: int) -> Examination:
     """Judge a zip archive of PyTorch: an exported program, or pickled weights. Raises BroughtError for TorchScript."""
     findings = check_archive(file, path, max_bytes)
     names = file.namelist()
     root = "" if "serialized_exported_program.json" in names else names[0].partition("/")[0] + "/"
     if not all(name.startswith(root) for name in names):
-        raise BroughtError(f"{path} has members outside of its folder {root!r}: torch does not write such files.")
+        raise BroughtError(f"{path} has members outside of its folder {root!r}: PyTorch does not write such files.")
     members = {name[len(root) :]: name for name in names}
     if "constants.pkl" in members or any(name.startswith("code/") for name in members):
         raise BroughtError(
-            f"{path} is a TorchScript program (torch.jit), which PyTorch has given up. Export the module it came from: "
+            f"{path} is a TorchScript program (torch.jit), which PyTorch no longer develops. Export its module: "
             '`torch.export.save(torch.export.export(model.eval(), (example,)), "model.pt2")`.'
         )
     if "data.pkl" in members:
-        names_in = foreign(io.BytesIO(read_member(file, members["data.pkl"])))
-        return Told("weights", findings + pickled(names_in), (path,))
-    return Told("torch", findings + list(_program_findings(file, members)), (path,))
+        names_imported = foreign(io.BytesIO(read_member(file, members["data.pkl"])))
+        return Examination("weights", findings + pickled(names_imported), (path,))
+    return Examination("torch", findings + list(_program_findings(file, members)), (path,))
 
 
-def legacy(path: Path, max_bytes: int) -> Told:
-    """Judge a pickle that is no zip archive: torch.save's before PyTorch 1.6, or somebody else's."""
+def legacy(path: Path, max_bytes: int) -> Examination:
+    """Judge a pickle outside of a zip archive: from torch.save before PyTorch 1.6, or from another library."""
     with path.open("rb") as stream:
         ours = is_torch(stream)
         stream.seek(0)
         names = foreign(stream, pickles=5 if ours else 1)
     if ours:
-        return Told("weights", pickled(names), (path,))
+        return Examination("weights", pickled(names), (path,))
     raise BroughtError(
         f"{path} is a Python pickle{f' of {few(names)}' if names else ''}, such as joblib and scikit-learn write: no "
         f"model that can be read without running it. {EXPECTED}"
@@ -63,7 +63,7 @@ def legacy(path: Path, max_bytes: int) -> Told:
 
 
 def pickled(names: list[str]) -> list[Finding]:
-    """What to say of a pickle that imports these names."""
+    """The finding on a pickle that imports these names."""
     if not names:
         return []
     return [
@@ -90,28 +90,28 @@ def _program_findings(file: zipfile.ZipFile, members: dict[str, str]) -> Iterato
         if data.startswith(b"PK"):
             with zipfile.ZipFile(io.BytesIO(data)) as inner:
                 inside = [member for member in inner.namelist() if member.endswith("data.pkl")]
-                names += [found for member in inside for found in foreign(io.BytesIO(read_member(inner, member)))]
+                names += [name for member in inside for name in foreign(io.BytesIO(read_member(inner, member)))]
         elif data:
             names += foreign(io.BytesIO(data), pickles=5 if is_torch(io.BytesIO(data)) else 1)
     yield from pickled(names)
     if opaque := [name for name in members if re.match(r"data/constants/(custom|opaque)_obj", name)]:
-        yield Finding(f"it holds pickled objects of classes of its own ({few(opaque, 3)}): reading them runs code.")
+        yield Finding(f"it holds pickled objects of its own classes ({few(opaque, 3)}): reading them runs code.")
     for name in graphs:
         yield from _graph_findings(json.loads(read_member(file, members[name])))
 
 
 def _pickles(file: zipfile.ZipFile, members: dict[str, str]) -> set[str]:
-    """The members that `torch.export.load` unpickles: some by their names, others since a config says so."""
-    found = {name for name in members if name.endswith((".pt", ".pkl", ".pth"))}
+    """The members that `torch.export.load` unpickles: by their suffix, or because a config says so."""
+    pickles = {name for name in members if name.endswith((".pt", ".pkl", ".pth"))}
     for name in members:
         if match := re.fullmatch(r"(data/(?:weights|constants)/)[^/]*config\.json", name):
             config = json.loads(read_member(file, members[name]))["config"]
-            found |= {match[1] + str(entry["path_name"]) for entry in config.values() if entry.get("use_pickle")}
-    return found
+            pickles |= {match[1] + str(entry["path_name"]) for entry in config.values() if entry.get("use_pickle")}
+    return pickles
 
 
 def _graph_findings(program: Any) -> Iterator[Finding]:
-    """Operators that PyTorch does not have, and text that its reader would evaluate as Python."""
+    """Findings on operators that PyTorch does not have, and on text that its reader would evaluate as Python."""
     operators: dict[str, None] = {}
     code: dict[str, None] = {}
     modules: dict[str, None] = {}
@@ -147,7 +147,7 @@ def _graph_findings(program: Any) -> Iterator[Finding]:
 
 
 def innocent(expression: str) -> bool:
-    """Whether an expression of dynamic shapes is arithmetic on sizes, and nothing else: it is evaluated on reading."""
+    """Whether an expression of dynamic shapes is only arithmetic on sizes: reading the file evaluates it."""
     try:
         tree = ast.parse(expression, mode="eval") if len(expression) < 10_000 else None
     except (SyntaxError, ValueError, RecursionError, MemoryError):

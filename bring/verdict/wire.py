@@ -1,4 +1,4 @@
-"""Protocol Buffers' wire format, as far as it is needed to look into a message without its framework."""
+"""The part of Protocol Buffers' wire format that is needed to look into a message without its framework."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ Value = int | memoryview
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
-    """The fields of one message, in order: numbers as int, everything else as bytes. Raises ValueError."""
+    """The fields of a message, in order: numbers as int, the others as bytes. Raises ValueError if it is damaged."""
     at, end = 0, len(message)
     while at < end:
         key, at = _varint(message, at)
@@ -31,7 +31,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
 
 def messages(message: memoryview, number: int) -> Iterator[memoryview]:
     """Every value of a repeated field that holds messages or strings."""
-    return (value for found, value in fields(message) if found == number and isinstance(value, memoryview))
+    return (value for field, value in fields(message) if field == number and isinstance(value, memoryview))
 
 
 def text(message: memoryview, number: int) -> str:
@@ -40,14 +40,14 @@ def text(message: memoryview, number: int) -> str:
 
 
 def outline(message: memoryview) -> tuple[dict[int, type], bool]:
-    """The types of the fields at the top, and whether the message is whole: it tells one kind of file from another."""
-    found: dict[int, type] = {}
+    """The types of the top-level fields, and whether the message is whole: these identify the kind of a file."""
+    types: dict[int, type] = {}
     try:
         for number, value in fields(message):
-            found[number] = type(value)
+            types[number] = type(value)
     except ValueError:
-        return found, False
-    return found, True
+        return types, False
+    return types, True
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, Response, Route, expect
 
-from compare.__main__ import advised
+from compare.advice import add_recommendations
 from compare.page import write_page
 from compare.report import Constraints
 from contract import dataset
@@ -664,7 +664,7 @@ def report_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report's page and its plots."""
     folder = tmp_path_factory.mktemp("report")
     report = reports.report_of(reports.row("m-keras", ms=9), reports.row("m-onnx"))
-    write_page(advised(report, None, Constraints()), folder)
+    write_page(add_recommendations(report, None, Constraints()), folder)
     return folder
 
 
@@ -684,7 +684,7 @@ def test_the_report_is_shown_under_the_service_s_policy(
         viewport={"width": width, "height": 800},
     )
     expect(page.get_by_role("heading", name="Which format to ship")).to_be_visible()
-    expect(page.get_by_text("For a server, ship m-onnx, on Runtime 1.2.")).to_be_visible()
+    expect(page.get_by_text("For a server, ship m-onnx on Runtime 1.2.")).to_be_visible()
     plots = page.evaluate("Array.from(document.images, ({ naturalWidth, currentSrc }) => [naturalWidth, currentSrc])")
     assert len(plots) == 6
     assert all(size > 500 for size, _ in plots)

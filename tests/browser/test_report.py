@@ -101,6 +101,16 @@ def test_without_a_report_the_page_says_how_to_get_one(open_page: OpenPage, serv
     expect(page.get_by_test_id("no-report")).to_contain_text("run `make compare`")
 
 
+def test_a_report_of_another_schema_says_what_to_do(open_page: OpenPage, service: Service) -> None:
+    old = {name: value for name, value in asdict(flipped()).items() if name != "targets"} | {"schema": 1}
+    page = open_page(
+        service,
+        lambda page: page.route("**/report/report.json", lambda route: route.fulfill(json=old)),
+        path="/?idle#report",
+    )
+    expect(page.get_by_role("alert")).to_contain_text("Run `make compare` again")
+
+
 def test_an_accuracy_that_nobody_knows_is_called_unknown(open_page: OpenPage, service: Service) -> None:
     unknown = Missing("unknown: there are no pictures with labels")
     report = flipped()

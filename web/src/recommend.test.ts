@@ -1,14 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 
-import { recommend, type Constraints, type TargetName } from './recommend';
-import type { Figure, Report } from './report';
+import { recommend, type Constraints } from './recommend';
+import { SCHEMA, type Figure, type Report, type Target } from './report';
 
 type Three = [value: number, low: number, high: number];
 
 interface Case {
   why: string;
-  target: TargetName;
+  target: string;
   constraints: Constraints;
   rows: {
     name: string; ms: Three | null; mb: number; accuracy: Three; agreement?: number; verdict?: string; where?: 'server' | 'browser';
@@ -16,8 +16,11 @@ interface Case {
   expected: object | null;
 }
 
-/** The table that compare/recommend.py is held to as well. */
-const CASES = JSON.parse(readFileSync(new URL('../../tests/recommend_cases.json', import.meta.url), 'utf8')) as Case[];
+/** The cases that hold compare/recommend.py as well, with the targets as a report carries them. */
+const { targets, cases } = JSON.parse(readFileSync(new URL('../../tests/recommend_cases.json', import.meta.url), 'utf8')) as {
+  targets: Record<string, Target>;
+  cases: Case[];
+};
 
 function figure([value, low, high]: Three, scale = 1): Figure {
   return { value: value * scale, unit: '', low: low * scale, high: high * scale, samples: 1, spread: 'exact' };
@@ -25,7 +28,8 @@ function figure([value, low, high]: Three, scale = 1): Figure {
 
 function reportFor({ rows }: Case): Report {
   const report: Report = {
-    made: '', title: '', pictures: 1, machine: { processor: '', cores: 1, system: '' }, artifacts: {}, rows: {}, training: {},
+    schema: SCHEMA, made: '', title: '', pictures: 1, machine: { processor: '', cores: 1, system: '' },
+    artifacts: {}, rows: {}, training: {}, targets,
   };
   for (const { name, ms, mb, accuracy, agreement = 1, verdict = 'passed', where = 'server' } of rows) {
     const artifact = name.split('@')[0]!;
@@ -42,7 +46,7 @@ function reportFor({ rows }: Case): Report {
   return report;
 }
 
-test.each(CASES)('$why', (case_) => {
-  const { candidates, choice, ties, front, relax } = recommend(reportFor(case_), case_.target, case_.constraints);
-  expect(candidates.length ? { choice, ties, front, relax } : null).toEqual(case_.expected);
+test.each(cases)('$why', (example) => {
+  const { candidates, choice, ties, front, relax } = recommend(reportFor(example), targets[example.target]!, example.constraints);
+  expect(candidates.length ? { choice, ties, front, relax } : null).toEqual(example.expected);
 });

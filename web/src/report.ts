@@ -1,4 +1,7 @@
-/** What `make compare` found, as report.json keeps it (compare/report.py): the parts that the page shows. */
+/** The results of `make compare`, as report.json keeps them (compare/report.py): the parts that the page shows. */
+
+/** The version of report.json that the page reads; an older report has other parts. */
+export const SCHEMA = 2;
 
 /** A value in a base unit: "s", "B", "1/s", "share", or "" for a plain number. */
 export interface Figure {
@@ -11,7 +14,7 @@ export interface Figure {
   spread: string;
 }
 
-/** A figure, or why there is none. */
+/** A figure, or why it is missing. */
 export type Measured = Figure | { missing: string };
 
 export interface FlippedPicture {
@@ -52,7 +55,22 @@ export interface ReportedTraining {
   message: string;
 }
 
+/** Where a model is to run: which rows can run there, and which figures count as their time and size. */
+export interface Target {
+  /** "a server" */
+  title: string;
+  where: 'server' | 'browser';
+  /** Families of formats that run there; null if all do. */
+  families: string[] | null;
+  /** Names of figures. */
+  time: string;
+  size: string;
+  /** A reservation about all rows, as a sentence; may be empty. */
+  note: string;
+}
+
 export interface Report {
+  schema: number;
   made: string;
   title: string;
   pictures: number;
@@ -60,9 +78,10 @@ export interface Report {
   artifacts: Record<string, ReportedArtifact>;
   rows: Record<string, ReportedRow>;
   training: Record<string, ReportedTraining>;
+  targets: Record<string, Target>;
 }
 
-/** A row's figure, or its artifact's; null where it was not measured. */
+/** A row's figure, or its artifact's; null if it was not measured. */
 export function figureOf(report: Report, row: string, name: string): Figure | null {
   const { figures, artifact } = report.rows[row]!;
   return known(figures[name] ?? report.artifacts[artifact]!.figures[name]);

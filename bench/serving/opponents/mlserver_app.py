@@ -1,4 +1,4 @@
-"""MLServer: a runtime of one's own, as its documentation shows it."""
+"""MLServer: a custom runtime, as its documentation shows it."""
 
 import json
 import os

@@ -3,14 +3,14 @@ import { useEffect, useState } from 'preact/hooks';
 
 import { messageOf } from '../errors';
 import { shown } from '../figures';
-import { recommend, TARGETS, type Candidate, type Constraints, type Recommendation, type TargetName } from '../recommend';
-import { known, type Measured, type Report } from '../report';
+import { recommend, type Candidate, type Constraints, type Decision } from '../recommend';
+import { known, SCHEMA, type Measured, type Report } from '../report';
 import { readReport } from '../server';
 import { text } from '../text';
 import { Chart } from './Chart';
 
 const STEPS = 100;
-/** What a number's slider runs over: a little beyond the smallest and the largest that there are. */
+/** A slider reaches beyond the smallest and the largest value by this factor. */
 const MARGIN = 1.1;
 const AGREEMENTS = [0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1];
 const NONE: Constraints = { max_mb: null, max_ms: null, min_agreement: null };
@@ -22,6 +22,7 @@ export function ReportView() {
   if (problem) return <p class="notice" role="alert">{problem}</p>;
   if (report === undefined) return null;
   if (!report) return <p class="card reporting" data-testid="no-report">{text().report.none}</p>;
+  if (report.schema !== SCHEMA) return <p class="notice" role="alert">{text().report.outdated}</p>;
   const { processor, cores, system } = report.machine;
   return (
     <div class="reporting">
@@ -41,43 +42,44 @@ export function ReportView() {
 
 function Advice({ report }: { report: Report }) {
   const words = text().report;
-  const [target, setTarget] = useState<TargetName>('server');
+  const [name, setName] = useState(Object.keys(report.targets)[0]!);
   const [constraints, setConstraints] = useState(NONE);
-  const given = recommend(report, target, constraints);
-  const choose = (name: TargetName) => { setTarget(name); setConstraints(NONE); };
+  const target = report.targets[name]!;
+  const decision = recommend(report, target, constraints);
+  const choose = (chosen: string) => { setName(chosen); setConstraints(NONE); };
   const limit = (change: Partial<Constraints>) => setConstraints({ ...constraints, ...change });
   return (
     <section class="card" aria-labelledby="advice">
       <h2 id="advice">{words.which}</h2>
       <div class="limits">
         <label>{words.target}
-          <select value={target} onChange={({ currentTarget }) => choose(currentTarget.value as TargetName)}>
-            {(Object.keys(TARGETS) as TargetName[]).map((name) => <option key={name} value={name}>{words.targets[name]}</option>)}
+          <select value={name} onChange={({ currentTarget }) => choose(currentTarget.value)}>
+            {Object.entries(report.targets).map(([each, { title }]) => <option key={each} value={each}>{words.targets[each] ?? title}</option>)}
           </select>
         </label>
-        <NumberLimit name={words.maxTime} unit="s" values={given.candidates.map(({ time }) => time.value)} scale={1e-3}
+        <NumberLimit name={words.maxTime} unit="s" values={decision.candidates.map(({ time }) => time.value)} scale={1e-3}
           value={constraints.max_ms} onChange={(max_ms) => limit({ max_ms })} />
-        <NumberLimit name={words.maxSize} unit="B" values={given.candidates.map(({ size }) => size.value)} scale={1e6}
+        <NumberLimit name={words.maxSize} unit="B" values={decision.candidates.map(({ size }) => size.value)} scale={1e6}
           value={constraints.max_mb} onChange={(max_mb) => limit({ max_mb })} />
         <AgreementLimit value={constraints.min_agreement} onChange={(min_agreement) => limit({ min_agreement })} />
       </div>
-      <Verdict given={given} />
-      {target === 'mobile' && <p class="hint">{words.noPhone}</p>}
-      {given.candidates.length > 0 ? (
+      <Verdict decision={decision} />
+      {target.note && <p class="hint">{words.notes[name] ?? target.note}</p>}
+      {decision.candidates.length > 0 ? (
         <>
           <div class="plots">
-            <Chart label={`${words.time}, ${words.size}`} draw={(width) => scatter(given, 'size', width)} />
-            <Chart label={`${words.time}, ${words.accuracy}`} draw={(width) => scatter(given, 'accuracy', width)} />
+            <Chart label={`${words.time}, ${words.size}`} draw={(width) => scatter(decision, 'size', width)} />
+            <Chart label={`${words.time}, ${words.accuracy}`} draw={(width) => scatter(decision, 'accuracy', width)} />
           </div>
           <p class="hint">{words.plots}</p>
-          <CandidateTable given={given} />
+          <CandidateTable decision={decision} />
         </>
       ) : <p class="hint" data-testid="why-not">{reasonsOf(report).join(' ')}</p>}
     </section>
   );
 }
 
-/** Why rows that were measured cannot be recommended. */
+/** Why rows that were measured cannot be candidates. */
 function reasonsOf({ artifacts }: Report): string[] {
   const missing = Object.values(artifacts).flatMap(({ figures: { accuracy, agreement } }) => [accuracy, agreement]);
   return [...new Set(missing.flatMap((figure) => (figure && 'missing' in figure ? [figure.missing] : [])))];
@@ -93,55 +95,58 @@ interface NumberLimitProps {
   onChange(value: number | null): void;
 }
 
-/** A slider over a logarithmic scale; its right end is no limit. */
+/** A slider over a logarithmic scale; its right end means no limit. */
 function NumberLimit({ name, unit, values, scale, value, onChange }: NumberLimitProps) {
   const [low, high] = [Math.min(...values) / MARGIN, Math.max(...values) * MARGIN];
   const at = (step: number) => Number(((low * (high / low) ** (step / STEPS)) / scale).toPrecision(3));
   const step = value === null ? STEPS : Math.round((STEPS * Math.log((value * scale) / low)) / Math.log(high / low));
-  const said = value === null ? text().report.noLimit : shown(value * scale, unit);
+  const limit = value === null ? text().report.noLimit : shown(value * scale, unit);
   return (
-    <label>{name} <b>{said}</b>
-      <input type="range" min={0} max={STEPS} value={step} aria-valuetext={said} disabled={!values.length}
+    <label>{name} <b>{limit}</b>
+      <input type="range" min={0} max={STEPS} value={step} aria-valuetext={limit} disabled={!values.length}
         onInput={({ currentTarget }) => onChange(Number(currentTarget.value) === STEPS ? null : at(Number(currentTarget.value)))} />
     </label>
   );
 }
 
 function AgreementLimit({ value, onChange }: { value: number | null; onChange(value: number | null): void }) {
-  const said = value === null ? text().report.parityDecides : shown(value, 'share');
+  const limit = value === null ? text().report.parityDecides : shown(value, 'share');
   return (
-    <label>{text().report.minAgreement} <b>{said}</b>
-      <input type="range" min={0} max={AGREEMENTS.length} aria-valuetext={said}
+    <label>{text().report.minAgreement} <b>{limit}</b>
+      <input type="range" min={0} max={AGREEMENTS.length} aria-valuetext={limit}
         value={value === null ? AGREEMENTS.length : AGREEMENTS.indexOf(value)}
         onInput={({ currentTarget }) => onChange(AGREEMENTS[Number(currentTarget.value)] ?? null)} />
     </label>
   );
 }
 
-function Verdict({ given: { choice, ties, relax, candidates } }: { given: Recommendation }) {
+function Verdict({ decision: { choice, ties, relax, candidates } }: { decision: Decision }) {
   const words = text().report;
-  const one = candidates.find(({ name }) => name === choice);
+  const chosen = candidates.find(({ name }) => name === choice);
   return (
     <p class="verdict" role="status" data-choice={choice ?? ''}>
-      {one && <strong>{words.ship(one.name, shown(one.time.value, 's'), shown(one.size.value, 'B'), shown(one.accuracy.value, 'share'))} </strong>}
-      {one && <a href={`#ship/${one.name}`}>{text().ship}</a>}
+      {chosen && <strong>{words.ship(chosen.name, shown(chosen.time.value, 's'), shown(chosen.size.value, 'B'), shown(chosen.accuracy.value, 'share'))} </strong>}
+      {chosen && <a href={`#ship/${chosen.name}`}>{text().ship}</a>}
       {ties.length > 0 && <span>{words.ties(ties.join(', '))}</span>}
-      {!one && <strong>{candidates.length ? words.nothing : words.notMeasured}</strong>}
+      {!chosen && <strong>{candidates.length ? words.nothing : words.notMeasured}</strong>}
       {relax.map(({ constraint, needed, row }) => <span key={constraint}>{words.relax[constraint](needed, row)}</span>)}
     </p>
   );
 }
 
-/** Time against another figure, an accuracy within its interval: the front is a line, the choice has a ring. */
-function scatter({ candidates, fitting, front, choice }: Recommendation, y: 'size' | 'accuracy', width: number): Element {
+/** Time against size, or against accuracy with its interval. A line is the front; a ring marks the choice. */
+function scatter({ candidates, fitting, front, choice }: Decision, y: 'size' | 'accuracy', width: number): Element {
   const words = text().report;
-  const points = candidates.map((one) => ({ ...one, x: one.time.value * 1e3, y: y === 'size' ? one.size.value / 1e6 : one.accuracy.value * 100 }));
-  const where = (one: Candidate) => `var(--${one.name.endsWith('@server') ? 'server' : 'browser'})`;
-  const said = (one: Candidate) => [one.name, shown(one.time.value, 's'), shown(one.size.value, 'B'), shown(one.accuracy.value, 'share')].join('\n');
-  const edge = front.flatMap((name) => points.filter((one) => one.name === name));
+  const points = candidates.map((candidate) => ({
+    ...candidate, x: candidate.time.value * 1e3, y: y === 'size' ? candidate.size.value / 1e6 : candidate.accuracy.value * 100,
+  }));
+  const colour = ({ name }: Candidate) => `var(--${name.endsWith('@server') ? 'server' : 'browser'})`;
+  const details = ({ name, time, size, accuracy }: Candidate) =>
+    [name, shown(time.value, 's'), shown(size.value, 'B'), shown(accuracy.value, 'share')].join('\n');
+  const edge = front.flatMap((name) => points.filter((point) => point.name === name));
   const at = { x: 'x', y: 'y' };
   const chosen = points.filter(({ name }) => name === choice);
-  const isLeft = chosen.every(({ x }) => x ** 2 <= Math.min(...points.map((one) => one.x)) * Math.max(...points.map((one) => one.x)));
+  const isLeft = chosen.every(({ x }) => x ** 2 <= Math.min(...points.map((point) => point.x)) * Math.max(...points.map((point) => point.x)));
   return plot({
     width, height: 320, marginLeft: 56, marginTop: 28, marginBottom: 40, insetRight: 12, insetLeft: 12, insetTop: 14,
     x: { type: 'log', label: `${words.time}, ms`, grid: true, tickFormat: '~g', ticks: width < 500 ? 4 : 8 },
@@ -150,25 +155,25 @@ function scatter({ candidates, fitting, front, choice }: Recommendation, y: 'siz
     marks: [
       y === 'accuracy' ? ruleX(points, { x: 'x', y1: ({ accuracy }) => accuracy.low * 100, y2: ({ accuracy }) => accuracy.high * 100, stroke: 'var(--faint)', strokeOpacity: 0.5 }) : null,
       line(edge, { ...at, stroke: 'var(--accent)', strokeDasharray: '4 3' }),
-      dot(points, { ...at, r: 5, fill: where, fillOpacity: ({ name }) => (fitting.includes(name) ? 1 : 0.25) }),
+      dot(points, { ...at, r: 5, fill: colour, fillOpacity: ({ name }) => (fitting.includes(name) ? 1 : 0.25) }),
       dot(chosen, { ...at, r: 10, stroke: 'var(--accent)', strokeWidth: 2.5 }),
       label(chosen, { ...at, text: 'name', dx: isLeft ? 15 : -15, textAnchor: isLeft ? 'start' : 'end', dy: y === 'size' ? -12 : 16, fontWeight: 650, fill: 'var(--ink)', stroke: 'var(--card)', strokeWidth: 4 }),
-      tip(points, pointer({ ...at, title: said, fill: 'var(--card)', stroke: 'var(--line)' })),
+      tip(points, pointer({ ...at, title: details, fill: 'var(--card)', stroke: 'var(--line)' })),
     ],
   });
 }
 
-function CandidateTable({ given }: { given: Recommendation }) {
+function CandidateTable({ decision }: { decision: Decision }) {
   const words = text().report;
-  const rows = given.candidates.toSorted((a, b) => a.cost.value - b.cost.value);
+  const rows = decision.candidates.toSorted((a, b) => a.cost.value - b.cost.value);
   return (
     <Table label={words.which} head={[text().race.columns.row, words.time, words.size, words.accuracy, words.agreement, words.front, words.fits]}>
       {rows.map(({ name, time, size, accuracy, agreement }) => (
         <tr key={name} data-candidate={name} data-where={name.endsWith('@server') ? 'server' : 'browser'}>
           <th scope="row"><code>{name}</code></th>
           {[time, size, accuracy, agreement].map((figure, i) => <Cell key={i} measured={figure} />)}
-          <td>{given.front.includes(name) ? '●' : ''}</td>
-          <td>{given.fitting.includes(name) ? '✓' : '✗'}</td>
+          <td>{decision.front.includes(name) ? '●' : ''}</td>
+          <td>{decision.fitting.includes(name) ? '✓' : '✗'}</td>
         </tr>
       ))}
     </Table>
@@ -254,7 +259,7 @@ function Table({ label: name, head, children }: { label: string; head: string[];
   );
 }
 
-/** A figure, with how far it can be trusted for who points at it; or why there is none. */
+/** A figure, with its spread as a tooltip; or, if it is missing, why. */
 function Cell({ measured }: { measured: Measured | undefined }) {
   const figure = known(measured);
   if (!figure) {
