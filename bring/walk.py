@@ -21,6 +21,8 @@ from bring.description import Description, describe
 from bring.publish import FINGERPRINT, check, fingerprint, is_published, publish
 from bring.sandbox import Cell, ChildFailed, Limits
 from bring.search import Attempt, Edge, Export, PutAside, Search, Verify, reachable
+from contract.behaviour import read_behaviour
+from contract.errors import BroughtError
 from contract.failed_edge import write_failed_edge
 from contract.manifest import MANIFEST, Manifest, read_manifest, write_json
 from contract.parity_result import ParityResult, read_status
@@ -159,7 +161,17 @@ class Walk:
         except ChildFailed as error:
             self._parity_log = error.log
         made = [edge.format for edge in self.search.edges.values() if edge.artifact]
+        self._check_source()
         self.search.verified({format: self._result(format) for format in made})
+
+    def _check_source(self) -> None:
+        """Raise BroughtError where the source itself gives no answers that others could be compared with."""
+        behaviour = read_behaviour(self._model / self.source.format)
+        if behaviour is None:
+            reason = words.runtime_error(self._parity_log, f"{self.name}-{self.source.format}")
+            raise BroughtError(f"the file was read, and its model cannot be run: {reason}")
+        if behaviour.unsteady:
+            raise BroughtError(f"the model {behaviour.unsteady_words}")
 
     def _result(self, format: str) -> ParityResult | str:
         """What parity says of an artifact, or why its runtime could not run it."""

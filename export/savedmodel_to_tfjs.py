@@ -3,6 +3,7 @@
 import contextlib
 import importlib.machinery
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -96,7 +97,23 @@ def _converted(conversion: Any, parent: Path, target: Path, **more: Any) -> Sequ
         )
     finally:
         conversion.optimize_graph = optimise
+    _name_outputs(target / "model.json")
     return list(target.iterdir())
+
+
+def _name_outputs(file: Path) -> None:
+    """Give each output its name: the converter finds names by dtype and shape, and leaves those that share both.
+
+    Such an output is called after its node, `Identity_1:0`. These nodes are numbered in the order of the names.
+    """
+    model = json.loads(file.read_bytes())
+    names = model["userDefinedMetadata"]["structuredOutputKeys"]
+    outputs = {}
+    for name, tensor in model["signature"]["outputs"].items():
+        number = re.fullmatch(r"Identity(?:_(\d+))?:0", tensor["name"])
+        outputs[names[int(number[1] or 0)] if number and name not in names else name] = tensor
+    model["signature"]["outputs"] = outputs
+    file.write_text(json.dumps(model), encoding="utf-8")
 
 
 def _in_what_it_has(graph: Any) -> Any:

@@ -1,5 +1,6 @@
 """Keras files, `.h5` and `.keras`."""
 
+import itertools
 import re
 import shutil
 from collections.abc import Sequence
@@ -42,7 +43,9 @@ class KerasSource:
             )
         self.inputs = tuple(_spec(tensor, tensor.name) for tensor in self._model.inputs)
         names = getattr(self._model, "output_names", None) or [tensor.name for tensor in self._model.outputs]
-        self.outputs = tuple(_spec(tensor, name) for tensor, name in zip(self._model.outputs, names, strict=True))
+        self.outputs = tuple(
+            _spec(tensor, name) for tensor, name in zip(self._model.outputs, _unique(names), strict=True)
+        )
         layers = [type(layer).__name__ for layer in self._model.layers[:FIRST]]
         self.scales = any(layer in SCALING for layer in layers)
 
@@ -88,6 +91,15 @@ def _prepared(pixels: Any, wrapping: Wrapping) -> Any:
     if wrapping.preprocess.changes_values:
         pixels = keras.layers.Rescaling(factors, offsets, name="preprocess")(pixels)
     return keras.layers.Permute((3, 1, 2), name="to_nchw")(pixels) if wrapping.preprocess.layout == "NCHW" else pixels
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Each name once: Keras calls outputs after their layers, and a layer that is used twice gives two of them."""
+    unique: list[str] = []
+    for name in names:
+        numbered = (f"{name}_{number}" for number in itertools.count(1))
+        unique.append(name if name not in unique else next(each for each in numbered if each not in (*unique, *names)))
+    return unique
 
 
 def _spec(tensor: Any, name: str) -> TensorSpec:
