@@ -18,10 +18,10 @@ from functools import partial
 import numpy as np
 
 from contract.errors import DeadlineExceeded, InputError, Overloaded, RosettaError, RuntimeFailure
+from contract.tensors import Tensors
 from serve.catalog import ServedModel
 from serve.protocol import Reply
-from serve.remote import RemoteRuntime
-from serve.runtimes import Tensors
+from serve.remote.runtime import RemoteRuntime
 from serve.stats import ModelStats
 
 INLINE_SECONDS = 0.002

@@ -4,16 +4,19 @@ A damaged artifact is not loaded; the others still are. Loading happens in the p
 forked: runtimes have threads.
 """
 
+import functools
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from contract.errors import ArtifactError, ModelUnavailable, UnknownModel
 from contract.failed_edge import FailedEdge, read_failed_edges
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
 from contract.parity_result import Status, read_status
-from serve.remote import RemoteRuntime
+from serve.protocol.oip_reader import RequestReader
+from serve.remote.runtime import RemoteRuntime
 from serve.runtimes import Runtime, load_runtime
 from serve.settings import Settings
 
@@ -48,12 +51,21 @@ class ServedModel:
     def ready(self) -> bool:
         return self.loaded is not None and not self.error
 
-    @property
-    def runtime(self) -> Runtime:
-        """Raises ModelUnavailable when the artifact could not be loaded, or its remote does not answer."""
+    def check_runnable(self) -> None:
+        """Raise ModelUnavailable when the artifact could not be loaded, or its remote does not answer."""
         if self.loaded is None or self.error:
             raise ModelUnavailable(f"{self.name} is not served: {self.error}")
-        return self.loaded
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs the model. Raises ModelUnavailable as `check_runnable` does."""
+        self.check_runnable()
+        return cast(Runtime, self.loaded)
+
+    @functools.cached_property
+    def reader(self) -> RequestReader:
+        """What reads the requests of the Open Inference Protocol. Raises ModelUnavailable as `described` does."""
+        return RequestReader(self.described)
 
     @property
     def described(self) -> Manifest:

@@ -7,17 +7,16 @@ here. Whatever is unusual - compressed, in chunks, large, pipelined - and everyt
 
 import asyncio
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from contract.errors import RosettaError
 from serve.access_log import log_access
-from serve.asgi import LARGE, Front, Target, needed, wire
+from serve.asgi import Front, needed, wire
 from serve.batching import Answered
+from serve.pipeline import LARGE, Pipeline
 from serve.protocol import Reply
 from serve.replies import DATA_HEADERS
 
@@ -40,9 +39,8 @@ COMMON_LINES = "".join(f"{name.lower()}: {value}\r\n" for name, value in DATA_HE
 class Connection(HttpToolsProtocol):
     """A connection of uvicorn's whose application is the front."""
 
-    def __init__(self, *args: Any, told_when_lost: Callable[[], object] | None = None, **named: Any) -> None:
+    def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        self._told_when_lost = told_when_lost
         self._front: Front = self.app
         self._seconds = self._front.plane.settings.timeout
         self._in_headers, self._in_body = True, False
@@ -64,8 +62,10 @@ class Connection(HttpToolsProtocol):
         self._since = self.loop.time()
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(503, f"The service has {MAX_CONNECTIONS} connections already. Try again in a moment.")
-        else:
-            self._check = self.loop.call_later(CHECK_SECONDS, self._check_pace)
+            return
+        self._check = self.loop.call_later(CHECK_SECONDS, self._check_pace)
+        if self._front.is_ending:  # it was accepted too late for uvicorn to know of it
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._running is not None:  # uvicorn looks at the newest request alone, which may wait behind this one
@@ -73,8 +73,6 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._check is not None:
             self._check.cancel()
-        if self._told_when_lost is not None:
-            self._told_when_lost()
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
@@ -142,8 +140,8 @@ class Connection(HttpToolsProtocol):
 
     def _takes_the_short_way(self) -> bool:
         """Whether the request is for tensors, and the next thing to do; then its cycle is begun."""
-        target = self._front.targets.get(self.url)
-        if target is None or self.expect_100_continue or self.parser.get_method() != b"POST":
+        pipeline = self._front.pipelines.get(self.url)
+        if pipeline is None or self.expect_100_continue or self.parser.get_method() != b"POST":
             return False
         if self.flow.write_paused or self._is_busy():
             return False
@@ -151,7 +149,7 @@ class Connection(HttpToolsProtocol):
         if "content-encoding" in headers or int(headers.get("content-length", LARGE)) >= LARGE:
             return False
         keep_alive = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
-        self.cycle = TensorCycle(self, self._front, target, headers, keep_alive)  # type: ignore[assignment]
+        self.cycle = TensorCycle(self, self._front, pipeline, headers, keep_alive)  # type: ignore[assignment]
         return True
 
     # --- Limits
@@ -243,14 +241,12 @@ class TensorCycle:
     """A request for tensors and its answer. uvicorn's protocol sees its own kind of cycle in it."""
 
     __slots__ = (
-        "_answer",
         "_connection",
         "_front",
         "_future",
         "_headers",
-        "_request",
+        "_pipeline",
         "_start",
-        "_target",
         "body",
         "disconnected",
         "keep_alive",
@@ -260,10 +256,10 @@ class TensorCycle:
     )
 
     def __init__(
-        self, connection: Connection, front: Front, target: Target, headers: dict[str, str], keep_alive: bool
+        self, connection: Connection, front: Front, pipeline: Pipeline, headers: dict[str, str], keep_alive: bool
     ) -> None:
         self._connection, self._front, self._headers = connection, front, headers
-        self._target = target
+        self._pipeline = pipeline
         self._future: asyncio.Future[Answered] | None = None
         self.keep_alive = keep_alive
         self.body = b""
@@ -281,33 +277,8 @@ class TensorCycle:
             self._run()
 
     def _run(self) -> None:
-        plane, (model, read, is_relayed) = self._front.plane, self._target
-        self._start = plane.clock()
-        try:
-            model.runtime  # noqa: B018 - a model that cannot be run says so, whatever it was sent
-            if is_relayed and plane.relay(model, self.body, self._headers, self._relayed):
-                return
-            self._request, self._answer = read(self.body, self._headers, model.described)
-            self._future = plane.begin(model, self._request, self._start)
-        except Exception as error:
-            self._send(self._front.failed(model, error, self._start))
-        else:
-            self._future.add_done_callback(self._done)
-
-    def _done(self, future: asyncio.Future[Answered]) -> None:
-        if future.cancelled():
-            return
-        try:
-            outputs = self._front.plane.answered(self._target.model, self._request, self._start, future.result())
-            reply = self._answer(outputs)
-        except Exception as error:
-            reply = self._front.failed(self._target.model, error, self._start)
-        self._send(reply)
-
-    def _relayed(self, outcome: Reply | RosettaError) -> None:
-        if isinstance(outcome, RosettaError):
-            outcome = self._front.failed(self._target.model, outcome, self._start)
-        self._send(outcome)
+        self._start = self._front.plane.clock()
+        self._future = self._pipeline.submit(self.body, self._headers, self._start, self._send)
 
     def _send(self, reply: Reply) -> None:
         connection = self._connection

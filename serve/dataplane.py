@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as PoolTimeout
 from dataclasses import dataclass, replace
@@ -23,11 +23,12 @@ from contract.errors import (
 )
 from contract.image import image_to_batch
 from contract.manifest import ImageSpec
+from contract.tensors import Tensors
 from serve.batching import Answered, Batcher, Limits, failure
 from serve.catalog import Catalog, ServedModel, load_catalog
-from serve.protocol import InferRequest, Reply, oip
-from serve.remote import RemoteRuntime
-from serve.runtimes import Tensors, warm_up_inputs
+from serve.protocol import InferRequest
+from serve.remote.runtime import RemoteRuntime
+from serve.runtimes import warm_up_inputs
 from serve.settings import Settings
 from serve.stats import ModelStats, Stats
 
@@ -126,12 +127,12 @@ class DataPlane:
 
         Raises ModelUnavailable, Overloaded, DeadlineExceeded, or RuntimeFailure when the runtime fails inside.
         """
-        return self.answered(model, request, start, await self.begin(model, request, start))
+        return self.finish(model, request, start, await self.begin(model, request, start))
 
     def begin(self, model: ServedModel, request: InferRequest, start: float) -> asyncio.Future[Answered]:
-        """Queue a checked request; the future gives what `answered` takes. Both fail as `infer` does."""
-        batcher = self._batchers.get(model.name) or self._batcher(model)
-        seconds = self._seconds(request.timeout)
+        """Queue a checked request; the future's result is for `finish`. Both raise what `infer` raises."""
+        batcher = self.batcher(model)
+        seconds = self.seconds(request.timeout)
         future = batcher.submit(request.inputs, start + seconds)
         if not batcher.is_free():
             timer = asyncio.get_running_loop().call_later(
@@ -140,30 +141,8 @@ class DataPlane:
             future.add_done_callback(lambda _: timer.cancel())
         return future
 
-    def relay(
-        self,
-        model: ServedModel,
-        body: bytes,
-        headers: Mapping[str, str],
-        done: Callable[[Reply | RosettaError], None],
-    ) -> bool:
-        """Pass a request of the Open Inference Protocol on to the model's remote, as it came.
-
-        False where it has to be read here: something in it besides the values is new, or it is to be part of a batch.
-        True if `done` is called later, with the remote's answer as it is or with what went wrong.
-        """
-        batcher = self._batchers.get(model.name) or self._batcher(model)
-        if not batcher.may_relay:
-            return False
-        header_length = headers.get(oip.HEADER_LENGTH.lower())
-        layout = oip.known_layout(body, header_length, model.described)
-        if layout is None:
-            return False
-        batcher.relay(body, header_length, layout.rows, self._seconds(layout.timeout), done)
-        return True
-
-    def answered(self, model: ServedModel, request: InferRequest, start: float, answered: Answered) -> Tensors:
-        """Count a request's answer; its outputs."""
+    def finish(self, model: ServedModel, request: InferRequest, start: float, answered: Answered) -> Tensors:
+        """Count the answer to a request that came at `start`; its outputs."""
         outputs, queued, _ = answered
         self.stats[model.name].count_answer(request.rows, queued, self.clock() - start)
         return outputs
@@ -175,7 +154,7 @@ class DataPlane:
     def infer_now(self, model: ServedModel, request: InferRequest, start: float) -> tuple[Tensors, Times]:
         """The same without an event loop: the call waits for a place in the pool. For threads, such as Flask's."""
         runtime = model.runtime
-        seconds = self._seconds(request.timeout)
+        seconds = self.seconds(request.timeout)
         began = self.clock()
 
         def call() -> tuple[Tensors, float, float]:
@@ -200,17 +179,23 @@ class DataPlane:
     def count_failure(self, model: ServedModel, code: int, start: float) -> None:
         self.stats[model.name].count_failure(code, self.clock() - start)
 
-    def _batcher(self, model: ServedModel) -> Batcher:
+    def batcher(self, model: ServedModel) -> Batcher:
+        """The model's queue in this event loop, made for its first request."""
+        batcher = self._batchers.get(model.name)
+        if batcher is None:
+            batcher = self._batchers[model.name] = self._make_batcher(model)
+        return batcher
+
+    def _make_batcher(self, model: ServedModel) -> Batcher:
         settings = self.settings
         limits = Limits(settings.max_batch, settings.max_queue, settings.batch_delay / 1e6, settings.batching)
         own = self._own_pools.get(model.name)
         pool, calls = (own, _calls_of(model)) if own else (self._pool, self._calls)
-        batcher = Batcher(model, self.stats[model.name], pool, calls, limits)
-        self._batchers[model.name] = batcher
-        return batcher
+        return Batcher(model, self.stats[model.name], pool, calls, limits)
 
-    def _seconds(self, asked: float | None) -> float:
-        return min(asked or self.settings.timeout, self.settings.timeout)
+    def seconds(self, timeout: float | None) -> float:
+        """A request's time limit in seconds: its own, if that is shorter than the service's."""
+        return min(timeout or self.settings.timeout, self.settings.timeout)
 
     # --- Pictures
 

@@ -1,7 +1,5 @@
 """What every HTTP answer has in common, whichever front sends it: JSON, errors, and the headers that keep it safe."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import orjson
@@ -21,9 +19,7 @@ from contract.errors import (
     UnsupportedEncoding,
     UnsupportedImage,
 )
-from contract.manifest import Manifest
-from serve.protocol import InferRequest, Reply, oip, tfserving
-from serve.runtimes import Tensors
+from serve.protocol import Reply
 
 STATUS_CODES: tuple[tuple[type[RosettaError], int], ...] = (
     (ImageTooLarge, 413),
@@ -61,10 +57,6 @@ HEADERS = {
 
 DATA_TYPES = ("application/json", "application/octet-stream")
 
-Answer = Callable[[Tensors], Reply]
-TensorCall = Callable[[bytes, Mapping[str, str], Manifest], tuple[InferRequest, Answer]]
-"""(the body, its headers by their lower-case names, the model's manifest) -> the request, and how to answer it."""
-
 
 def json_reply(data: Any, code: int = 200) -> Reply:
     """`data` as JSON; NaN becomes null."""
@@ -94,15 +86,3 @@ def echoed(request_id: str) -> str | None:
 
 def status_code(error: RosettaError) -> int:
     return next((code for kind, code in STATUS_CODES if isinstance(error, kind)), 500)
-
-
-def infer_call(body: bytes, headers: Mapping[str, str], manifest: Manifest) -> tuple[InferRequest, Answer]:
-    """The Open Inference Protocol's infer."""
-    request = oip.parse_infer(body, headers.get(oip.HEADER_LENGTH.lower()), manifest)
-    return request, partial(oip.infer_reply, manifest.name, request)
-
-
-def predict_call(body: bytes, headers: Mapping[str, str], manifest: Manifest) -> tuple[InferRequest, Answer]:
-    """TensorFlow Serving's predict."""
-    request, form = tfserving.parse_predict(body, manifest)
-    return request, partial(tfserving.predict_reply, request, form)

@@ -14,8 +14,9 @@ from serve import files, metrics
 from serve.catalog import ServedModel
 from serve.dataplane import DataPlane
 from serve.openapi import openapi
+from serve.pipeline import Pipeline, Read, read_infer, read_predict
 from serve.protocol import MAX_BATCH, VERSION, Reply, encoding, oip, tfserving
-from serve.replies import TensorCall, infer_call, json_reply, predict_call, status_code, too_large
+from serve.replies import json_reply, status_code, too_large
 from serve.settings import PAGE, RELEASE
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
@@ -147,13 +148,13 @@ def model_config(name: str) -> Response:
 def model_stats(name: str | None = None) -> Response:
     names = list(plane().catalog) if name is None else [plane().catalog[name].name]
     totals = plane().stats.total()
-    return respond(json_reply({"model_stats": [oip.model_stats(name, totals[name]) for name in names]}))
+    return respond(json_reply({"model_stats": [totals[name].to_json(name) for name in names]}))
 
 
 @api.post("/v2/models/<name>/infer")
 @api.post(f"/v2/models/<name>/versions/{VERSION}/infer")
 def infer(name: str) -> Response:
-    return _tensors(name, infer_call)
+    return _tensors(name, read_infer)
 
 
 # --- TensorFlow Serving
@@ -175,23 +176,20 @@ def tfserving_metadata(name: str) -> Response:
 @api.post("/v1/models/<name>:predict")
 @api.post(f"/v1/models/<name>/versions/{VERSION}:predict")
 def tfserving_predict(name: str) -> Response:
-    return _tensors(name, predict_call)
+    return _tensors(name, read_predict)
 
 
-def _tensors(name: str, call: TensorCall) -> Response:
+def _tensors(name: str, read: Read) -> Response:
     model = plane().catalog[name]
-    with _counted(model):
-        body, start = _body(), plane().clock()
-        model.runtime  # noqa: B018 - a model that cannot be run says so, whatever it was sent
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        inference, answer = call(body, headers, model.described)
-        outputs, _ = plane().infer_now(model, inference, start)
-        return respond(answer(outputs))
+    with _failures_counted(model):
+        body = _body()
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return respond(Pipeline(plane(), model, read).run_now(body, headers, plane().clock()))
 
 
 @contextlib.contextmanager
-def _counted(model: ServedModel) -> Iterator[None]:
-    """Count a request that fails; one that succeeds is counted where it is run."""
+def _failures_counted(model: ServedModel) -> Iterator[None]:
+    """Count a request that fails; a request that succeeds is counted where it is run."""
     start = plane().clock()
     try:
         yield
@@ -206,7 +204,7 @@ def _counted(model: ServedModel) -> Iterator[None]:
 @api.post("/predict/<name>")
 def predict(name: str) -> Response:
     model = plane().catalog[name]
-    with _counted(model):
+    with _failures_counted(model):
         return respond(json_reply(plane().classify(model, _picture()).to_json()))
 
 

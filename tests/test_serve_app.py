@@ -21,11 +21,11 @@ from contract.failed_edge import write_failed_edge
 from contract.image import image_to_batch
 from contract.manifest import MANIFEST, sha256_of
 from contract.parity_result import PARITY
+from contract.tensors import Tensors
 from serve.app import create_app
 from serve.catalog import Catalog, ServedModel, load_catalog, load_model
 from serve.dataplane import DataPlane
 from serve.replies import DATA_HEADERS, DATA_TYPES, HEADERS
-from serve.runtimes import Tensors
 from serve.settings import PAGE, Settings
 from tests.brought_artifacts import CLASSES, FAILED, LOG, write_photo, write_sequence
 

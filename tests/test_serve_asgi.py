@@ -23,9 +23,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from contract.dataset import Split
 from serve.app import create_app
-from serve.asgi import LARGE
 from serve.catalog import load_catalog
 from serve.connection import MAX_CONNECTIONS
+from serve.pipeline import LARGE
 from serve.protocol.oip import HEADER_LENGTH
 from serve.replies import HEADERS
 from serve.settings import Settings

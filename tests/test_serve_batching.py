@@ -14,12 +14,12 @@ import pytest
 from contract.errors import DeadlineExceeded, InputError, Overloaded, RosettaError, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec
 from contract.parity_result import Status
+from contract.tensors import Tensors
 from serve.batching import RELAYED, Batcher, Limits
 from serve.catalog import Catalog, ServedModel
 from serve.dataplane import DataPlane
 from serve.protocol import InferRequest, Reply
-from serve.remote import RemoteRuntime
-from serve.runtimes import Tensors
+from serve.remote.runtime import RemoteRuntime
 from serve.settings import Settings
 from serve.stats import ModelStats
 

@@ -14,10 +14,11 @@ import pytest
 
 from contract.errors import InputError
 from contract.manifest import Manifest, TensorSpec
-from serve.protocol import MAX_BATCH, InferRequest, Reply, oip
-from serve.protocol.oip import HEADER_LENGTH, infer_reply, parse_infer, tensor_metadata
+from contract.tensors import numpy_dtype
+from serve.protocol import MAX_BATCH, InferRequest, Reply
+from serve.protocol.oip import HEADER_LENGTH, infer_reply, parse_request, tensor_metadata
+from serve.protocol.oip_reader import RequestReader
 from serve.protocol.tensors import DATATYPES
-from serve.runtimes import numpy_dtype
 
 MODEL = Manifest(
     model="two_inputs",
@@ -46,6 +47,18 @@ def pixels(**changes: Any) -> bytes:
     """The valid request with other fields in its first input; a field that becomes `...` is left out."""
     tensor = {name: value for name, value in (PIXELS | changes).items() if value is not ...}
     return body(inputs=[tensor, COUNT])
+
+
+READERS: dict[Any, RequestReader] = {}
+
+
+def reader_of(manifest: Manifest) -> RequestReader:
+    """One reader a model, as in the service: it remembers what earlier tests sent."""
+    return READERS.setdefault((manifest.inputs, manifest.outputs), RequestReader(manifest))
+
+
+def parse_infer(sent: bytes, header_length: str | None, manifest: Manifest) -> InferRequest:
+    return reader_of(manifest).read(sent, header_length)
 
 
 def parse(sent: bytes, manifest: Manifest = MODEL) -> InferRequest:
@@ -703,8 +716,8 @@ def usual_with_id(**fields: Any) -> dict[str, Any]:
 )
 def test_the_usual_request_is_read_the_fast_way_with_the_same_result(sent: Any) -> None:
     data = json.dumps(sent).encode()
-    assert oip._parse_fast(data, SHORTCUT) is not None
-    assert outcome(parse, data, SHORTCUT) == outcome(oip._parse, data, memoryview(b""), SHORTCUT)
+    assert reader_of(SHORTCUT)._read_usual(data) is not None
+    assert outcome(parse, data, SHORTCUT) == outcome(parse_request, data, memoryview(b""), SHORTCUT)
 
 
 def test_the_fast_ways_and_the_general_way_agree_on_4500_bodies() -> None:
@@ -724,9 +737,9 @@ def test_the_fast_ways_and_the_general_way_agree_on_4500_bodies() -> None:
                 values += [rng.expovariate(1e-3) for _ in range(rows * 6 - 1)]
                 sent = usual() | usual_without_id(shape=[rows, 2, 3], data=values)
                 data = json.dumps(sent, indent=rng.choice([None, 1])).encode()
-        assert outcome(parse, data, SHORTCUT) == outcome(oip._parse, data, memoryview(b""), SHORTCUT), data
-        fast += outcome(oip._parse_fast, data, SHORTCUT) is not None
-        numbers += outcome(oip._parse_numbers, data, SHORTCUT) is not None
+        assert outcome(parse, data, SHORTCUT) == outcome(parse_request, data, memoryview(b""), SHORTCUT), data
+        fast += outcome(reader_of(SHORTCUT)._read_usual, data) is not None
+        numbers += outcome(reader_of(SHORTCUT)._read_numbers, data) is not None
     assert fast > 1500 and numbers > 500
 
 
@@ -741,9 +754,9 @@ def test_unusual_numbers_in_json_that_is_known_mean_what_they_mean_in_any_other(
     around = '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2, 3], "data": [%s]}]}'
     good = (around % "1, 2, 3, 4, 5, 6").encode()
     parse(good, SHORTCUT)
-    assert oip._parse_numbers(good, SHORTCUT) is not None
+    assert reader_of(SHORTCUT)._read_numbers(good) is not None
     data = (around % numbers).encode()
-    assert outcome(parse, data, SHORTCUT) == outcome(oip._parse, data, memoryview(b""), SHORTCUT)
+    assert outcome(parse, data, SHORTCUT) == outcome(parse_request, data, memoryview(b""), SHORTCUT)
 
 
 def test_json_whose_shape_is_behind_its_numbers_is_read_again_and_again() -> None:
@@ -774,4 +787,4 @@ DUPLICATES = [
 
 @pytest.mark.parametrize("data", DUPLICATES, ids=range(3))
 def test_a_key_that_is_there_twice_means_the_same_to_both(data: bytes) -> None:
-    assert outcome(parse, data, SHORTCUT) == outcome(oip._parse, data, memoryview(b""), SHORTCUT)
+    assert outcome(parse, data, SHORTCUT) == outcome(parse_request, data, memoryview(b""), SHORTCUT)

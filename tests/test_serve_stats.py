@@ -13,7 +13,6 @@ from contract.code import ROOT
 from contract.parity_result import Status
 from serve.catalog import Catalog, ServedModel
 from serve.metrics import exposition
-from serve.protocol import oip
 from serve.stats import BOUNDS, FILES, ModelStats, Stats
 
 NAMES = ["a-onnx", 'odd"\\\nname']
@@ -165,7 +164,7 @@ def test_the_buckets_of_a_histogram_only_rise_and_end_at_its_count() -> None:
 def test_the_statistics_extension_tells_the_same() -> None:
     stats = ModelStats()
     worked(stats)
-    answer = oip.model_stats("a-onnx", stats)
+    answer = stats.to_json("a-onnx")
     assert (answer["name"], answer["version"]) == ("a-onnx", "1")
     assert (answer["inference_count"], answer["execution_count"]) == (16, 3)
     assert answer["inference_stats"]["success"]["count"] == 4

@@ -9,7 +9,7 @@ Nothing here knows of Flask or ASGI: both fronts hand over a body and its header
 
 from dataclasses import dataclass, field
 
-from serve.runtimes import Tensors
+from contract.tensors import Tensors
 
 MAX_BATCH = 4096
 """Rows in one request; a `.pt2` program is exported for as many."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from contract.errors import InputError
 from contract.manifest import TensorSpec
+from contract.tensors import numpy_dtype
 from serve.protocol import MAX_BATCH
-from serve.runtimes import numpy_dtype
 
 Array = NDArray[Any]
 

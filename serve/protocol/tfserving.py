@@ -10,9 +10,9 @@ import orjson
 
 from contract.errors import InputError
 from contract.manifest import Manifest, TensorSpec
+from contract.tensors import Tensors
 from serve.protocol import VERSION, InferRequest, Reply, tensors
 from serve.protocol.tensors import show
-from serve.runtimes import Tensors
 
 SIGNATURE = "serving_default"
 

@@ -5,20 +5,17 @@ inputs' names, dtypes and shapes before. They may be called from several threads
 """
 
 import contextlib
-import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import ModelUnavailable
 from contract.manifest import Manifest
-
-Tensors = Mapping[str, NDArray[Any]]
+from contract.tensors import Tensors, numpy_dtype
 
 
 class Runtime(Protocol):
@@ -141,11 +138,3 @@ def warm_up_inputs(manifest: Manifest, batch: int = 1) -> dict[str, NDArray[Any]
         )
         for spec in manifest.inputs
     }
-
-
-@functools.cache  # NumPy's own look-up takes 1 us
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The NumPy dtype of a manifest's dtype; byte strings are kept as `bytes` objects."""
-    if name == "bytes":
-        return np.dtype(object)
-    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)

@@ -9,7 +9,7 @@ import onnxruntime
 
 from contract.errors import InputError
 from contract.manifest import Manifest
-from serve.runtimes import Tensors
+from contract.tensors import Tensors
 
 
 class OnnxRuntime:

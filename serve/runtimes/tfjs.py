@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from contract.errors import ArtifactError, ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest, verify_files
-from serve.runtimes import Tensors
+from contract.tensors import Tensors
 
 SCRIPT = Path(__file__).with_suffix(".mjs")
 PACKAGES = SCRIPT.parents[2] / "web" / "node_modules"

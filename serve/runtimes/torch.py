@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from contract.manifest import Manifest
-from serve.runtimes import Tensors
+from contract.tensors import Tensors
 
 
 class TorchRuntime:
