@@ -1,13 +1,13 @@
 """python -m serve: check the settings and the artifacts, then become gunicorn."""
 
 import os
-import socket
 import sys
 import tempfile
 from pathlib import Path
 
 from contract.errors import ArtifactMissing, RosettaError
 from serve.catalog import find_artifacts
+from serve.listeners import bind
 from serve.settings import SettingError, Settings
 
 
@@ -22,25 +22,12 @@ def main() -> None:
                 raise ArtifactMissing(f"{missing} Make them with `make artifacts`.")
             # The image of a runtime starts all the same when somebody's own model does not have its formats.
             print(f"{missing} Nothing is served.", flush=True)
-        check_address(settings.host, settings.port)
+        bind(settings.host, settings.port).close()
         check_state(settings.state)
     except RosettaError as error:
         sys.exit(f"error: {error}")
     config = Path(__file__).with_name("gunicorn_conf.py")
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(config)])
-
-
-def check_address(host: str, port: int) -> None:
-    """Raise SettingError unless the address can be listened on; gunicorn would try it five times over."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise SettingError(
-                f"HOST={host} PORT={port} cannot be listened on: {reason}. Set another HOST or PORT."
-            ) from error
 
 
 def check_state(folder: Path | None) -> None:
