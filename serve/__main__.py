@@ -12,7 +12,7 @@ from serve.settings import SettingError, Settings
 
 
 def main() -> None:
-    """Replace this process by gunicorn; what is wrong with the settings is one line."""
+    """Replace this process by gunicorn, or print in one line what is wrong with the settings."""
     try:
         settings = Settings.from_environment()
         if not find_artifacts(settings.artifacts, settings.formats):
@@ -20,7 +20,7 @@ def main() -> None:
             missing = f"There is no artifact{formats} in {settings.artifacts}."
             if not find_artifacts(settings.artifacts):
                 raise ArtifactMissing(f"{missing} Make them with `make artifacts`.")
-            # The image of a runtime starts all the same when somebody's own model does not have its formats.
+            # A runtime's image also starts where a user's own model has none of its formats.
             print(f"{missing} Nothing is served.", flush=True)
         bind(settings.host, settings.port).close()
         check_state(settings.state)
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def check_state(folder: Path | None) -> None:
-    """Raise SettingError unless files can be written in the folder, which is made if need be."""
+    """Raise SettingError unless files can be written in the folder, which is made if it is missing."""
     if folder is None:
         return
     try:

@@ -1,7 +1,8 @@
 """The fast front, an ASGI application: tensors never enter Flask, everything else does.
 
 Reading a request, checking it and writing the answer cost more than a small model. So the calls that carry tensors,
-and the health checks, are answered here, on the event loop; the Flask application behind does the rest, in threads.
+and the health checks, are answered here, on the event loop. The Flask application behind it answers all others, in
+threads.
 Both use the same protocol and the same data plane, and give the same answers.
 """
 
@@ -28,11 +29,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 FLASK_THREADS = 10
 
-NEEDED = {
+READ_HEADERS = {
     name.encode(): name
     for name in ("accept-encoding", "content-encoding", "content-length", oip.HEADER_LENGTH.lower(), "x-request-id")
 }
-"""The request headers that are read here; text is made of no others."""
+"""The request headers that are read here, by their bytes. The others are not decoded."""
 
 
 COMMON_HEADERS = [(name.lower().encode(), value.encode()) for name, value in DATA_HEADERS.items()]
@@ -65,7 +66,7 @@ class Front:
             return
         if self.logs_access:
             send = _logged(scope, send)
-        path, method, headers = scope["path"], scope["method"], needed(scope["headers"])
+        path, method, headers = scope["path"], scope["method"], read_headers(scope["headers"])
         if method == "POST" and (pipeline := self.pipelines.get(path.encode())) is not None:
             reply = await self._answer(headers, receive, pipeline)
         elif method == "GET" and path == "/v2/health/live":
@@ -96,7 +97,7 @@ class Front:
     async def _read(self, receive: Receive) -> tuple[bytes, int]:
         """The body as it was sent, and its size; of one over the limit only the size.
 
-        It is read on to its end, within bounds: else the sender may see a broken connection, not the answer.
+        It is read to its end, within bounds: else the sender may get a broken connection instead of the answer.
         """
         message = await receive()
         body: bytes = message.get("body", b"")
@@ -143,13 +144,13 @@ class Front:
             self.plane.stats.write()
 
 
-def needed(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Of a request's headers, in lower case, those that are read here."""
-    return {NEEDED[name]: value.decode("latin-1") for name, value in headers if name in NEEDED}
+def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """A request's headers that are read here, by their lower-case names."""
+    return {READ_HEADERS[name]: value.decode("latin-1") for name, value in headers if name in READ_HEADERS}
 
 
 def wire(reply: Reply, request: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
-    """The body as the caller likes it, and its headers: all but its length, and those that every answer has."""
+    """The body, compressed if the caller accepts that, and the headers: without its length and the common ones."""
     body, compression = encoding.compress(reply.body, request.get("accept-encoding", ""))
     headers = {"content-type": reply.content_type, **reply.headers}
     if compression:

@@ -1,4 +1,4 @@
-"""What every front calls: tensors or a picture in, answers and times out."""
+"""The data plane, which every front calls: tensors or a picture in, answers and times out."""
 
 import asyncio
 import hashlib
@@ -37,7 +37,7 @@ Batch = NDArray[np.float32]
 log = logging.getLogger(__name__)
 
 REMOTE_CALLS = 4
-"""Calls to a remote that may be under way at once; what comes meanwhile forms the next batch."""
+"""Calls to a remote that may be under way at once; requests that come meanwhile form the next batch."""
 
 MEASURED_ROWS = 8
 MEASURING_SECONDS = 0.1
@@ -64,7 +64,7 @@ class Prediction:
     """(classes,)"""
     times: Times
     tensor: str
-    """The sha256 of what the model saw, as little-endian float32: the page shows that it sees the same."""
+    """The sha256 of the model's input as little-endian float32: the page compares it with its own."""
 
     @property
     def winner(self) -> int:
@@ -82,7 +82,7 @@ class Prediction:
 
 
 class DataPlane:
-    """The models of one worker process, their queues, the pool that runs them, and what they did."""
+    """The models of one worker process, with their queues, the pool that runs them, and their statistics."""
 
     clock: Callable[[], float] = staticmethod(time.perf_counter)
 
@@ -116,14 +116,14 @@ class DataPlane:
         return any(model.ready for model in self.catalog.values()) or bool(self.settings.formats and not self.catalog)
 
     def close(self) -> None:
-        """Let what runs finish, write the last numbers, and end every runtime."""
+        """Let running calls finish, write the last statistics, and end every runtime."""
         for pool in (self._pool, *self._own_pools.values()):
             pool.shutdown(wait=False, cancel_futures=True)
         self.stats.write()
         self.catalog.close()
 
     async def infer(self, model: ServedModel, request: InferRequest, start: float) -> Tensors:
-        """Run a checked request that came at `start`, together with what else waits for the model.
+        """Run a checked request that came at `start`, together with others that wait for the model.
 
         Raises ModelUnavailable, Overloaded, DeadlineExceeded, or RuntimeFailure when the runtime fails inside.
         """
@@ -152,7 +152,7 @@ class DataPlane:
             future.set_exception(_too_slow(model, seconds))
 
     def infer_now(self, model: ServedModel, request: InferRequest, start: float) -> tuple[Tensors, Times]:
-        """The same without an event loop: the call waits for a place in the pool. For threads, such as Flask's."""
+        """`infer` for threads, such as Flask's: the call waits for a place in the pool."""
         runtime = model.runtime
         seconds = self.seconds(request.timeout)
         began = self.clock()
@@ -246,21 +246,21 @@ def _too_slow(model: ServedModel, seconds: float) -> DeadlineExceeded:
 
 
 def _calls_of(model: ServedModel) -> int:
-    """How many calls another process may be sent at once: a child takes one, a service as many as it can answer."""
+    """How many calls may be sent to another process at once: a child takes one, a service several."""
     return REMOTE_CALLS if isinstance(model.loaded, RemoteRuntime) else 1
 
 
 def measure(model: ServedModel, stats: ModelStats) -> None:
-    """Learn what a call of the model costs, and what each row adds: by this it is decided where its calls run.
+    """Measure what a call of the model costs, and what each row adds: this decides where its calls run.
 
-    It is endless where another process runs it, which may hang, and where several rows at once cannot be run.
+    The cost counts as infinite where another process runs the model, which may hang, and where it takes only one row.
     """
     stats.call_seconds = float("inf")
     if model.loaded is None or not model.loaded.in_process:
         return
     try:
         one, many = (_median_seconds(model, rows) for rows in (1, MEASURED_ROWS))
-    except Exception as error:  # a runtime may raise anything; its requests will say so
+    except Exception as error:  # a runtime may raise anything; requests get the error
         log.warning("%s could not be measured: %s: %s", model.name, type(error).__name__, error)
         return
     stats.row_seconds = max(0.0, (many - one) / (MEASURED_ROWS - 1))

@@ -47,7 +47,7 @@ def on_starting(server: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    """Remove the folder, where it was made here."""
+    """Remove the folder, if it was made here."""
     if (made := getattr(server, "made_state", None)) is not None:
         shutil.rmtree(made, ignore_errors=True)
 
@@ -59,7 +59,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Say where the page is, once every model has answered its first row."""
+    """Print where the page is, once every model has answered its first row."""
     from serve.banner import banner
 
     if worker.age == 1:

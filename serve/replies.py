@@ -38,7 +38,7 @@ STATUS_CODES: tuple[tuple[type[RosettaError], int], ...] = (
 """The first match counts."""
 
 DATA_HEADERS = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin"}
-"""Sent with everything. Data is shown to no one, so it needs no more: each header costs a tensor's answer 2 us."""
+"""Sent with everything. Browsers do not show data, so it needs no more: each header costs a tensor's answer 2 us."""
 
 HEADERS = {
     **DATA_HEADERS,
@@ -64,15 +64,15 @@ def json_reply(data: Any, code: int = 200) -> Reply:
 
 
 def error_reply(error: RosettaError) -> Reply:
-    """A known error as JSON, with the status that it means in HTTP."""
+    """A known error as JSON, with its HTTP status."""
     code = status_code(error)
     headers = {"Retry-After": "1"} if code == 503 else {}
     return Reply(orjson.dumps({"error": str(error)}), code, headers=headers)
 
 
 def fault_reply() -> Reply:
-    """What a caller is told of a fault of the service itself: no details."""
-    return json_reply({"error": "The service failed at this request; its log says why."}, 500)
+    """The reply to a fault of the service itself. The details are in the log alone."""
+    return json_reply({"error": "The service failed on this request. Its log states why."}, 500)
 
 
 def too_large(limit: int) -> BodyTooLarge:
@@ -80,7 +80,7 @@ def too_large(limit: int) -> BodyTooLarge:
 
 
 def echoed(request_id: str) -> str | None:
-    """A caller's X-Request-ID as it is sent back, and logged; None for one that is long, or is no plain text."""
+    """A caller's X-Request-ID as it is sent back, and logged; None if it is long, or not plain text."""
     return request_id if request_id.isascii() and request_id.isprintable() and 0 < len(request_id) <= 200 else None
 
 

@@ -1,7 +1,7 @@
-"""What each model did: counted in plain numbers, right with several worker processes.
+"""The statistics of each model: plain counts that are right with several worker processes.
 
-Each worker writes its numbers to a file of its own in the state folder, a few times a second while they change, and
-whoever is asked adds them up. A worker that died leaves its file, so that no count ever falls.
+Each worker writes its numbers to a file of its own in the state folder, a few times a second while they change. The
+worker that is queried adds them up. A worker that died leaves its file, so that no count ever falls.
 """
 
 import bisect
@@ -181,7 +181,7 @@ class Stats:
 
     def total(self) -> dict[str, ModelStats]:
         """The sum over this worker and all others that serve or have served."""
-        self.write()  # what one worker told is told by the others too, even if this one dies now
+        self.write()  # the other workers must not report less later, even if this one dies now
         documents = [self._numbers()]
         if self._file is not None:
             others = set(self._file.parent.glob(FILES)) - {self._file}

@@ -456,7 +456,7 @@ def test_a_request_that_is_not_whole_in_time_is_408(impatient: Service, sent: by
     head, _, body = raw_request(impatient, sent, seconds=20).partition(b"\r\n\r\n")
     assert 1 <= time.monotonic() - start < 10
     assert head.startswith(b"HTTP/1.1 408 ")
-    assert "was not whole within 1 s" in json.loads(body)["error"]
+    assert "was not complete within 1 s" in json.loads(body)["error"]
 
 
 def test_one_who_does_not_read_is_let_go(impatient: Service, pixels: Any) -> None:

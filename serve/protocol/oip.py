@@ -163,7 +163,7 @@ def _timeout(parameters: Mapping[str, Any]) -> float | None:
 
 
 def infer_reply(model: str, request: InferRequest, outputs: Tensors) -> Reply:
-    """The answer: JSON, and behind it the raw bytes of the outputs that were asked for that way."""
+    """The answer: JSON, and behind it the raw bytes of the outputs that were requested raw."""
     if len(request.outputs) == 1 and request.id is None:
         return _reply_of_one(model, *request.outputs[0], outputs)
     answers, payloads = [], []
@@ -188,7 +188,7 @@ def infer_reply(model: str, request: InferRequest, outputs: Tensors) -> Reply:
 
 
 def _reply_of_one(model: str, name: str, binary: bool, outputs: Tensors) -> Reply:
-    """The same for the usual request: all but the numbers is known from the last answer of this shape."""
+    """`infer_reply` for the usual request: all but the numbers is the same as in the last answer of this shape."""
     array = outputs[name]
     datatype = tensors.datatype_of(array)
     if not binary:

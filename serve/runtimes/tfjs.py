@@ -1,7 +1,7 @@
 """TF.js on the server: a Node child process that this runtime starts, watches and restarts.
 
 Both sides speak in frames: a header's length (4 bytes, little-endian), the header as JSON, and the tensors' bytes in
-the header's order. The child is told to go by closing its standard input, so it never outlives this process.
+the header's order. The child ends when its standard input is closed, so it never outlives this process.
 """
 
 import contextlib
@@ -47,14 +47,14 @@ class TFJSRuntime:
         self.title = f"TF.js {self._version}"
 
     def predict(self, inputs: Tensors) -> Tensors:
-        """Raises RuntimeFailure when the child dies or hangs; the next call finds a new one."""
-        return self._ask(inputs, None)
+        """Raises RuntimeFailure when the child dies or hangs; the next call starts a new one."""
+        return self._call(inputs, None)
 
     def fetch(self, inputs: Tensors, nodes: Sequence[str]) -> Tensors:
-        """What these nodes of the graph give. Raises as `predict` does."""
-        return self._ask(inputs, nodes)
+        """The values of these nodes of the graph. Raises as `predict` does."""
+        return self._call(inputs, nodes)
 
-    def _ask(self, inputs: Tensors, nodes: Sequence[str] | None) -> Tensors:
+    def _call(self, inputs: Tensors, nodes: Sequence[str] | None) -> Tensors:
         with self._lock:
             if self._child.poll() is not None:
                 self._restart()
@@ -80,7 +80,7 @@ class TFJSRuntime:
     def _restart(self) -> None:
         self._stop()  # its pipes are still open
         try:
-            verify_files(self._folder, self._manifest)  # another export may lie there by now
+            verify_files(self._folder, self._manifest)  # it may be another export by now
         except ArtifactError as error:
             raise ModelUnavailable(
                 f"The Node process of {self._name} cannot be restarted: {error} Or start the service again."
@@ -97,7 +97,7 @@ class TFJSRuntime:
             [node, str(SCRIPT), str(self._folder.resolve())], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._child = child
-        # A child that hangs reads nothing: a write that blocks would wait for it for ever.
+        # A child that hangs reads nothing, and a blocking write would wait for it for ever.
         os.set_blocking(_open(child.stdin).fileno(), False)
         try:
             header, _ = self._receive(time.monotonic() + START_SECONDS)
