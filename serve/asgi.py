@@ -2,8 +2,7 @@
 
 Reading a request, checking it and writing the answer cost more than a small model. So the calls that carry tensors,
 and the health checks, are answered here, on the event loop. The Flask application behind it answers all others, in
-threads.
-Both use the same protocol and the same data plane, and give the same answers.
+threads. Both use the same pipelines and the same data plane, and give the same answers.
 """
 
 import asyncio
@@ -34,7 +33,6 @@ READ_HEADERS = {
     for name in ("accept-encoding", "content-encoding", "content-length", oip.HEADER_LENGTH.lower(), "x-request-id")
 }
 """The request headers that are read here, by their bytes. The others are not decoded."""
-
 
 COMMON_HEADERS = [(name.lower().encode(), value.encode()) for name, value in DATA_HEADERS.items()]
 

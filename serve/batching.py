@@ -35,7 +35,7 @@ RELAYED = 8
 made a fifth to a half more requests a second than to relay all."""
 
 Answered = tuple[Tensors, float, float]
-"""A request's outputs, its seconds in the queue, and those of the call that it was part of."""
+"""A request's outputs, its seconds in the queue, and the seconds of the call that it was part of."""
 
 Answers = tuple[list[Tensors | Exception], float, float]
 """One answer, or one error, for each request of a batch; when the call began; and its seconds."""
@@ -73,7 +73,7 @@ class Waiting:
         self.queued = time.perf_counter()
         self.rows = len(next(iter(inputs.values())))
         # Only equal shapes run together; the batch, which comes first, may differ. Where no other size is free, the
-        # protocol has seen to it that they are equal.
+        # protocol has checked that they are equal.
         self.key = tuple((name, array.shape[1:]) for name, array in inputs.items()) if has_free_sizes else ()
 
 
@@ -146,7 +146,7 @@ class Batcher:
                 self._finish(batch, *self._call(batch))
                 continue
             if self._remote is not None:
-                self._send(batch)
+                self._call_remote(batch)
                 continue
             self._running += 1
             done = self._loop.run_in_executor(self._pool, self._call, batch)
@@ -167,8 +167,8 @@ class Batcher:
     ) -> None:
         """Pass a request on as it came; `done` is called with the answer, or with an error after so many seconds."""
         assert self._remote is not None
-        done_here = partial(self._relayed, rows, time.perf_counter(), done)
-        self._remote.relay(body, header_length, seconds, done_here)
+        finish = partial(self._relayed, rows, time.perf_counter(), done)
+        self._remote.relay(body, header_length, seconds, finish)
         self._under_way += 1
 
     def _relayed(
@@ -183,24 +183,24 @@ class Batcher:
             self._stats.count_call(rows, seconds)
             done(failure(self._model.name, outcome))
 
-    def _send(self, batch: Sequence[Waiting]) -> None:
-        """What `_call` does, where the call is I/O: the answer comes in a later turn of the loop."""
+    def _call_remote(self, batch: Sequence[Waiting]) -> None:
+        """Run a batch on the remote. The answer comes in a later turn of the loop."""
         assert self._remote is not None
         self._running += 1
         self._under_way += len(batch)
-        done_here = partial(self._sent, batch, time.perf_counter())
+        finish = partial(self._finish_remote, batch, time.perf_counter())
         try:
-            self._remote.start(joined([waiting.inputs for waiting in batch]), done_here)
+            self._remote.start(joined([waiting.inputs for waiting in batch]), finish)
         except Exception as error:
-            self._loop.call_soon(done_here, error)
+            self._loop.call_soon(finish, error)
 
-    def _sent(self, batch: Sequence[Waiting], start: float, outcome: Tensors | Exception) -> None:
+    def _finish_remote(self, batch: Sequence[Waiting], start: float, outcome: Tensors | Exception) -> None:
         self._running -= 1
         self._under_way -= len(batch)
         if isinstance(outcome, InputError) and len(batch) > 1:
             # The runtime there may refuse a single row: try each request alone. Any other error concerns all of them.
             for waiting in batch:
-                self._send([waiting])
+                self._call_remote([waiting])
             return
         self._finish(batch, self._split_outcome(batch, outcome), start, time.perf_counter() - start)
         self._schedule()
@@ -268,7 +268,7 @@ class Batcher:
             return error
 
     def _split(self, parts: Sequence[Tensors], outputs: Tensors) -> list[Tensors]:
-        """The outputs of joined requests -> those of each."""
+        """The outputs of joined requests -> the outputs of each request."""
         if len(parts) == 1:
             return [outputs]
         ends = list(itertools.accumulate(len(next(iter(part.values()))) for part in parts))

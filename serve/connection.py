@@ -1,4 +1,4 @@
-"""One HTTP connection: uvicorn's, with a shorter way for tensors, and limits for those who are slow.
+"""One HTTP connection: uvicorn's, with a shorter way for tensors, and limits for slow callers.
 
 Between the parser and the application, ASGI makes a task, a scope and four messages for each request; they cost as much
 as a small model does. So a small POST of tensors goes straight from the parser to its pipeline here. Unusual ones -

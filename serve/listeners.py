@@ -1,10 +1,10 @@
 """The sockets that the service listens on: one for each worker, so that the kernel shares out the connections.
 
-With one socket for all workers, whoever wakes first takes what waits: of 8 connections, one of two workers had all 8 in
-6 of 15 trials on a busy machine. With a socket each, it never had more than 7, and of 64 connections 32 to 37.
+If all workers shared one socket, the first to wake would take all connections that wait: of 8 connections, one of two
+workers got all 8 in 6 of 15 trials on a busy machine. With a socket each, it never got more than 7, and 32 to 39 of 64.
 
-gunicorn's first process opens them and keeps them open. A queue of connections thus outlives the worker that takes from
-it: the next worker goes on with it.
+gunicorn's first process opens the sockets and keeps them open. A queue of connections thus outlives the worker that
+takes from it, and the next worker goes on with it.
 """
 
 import socket
@@ -16,7 +16,7 @@ BACKLOG = 2048
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket at this address, which no other socket has. Raises SettingError if that cannot be."""
+    """A socket bound to this address alone. Raises SettingError if the address is in use, or not an address."""
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -24,18 +24,19 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         bound.close()
         reason = getattr(error, "strerror", None) or error
-        raise SettingError(
-            f"HOST={host} PORT={port} cannot be listened on: {reason}. Set another HOST or PORT."
-        ) from error
+        message = f"HOST={host} PORT={port} cannot be listened on: {reason}. Set another HOST or PORT."
+        raise SettingError(message) from error
     return bound
 
 
 def open_listeners(host: str, port: int, count: int) -> list[socket.socket]:
-    """So many sockets that listen on one address. Raises SettingError if it is in use, even by sockets that share."""
+    """`count` sockets that listen on one address. Raises SettingError if others use it, even with SO_REUSEPORT."""
     first = bind(host, port)
     listeners = [first]
     if count > 1:
-        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # only now: else it would join others' sockets
+        first.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEPORT, 1
+        )  # only now: before `bind`, it would join the sockets of others
     for _ in range(count - 1):
         listener = socket.socket(first.family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

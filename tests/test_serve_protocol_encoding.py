@@ -1,4 +1,4 @@
-"""Compressed bodies are read within the limit, which counts what comes out, and answers are compressed as asked."""
+"""Compressed bodies are read within the limit, which counts decompressed bytes; answers are compressed on request."""
 
 import gzip
 import tracemalloc

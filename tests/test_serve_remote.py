@@ -117,7 +117,7 @@ def test_answers_are_those_of_the_remote(stack: Stack, pixels: Any, model: str) 
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_a_request_of_a_known_form_is_passed_on_as_it_came(stack: Stack, pixels: Any, binary: bool) -> None:
+def test_a_request_of_a_known_form_is_relayed(stack: Stack, pixels: Any, binary: bool) -> None:
     """What is wrong with its values is then found by the remote, as is seen by who says so."""
     path = f"/v2/models/{ONNX}/infer"
     rows = 3 if binary else 2
@@ -262,7 +262,7 @@ def test_a_hung_remote_holds_up_nothing_else(stack: Stack, pixels: Any) -> None:
     wait_until(lambda: infer(stack.gateway, TFLITE, pixels[:1])[0] == 200, 10)
 
 
-def test_a_remote_with_other_bytes_is_not_asked(packed: Path, stack: Stack, pixels: Any, tmp_path: Path) -> None:
+def test_a_remote_with_other_bytes_is_not_called(packed: Path, stack: Stack, pixels: Any, tmp_path: Path) -> None:
     """As while a new release is rolled out: parity was never shown for these bytes."""
     shutil.copytree(packed / "gateway", tmp_path / "artifacts")
     manifest = tmp_path / "artifacts" / "keras_cnn" / "onnx" / "manifest.json"
@@ -410,7 +410,7 @@ def test_a_connection_that_is_closed_as_soon_as_it_is_there_is_told() -> None:
         (b"SSH-2.0-OpenSSH\r\n\r\n", "no answer in HTTP/1.1"),
     ],
 )
-def test_what_is_no_answer_is_an_error(sent: bytes, error: str) -> None:
+def test_bytes_that_are_not_an_answer_are_an_error(sent: bytes, error: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(sent)
@@ -463,7 +463,7 @@ def test_each_request_on_a_kept_connection_has_its_own_time(loop_factory: Any) -
     assert opened == 1
 
 
-def test_an_answer_that_nobody_waits_for_is_not_the_next_ones() -> None:
+def test_a_late_answer_is_not_the_next_requests() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for number in range(3):
             await read_request(reader)
@@ -509,7 +509,9 @@ OUTPUT = {"name": "y", "datatype": "FP32", "shape": [1, 2], "parameters": {"bina
         ("y", 8),
     ],
 )
-def test_an_answer_that_is_none_is_the_remotes_failure(runtime: RemoteRuntime, outputs: Any, payload: int) -> None:
+def test_an_answer_without_the_outputs_is_the_remotes_failure(
+    runtime: RemoteRuntime, outputs: Any, payload: int
+) -> None:
     header = json.dumps({"outputs": outputs}).encode()
     with pytest.raises(RuntimeFailure, match="answered for m-onnx without the model's outputs"):
         runtime._outputs(Answer(200, bytearray(header + bytes(payload)), len(header)))
@@ -566,7 +568,7 @@ def test_formats_without_artifacts_stop_the_start(packed: Path) -> None:
 
 
 def test_a_service_of_formats_that_no_model_has_starts_and_serves_nothing(tmp_path: Path) -> None:
-    """As the image of a runtime does whose formats somebody's own model does not have."""
+    """As a runtime's image does when a user's own model has none of its formats."""
     write_every_type(tmp_path / "artifacts" / "own" / "onnx", ["float32"])
     with started(tmp_path / "artifacts", tmp_path / "log", SERVE_FORMATS="torch") as service:
         assert service.ask("GET", "/v2/health/ready")[0] == 200

@@ -34,7 +34,7 @@ def json_length(body: bytes, header_length: str) -> int:
 def parse_request(header: bytes, payload: memoryview, manifest: Manifest) -> InferRequest:
     """Read a request's JSON, and the raw tensors behind it.
 
-    Raises InputError, whose message says what was got and what was expected.
+    Raises InputError, whose message states what was sent and what was expected.
     """
     request = _object("The request", _parse_json(header))
     parameters = _object("The request's parameters", request.get("parameters", {}))

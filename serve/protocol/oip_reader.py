@@ -71,7 +71,7 @@ class RequestReader:
     def read(self, body: bytes, header_length: str | None) -> InferRequest:
         """Read a request; `header_length` is the header of that name, where there is one.
 
-        Raises InputError, whose message says what was got and what was expected.
+        Raises InputError, whose message states what was sent and what was expected.
         """
         if header_length is None:
             return self._read_numbers(body) or self._read_usual(body) or self._read_any(body)

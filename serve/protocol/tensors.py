@@ -48,8 +48,8 @@ def check_shape(shape: Any, spec: TensorSpec) -> tuple[int, ...]:
     fits = (
         isinstance(shape, list | tuple)
         and len(shape) == len(spec.shape)
-        and all(type(got) is int and got >= 0 for got in shape)
-        and all(size in (None, got) for got, size in zip(shape, spec.shape, strict=True))
+        and all(type(size) is int and size >= 0 for size in shape)
+        and all(size in (None, sent) for sent, size in zip(shape, spec.shape, strict=True))
     )
     if not fits:
         expected = f"[{', '.join('-1' if size is None else str(size) for size in spec.shape)}]"
@@ -86,7 +86,7 @@ def _from_list(data: list[Any], shape: Sequence[int], spec: TensorSpec) -> Array
 
 
 def check_count(count: int, shape: Sequence[int], spec: TensorSpec) -> None:
-    """Raise InputError unless there are as many values as the shape says."""
+    """Raise InputError unless the number of values is the shape's."""
     if count != math.prod(shape):
         raise InputError(
             f"The data of {spec.name!r} is {count} values, expected {math.prod(shape)} for shape {list(shape)}."

@@ -150,10 +150,10 @@ class TFJSRuntime:
         while done < count:
             if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TimeoutError("no answer within its time limit")
-            got = os.readv(pipe, [view[done:]])
-            if got == 0:
+            count_read = os.readv(pipe, [view[done:]])
+            if count_read == 0:
                 raise EOFError(f"it ended, with exit status {self._child.wait()}")
-            done += got
+            done += count_read
         return view
 
     def _tensors(self, specs: list[dict[str, Any]], payload: memoryview) -> Tensors:
