@@ -407,7 +407,7 @@ def test_a_connection_that_is_closed_as_soon_as_it_is_there_is_told() -> None:
         (b"", "the connection was closed"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "the connection was closed"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "with a Content-Length"),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", "no answer in HTTP/1.1"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "not HTTP/1.1 with a Content-Length"),
     ],
 )
 def test_bytes_that_are_not_an_answer_are_an_error(sent: bytes, error: str) -> None:
