@@ -26,7 +26,7 @@ MAX_CONNECTIONS = 1000
 MAX_HEADERS, MAX_HEADER_BYTES = 100, 65_536
 
 BYTES_A_SECOND = 50_000
-"""A sender has the time limit of a request, and one more second for each so many bytes that it has sent."""
+"""A sender has the time limit of a request, and one more second for each 50,000 bytes that it has sent."""
 
 CHECK_SECONDS = 2.0
 
@@ -49,7 +49,7 @@ class Connection(HttpToolsProtocol):
         self._since: float | None = None
         """When that request began, or the connection."""
         self._stuck: float | None = None
-        """When the caller stopped to read its answer, if it did."""
+        """Since when the caller has stopped reading its answer, if it has."""
         self._check: asyncio.TimerHandle | None = None
         self._is_last = False
         self._running: RequestResponseCycle | None = None

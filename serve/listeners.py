@@ -33,10 +33,8 @@ def open_listeners(host: str, port: int, count: int) -> list[socket.socket]:
     """`count` sockets that listen on one address. Raises SettingError if others use it, even with SO_REUSEPORT."""
     first = bind(host, port)
     listeners = [first]
-    if count > 1:
-        first.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEPORT, 1
-        )  # only now: before `bind`, it would join the sockets of others
+    if count > 1:  # the option comes after the address: before it, this socket would join the sockets of others
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     for _ in range(count - 1):
         listener = socket.socket(first.family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
