@@ -599,7 +599,7 @@ def test_byte_strings_that_are_no_text_survive_as_bytes() -> None:
     ("payload", "words"),
     [
         (b"\x01\x00\x00", "ends inside a length"),
-        (b"\x05\x00\x00\x00abc", "announces 5 bytes, 7 were got"),
+        (b"\x05\x00\x00\x00abc", "announces 5 bytes, got 7"),
         (b"\xff\xff\xff\xff", "announces 4294967295 bytes"),
         (b"\x00\x00\x00\x00" * 3, "3 values, expected 1"),
         (b"", "0 values, expected 1"),
