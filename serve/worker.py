@@ -25,7 +25,7 @@ class ListeningServer(Server):
     A worker that ends takes all connections that wait, and answers each one last time. Later ones wait for the other
     workers, or for the next ones: a reload loses no connection. The end of the service loses the connections that come
     between the last look at a queue and its close, some microseconds later. With 16 clients that connected for each
-    request, 20 reloads lost none of 18,000 requests, and 11 stops of the service lost 1.
+    request, 30 reloads lost none of 32,000 requests, and 26 stops of the service lost 1.
     """
 
     def __init__(self, worker: "Worker") -> None:
