@@ -31,6 +31,8 @@ Answer = Callable[[Tensors], Reply]
 Read = Callable[[bytes, Headers, ServedModel], tuple[InferRequest, Answer]]
 """(the body, its headers, the model) -> the checked request, and what makes the reply of its outputs."""
 
+_HEADER_LENGTH = oip.HEADER_LENGTH.lower()
+
 log = logging.getLogger(__name__)
 
 
@@ -44,9 +46,6 @@ def read_predict(body: bytes, headers: Headers, model: ServedModel) -> tuple[Inf
     """TensorFlow Serving's predict."""
     request, form = tfserving.parse_predict(body, model.described)
     return request, partial(tfserving.predict_reply, request, form)
-
-
-_HEADER_LENGTH = oip.HEADER_LENGTH.lower()
 
 
 class Pipeline:
