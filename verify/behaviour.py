@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from contract.behaviour import Behaviour
 from contract.manifest import Manifest
-from serve.runtimes import Runtime, Tensors, numpy_dtype
+from contract.tensors import Tensors, numpy_dtype
+from serve.runtimes import Runtime
 from verify.questions import Questions
 
 ROWS = 9

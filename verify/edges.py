@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from contract.manifest import TensorSpec
 from contract.parity_result import EdgeDifference
-from serve.runtimes import Runtime, Tensors, numpy_dtype
+from contract.tensors import Tensors, numpy_dtype
+from serve.runtimes import Runtime
 from verify.questions import Questions, invented
 
 LENGTHS = (1, 2, 7, 33)

@@ -22,7 +22,8 @@ from contract.behaviour import Behaviour, write_behaviour
 from contract.errors import ArtifactMissing, ParityError, RosettaError
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
 from contract.parity_result import BatchParity, Flip, ParityResult, write_parity
-from serve.runtimes import Runtime, load_runtime, numpy_dtype
+from contract.tensors import numpy_dtype
+from serve.runtimes import Runtime, load_runtime
 from verify.behaviour import observe
 from verify.edges import EdgeAnswer, answer_edges, edge_differences, edge_questions
 from verify.questions import Questions

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from contract.errors import ArtifactError, InputError, ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest, verify_files
-from serve.runtimes import Tensors
+from contract.tensors import Tensors
 
 SCRIPT = Path(__file__).with_suffix(".mjs")
 PACKAGES = SCRIPT.parents[2] / "web" / "node_modules"
@@ -53,15 +53,15 @@ class TFJSRuntime:
     def predict(self, inputs: Tensors) -> Tensors:
         """Raises InputError for a whole number that TF.js cannot hold, and RuntimeFailure when the child dies or hangs.
 
-        The next call finds a new child.
+        The next call starts a new child.
         """
-        return self._ask({name: _held(name, value) for name, value in inputs.items()}, None)
+        return self._call({name: _held(name, value) for name, value in inputs.items()}, None)
 
     def fetch(self, inputs: Tensors, nodes: Sequence[str]) -> Tensors:
-        """What these nodes of the graph give. Raises as `predict` does."""
-        return self._ask({name: _held(name, value) for name, value in inputs.items()}, nodes)
+        """The values of these nodes of the graph. Raises as `predict` does."""
+        return self._call({name: _held(name, value) for name, value in inputs.items()}, nodes)
 
-    def _ask(self, inputs: Tensors, nodes: Sequence[str] | None) -> Tensors:
+    def _call(self, inputs: Tensors, nodes: Sequence[str] | None) -> Tensors:
         with self._lock:
             if self._child.poll() is not None:
                 self._restart()
@@ -91,7 +91,7 @@ class TFJSRuntime:
     def _restart(self) -> None:
         self._stop()  # its pipes are still open
         try:
-            verify_files(self._folder, self._manifest)  # another export may lie there by now
+            verify_files(self._folder, self._manifest)  # it may be another export by now
         except ArtifactError as error:
             raise ModelUnavailable(
                 f"The Node process of {self._name} cannot be restarted: {error} Or start the service again."
@@ -108,7 +108,7 @@ class TFJSRuntime:
             [node, str(SCRIPT), str(self._folder.resolve())], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._child = child
-        # A child that hangs reads nothing: a write that blocks would wait for it for ever.
+        # A child that hangs reads nothing, and a blocking write would wait for it for ever.
         os.set_blocking(_open(child.stdin).fileno(), False)
         try:
             header, _ = self._receive(time.monotonic() + START_SECONDS)
@@ -162,10 +162,10 @@ class TFJSRuntime:
         while done < count:
             if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TimeoutError("no answer within its time limit")
-            got = os.readv(pipe, [view[done:]])
-            if got == 0:
+            count_read = os.readv(pipe, [view[done:]])
+            if count_read == 0:
                 raise EOFError(f"it ended, with exit status {self._child.wait()}")
-            done += got
+            done += count_read
         return view
 
     def _tensors(self, specs: list[dict[str, Any]], payload: memoryview) -> Tensors:
