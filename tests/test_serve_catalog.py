@@ -75,7 +75,7 @@ def test_a_verified_artifact_knows_its_parity_and_its_sizes(onnx: Path) -> None:
     model = load_model(onnx)
     assert model.status.parity is not None
     assert model.status.parity.max_abs_diff < 1e-4
-    assert "pictures, largest difference" in model.status.reason
+    assert "questions, largest difference" in model.status.reason
     assert model.sizes == {"model.onnx": (onnx / "model.onnx").stat().st_size}
 
 

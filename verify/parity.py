@@ -227,7 +227,9 @@ def _observed(path: Path, manifest: Manifest, asked: Questions) -> Iterator[tupl
 
 
 def _reference(path: Path, manifest: Manifest, asked: Questions) -> Reference:
-    """Raises what `ask` raises, and ParityError where the same question gets different answers."""
+    """Raises what `ask` raises, and ParityError where the same question gets different answers, or there is none."""
+    if not asked.count:
+        raise ParityError("No answers were compared: at least one input is needed.")
     with _observed(path, manifest, asked) as (runtime, behaviour):
         if behaviour.unsteady:
             raise ParityError(f"{manifest.name} {behaviour.unsteady_words}")
