@@ -49,9 +49,23 @@ function freeLoaderOfItsModule(): Plugin {
   };
 }
 
+/**
+ * The code that runtimes share lies in a chunk of its own. Otherwise it lies in the worker's entry and runtimes import
+ * that, which WebKit then evaluates a second time: two listeners would answer each call.
+ */
+const SHARED_BY_RUNTIMES = {
+  name: 'shared-by-runtimes',
+  test: (id: string) => id.startsWith(join(import.meta.dirname, 'src')),
+  minShareCount: 2,
+};
+
 export default defineConfig({
   plugins: [copyRuntimeFiles()],
-  worker: { format: 'es', plugins: () => [freeLoaderOfItsModule()] },
+  worker: {
+    format: 'es',
+    plugins: () => [freeLoaderOfItsModule()],
+    rolldownOptions: { output: { codeSplitting: { groups: [SHARED_BY_RUNTIMES] } } },
+  },
   // ONNX Runtime's default build carries its loader inside; ours comes from /runtimes, beside its .wasm.
   resolve: { conditions: ['onnxruntime-web-use-extern-wasm', 'module', 'browser', 'production', 'import', 'default'] },
   build: { target: 'es2022', chunkSizeWarningLimit: 1500 },

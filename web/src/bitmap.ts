@@ -5,7 +5,7 @@
  */
 
 import { animated, ImageError, messageOf, unsupported } from './errors';
-import type { Pixels } from './image';
+import type { Pixels } from './pixels';
 
 /** The blocks of a GIF, and the frames of an animated WebP. */
 const EXTENSION = 0x21;

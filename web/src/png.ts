@@ -6,16 +6,9 @@
  */
 
 import { ImageError, unsupported } from './errors';
+import type { Pixels } from './pixels';
 
 export const PNG_SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
-
-/** Samples as 0..255, row by row: grey (1), grey and alpha (2), RGB (3) or RGBA (4). */
-export interface Samples {
-  width: number;
-  height: number;
-  channels: number;
-  data: Uint8Array;
-}
 
 export interface PngFile {
   width: number;
@@ -129,7 +122,7 @@ function crc32(bytes: Uint8Array): number {
 }
 
 /** Decompress, unfilter and unpack. */
-export async function decodePng(png: PngFile): Promise<Samples> {
+export async function decodePng(png: PngFile): Promise<Pixels> {
   const passes = (png.interlaced ? ADAM7 : ONE_PASS)
     .map(([x, y, dx, dy]) => ({ x, y, dx, dy, ...passSize(png, x, y, dx, dy) }))
     .filter((pass) => pass.columns > 0 && pass.rows > 0);
@@ -217,7 +210,7 @@ function unpack(
   }
 }
 
-function toColours(png: PngFile, samples: Uint8Array): Samples {
+function toColours(png: PngFile, samples: Uint8Array): Pixels {
   const { width, height, colour } = png;
   if (colour === PALETTE) return { width, height, channels: 4, data: throughPalette(png, samples) };
   const channels = SAMPLES_PER_PIXEL[colour]!;

@@ -6,13 +6,8 @@ import type { ImageSpec } from './image';
 import { familyOf } from './runtimes';
 import { fileEndingIn } from './runtimes/files';
 import type { Artifact } from './server';
+import type { Classifier, Framework, Library, Snippet } from './snippet';
 import { tensorCall, tensorCurl, tensorJavascript, tensorPython } from './tensorSnippets';
-
-export interface Snippet {
-  title: string;
-  language: 'sh' | 'python' | 'javascript';
-  code: string;
-}
 
 /** Snippets, and why there is none where one could be expected. */
 export interface Snippets {
@@ -46,13 +41,6 @@ export function snippetsFor({ artifact, runtime: { backend } }: Row, origin: str
   return result;
 }
 
-/** An artifact that classifies pictures, with the names of its input and its output. */
-interface Classifier extends Artifact {
-  image: ImageSpec;
-  input: string;
-  output: string;
-}
-
 /** TensorFlow's image runs both of its formats. */
 export function dockerLine({ format }: Artifact): string {
   const family = familyOf(format);
@@ -77,13 +65,6 @@ print(answer["label"], answer["probabilities"])`;
 }
 
 // --- Python
-
-export interface Framework {
-  title: string;
-  install: string;
-  /** Lines that set `probabilities`, an array with one value a label. */
-  run(artifact: Classifier): string;
-}
 
 const PYTHON: Record<string, Framework> = {
   onnx: {
@@ -181,14 +162,6 @@ const PYTHON_COVER = ({ height, width }: ImageSpec) => `    scale = max(${width}
     tensor[0] = area(pixels[top : top + height, left : left + width], ${height}, ${width})`;
 
 // --- JavaScript, for the browser
-
-export interface Library {
-  title: string;
-  /** What to do before, the imports, and lines that set `probabilities`, from `pixels`. */
-  before(backend: string): string;
-  imports(backend: string): string;
-  run(artifact: Classifier, shape: string): string;
-}
 
 const tfjsBackend = (backend: string) => backend || 'webgl';
 

@@ -1,8 +1,8 @@
 /** Code for models that take other tensors than a picture: whole as well, it prints every output for zeros. */
 
-import type { Framework, Library, Snippet } from './snippets';
 import { fileEndingIn } from './runtimes/files';
 import type { Artifact } from './server';
+import type { Framework, Library, Snippet } from './snippet';
 import { count, defaultTensors, typeIn, type Tensor } from './tensors';
 
 const CURL_VALUES = 64;

@@ -1,7 +1,7 @@
 /** Timed calls of one runtime: in its worker, for a race in the page and for `make compare` alike. */
 
 import { quantile } from './figures';
-import type { LoadedModel } from './runtimes/worker';
+import type { LoadedModel } from './runtimes/model';
 import { largestDistance, type Tensor } from './tensors';
 
 export interface Timing {

@@ -4,10 +4,10 @@ import { watched } from '../offline';
 import { isIdle, listSamples, type Samples } from '../server';
 import { text } from '../text';
 import { ModelChooser } from './ModelChooser';
-import type { ViewProps } from './Page';
 import { PicturePanel, pictureOf, titleOf, type Picture } from './PicturePanel';
 import { ResultTable } from './ResultTable';
 import { TensorForm } from './TensorForm';
+import type { ViewProps } from './view';
 
 const PATIENCE_MS = 3000;
 

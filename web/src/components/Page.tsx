@@ -8,12 +8,7 @@ import { keepWhatCameBefore, watched } from '../offline';
 import { code, isAlive, listServed } from '../server';
 import { currentLanguage, LANGUAGES, onLanguage, setLanguage, text, type Language } from '../text';
 import { CompareView } from './CompareView';
-
-/** A part of the page, at `#name`. What follows a slash is the row that it is about: `#ship/keras_cnn-onnx@server`. */
-export interface ViewProps {
-  comparison: Comparison;
-  row: string;
-}
+import type { ViewProps } from './view';
 
 /** The first one is what people come for; the code of the others is fetched when they are opened. */
 const VIEWS = {

@@ -7,7 +7,7 @@ import { Race, type Lane } from '../race';
 import { text } from '../text';
 import { Chart } from './Chart';
 import { ModelChooser } from './ModelChooser';
-import type { ViewProps } from './Page';
+import type { ViewProps } from './view';
 
 const REDRAW_MS = 250;
 const MAX_SECONDS = 60;

@@ -1,10 +1,11 @@
 import { useState } from 'preact/hooks';
 
 import { bytes } from '../figures';
-import { dockerLine, snippetsFor, type Snippet } from '../snippets';
 import type { Artifact } from '../server';
+import type { Snippet } from '../snippet';
+import { dockerLine, snippetsFor } from '../snippets';
 import { text } from '../text';
-import type { ViewProps } from './Page';
+import type { ViewProps } from './view';
 
 const COPIED_MS = 1500;
 

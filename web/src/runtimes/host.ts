@@ -2,7 +2,7 @@
 
 import { text } from '../text';
 import type { Progress } from '../timing';
-import type { Call, Calls, Reply } from './worker';
+import type { Call, Calls, Reply } from './calls';
 
 interface Waiting {
   resolve(result: unknown): void;

@@ -7,7 +7,7 @@ import { code, type Artifact } from '../server';
 import { defaultTensors, typeIn, type Tensor, type Values } from '../tensors';
 import { adapterName } from './adapter';
 import { fetchFile, fileEndingIn } from './files';
-import type { LoadedModel } from './worker';
+import type { LoadedModel } from './model';
 
 type Backend = 'wasm' | 'webgpu';
 

@@ -8,7 +8,7 @@ import { code, type Artifact } from '../server';
 import { defaultTensors, typeIn, type Tensor, type TensorSpec } from '../tensors';
 import { adapterName, rendererName } from './adapter';
 import { fetchFile } from './files';
-import type { LoadedModel } from './worker';
+import type { LoadedModel } from './model';
 
 type Backend = 'wasm' | 'webgl' | 'webgpu';
 

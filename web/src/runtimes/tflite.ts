@@ -6,7 +6,7 @@ import { messageOf } from '../errors';
 import type { Artifact } from '../server';
 import { defaultTensors, typeIn, type Tensor, type TensorSpec } from '../tensors';
 import { fetchFile, fileEndingIn } from './files';
-import type { LoadedModel } from './worker';
+import type { LoadedModel } from './model';
 
 const SIGNATURE = 'batch1';
 const FOLDER = '/runtimes/litert/';

@@ -7,31 +7,9 @@
 
 import { messageOf } from '../errors';
 import { code, type Artifact } from '../server';
-import type { Tensor } from '../tensors';
-import { timed, type Progress, type Timing } from '../timing';
-
-/** One artifact, loaded and warmed up: its inputs -> its outputs. A runtime may take the inputs' memory away. */
-export interface LoadedModel {
-  /** What it really runs on: backend, threads, adapter. */
-  readonly backend: string;
-  predict(inputs: Tensor[]): Promise<Tensor[]>;
-  dispose(): void;
-}
-
-/** The calls that a worker takes, by their names. */
-export interface Calls {
-  load(artifact: Artifact): Promise<{ backend: string }>;
-  predict(name: string, inputs: Tensor[]): Promise<{ outputs: Tensor[]; ms: number }>;
-  time(artifact: Artifact, questions: Tensor[][], seconds: number): Promise<Timing>;
-}
-
-export interface Call {
-  id: number;
-  name: keyof Calls;
-  given: unknown[];
-}
-
-export type Reply = { id: number } & ({ result: unknown } | { error: string } | { progress: Progress });
+import { timed, type Progress } from '../timing';
+import type { Call, Calls, Reply } from './calls';
+import type { LoadedModel } from './model';
 
 const LOADERS: Record<string, (artifact: Artifact) => Promise<LoadedModel>> = {
   server: async (artifact) => (await code(import('./server'))).load(artifact),
@@ -61,7 +39,8 @@ const calls = (progress: (of: Progress) => void): Calls => ({
 });
 
 addEventListener('message', ({ data: { id, name, given } }: MessageEvent<Call>) => {
-  const reply = (what: { result: unknown } | { error: string } | { progress: Progress }) => postMessage({ id, ...what });
+  const reply = (what: { result: unknown } | { error: string } | { progress: Progress }) =>
+    postMessage({ id, ...what } satisfies Reply);
   const run = calls((progress) => reply({ progress }))[name] as (...given: unknown[]) => Promise<unknown>;
   run(...given).then((result) => reply({ result }), (error: unknown) => reply({ error: messageOf(error) }));
 });
