@@ -118,6 +118,11 @@ def test_once_loaded_the_page_works_without_the_server(
         expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
         for view in VIEWS:
             show(page, view)
+        with started(light_artifacts, tmp_path / "again", PORT=str(service.port)):
+            expect(page.get_by_role("alert")).to_have_count(0)
+            show(page, "compare")
+            page.locator('[data-sample="0001.png"]').click()
+            assert {row.state for row in finished_rows(page, "test image 1").values()} == {"done"}
 
 
 def test_a_new_build_throws_the_old_one_s_files_away(open_page: OpenPage, service: Service) -> None:
@@ -135,6 +140,17 @@ def test_what_is_missing_is_said(idle: Page) -> None:
         expect(missing).to_have_count(0)
     else:
         expect(missing).to_contain_text("WebGPU")
+        expect(missing).not_to_contain_text("WebGL")
+
+
+def test_a_browser_without_webgl_is_told_and_has_no_row_for_it(open_page: OpenPage, service: Service) -> None:
+    script = "OffscreenCanvas.prototype.getContext = () => null;"
+    page = open_page(service, lambda page: page.add_init_script(script), path="/?idle")
+    wait_until(page, "document.documentElement.dataset.ready")
+    expect(page.get_by_test_id("missing")).to_contain_text("WebGL")
+    rows = page.evaluate("window.rosetta.rows()")
+    assert "keras_cnn-tfjs@tfjs-wasm" in rows
+    assert "keras_cnn-tfjs@tfjs-webgl" not in rows
 
 
 @pytest.mark.parametrize(("width", "height"), [(360, 740), (3840, 2160)])

@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from contract.code import ROOT
+from serve.protocol import MAX_BATCH
 from tests.brought_artifacts import CLASSES, FAILED, LOG, PHOTO, write_brought
 from tests.browser.conftest import OpenPage, finished_rows, wait_until
 from tests.browser.test_care import AXE, SERIOUS
@@ -151,6 +152,7 @@ def test_each_way_to_fill_an_input(page: Page) -> None:
     left.get_by_label("Seed").fill("2")
     again = run(page, "pair")["pair-onnx@server"]["outputs"]
     assert again["scores"] != random["scores"] and again["doubled"] == random["doubled"]
+    expect(page.get_by_label("Rows at once")).to_have_attribute("max", str(MAX_BATCH))
     page.get_by_label("Rows at once").fill("3")
     for field in (left, ids):
         field.get_by_label("Values").select_option("zeros")

@@ -16,19 +16,21 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, Response, Route, expect
 
+import compare.browser
 from compare.__main__ import advised
 from compare.page import write_page
 from compare.report import Constraints
 from contract import dataset
 from contract.code import ROOT
 from contract.dataset import Split
-from contract.image import image_to_batch
+from contract.image import FORMATS, image_to_batch
 from contract.manifest import ImageSpec
 from serve.replies import HEADERS
 from tests import reports
 from tests.browser.conftest import OpenPage, Row, assert_none, finished_rows, hear_out, opening, wait_until
 from tests.serving import Service, started
-from verify.parity import compare, judge
+from verify.parity import compare as compare_answers
+from verify.parity import judge
 
 GOLDEN = ROOT / "tests" / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_bytes())["cases"]
@@ -38,7 +40,10 @@ SOURCES = {"keras_cnn-keras", "torch_cnn-torch"}
 CONVERTED = {
     f"{model}-{format}" for model in ("keras_cnn", "torch_cnn") for format in ("onnx", "savedmodel", "tflite", "tfjs")
 }
-RUNTIMES = {"onnx": ("onnx-wasm",), "tflite": ("litert-wasm",), "tfjs": ("tfjs-wasm", "tfjs-webgl")}
+RUNTIMES = {
+    family: tuple(name for name in runtimes if not name.endswith("-webgpu"))
+    for family, runtimes in compare.browser.RUNTIMES.items()
+}
 SERVER_ROWS = {f"{name}@server" for name in SOURCES | CONVERTED}
 BROWSER_ROWS = {f"{name}@{runtime}" for name in CONVERTED for runtime in RUNTIMES.get(name.partition("-")[2], ())}
 """What any Chromium has: WebGPU rows come on top where there is a graphics processor."""
@@ -217,7 +222,7 @@ def test_every_row_answers_like_its_source_on_real_test_pictures(
         answers = np.array(page.evaluate(INFER_ALL, [row, pixels, len(images)]))
         source = next(source for source in SOURCES if source.split("-")[0] == row.split("-")[0])
         with subtests.test(row=row):
-            assert judge([compare(references[source][: len(images)], answers, batch=1)]) == []
+            assert judge([compare_answers(references[source][: len(images)], answers, batch=1)]) == []
 
 
 def source_answers(service: Service, source: str, split: Split) -> NDArray[np.float64]:
@@ -228,6 +233,23 @@ def source_answers(service: Service, source: str, split: Split) -> NDArray[np.fl
         "outputs"
     ]
     return np.array(output["data"]).reshape(output["shape"])
+
+
+def test_the_page_has_the_rows_that_make_compare_measures_and_names_them_alike(
+    open_page: OpenPage, service: Service
+) -> None:
+    page = open_page(service, path="/?idle")
+    wait_until(page, "document.documentElement.dataset.ready")
+    assert {row for row in page.evaluate("window.rosetta.rows()") if not row.endswith("-webgpu")} == (
+        SERVER_ROWS | BROWSER_ROWS
+    )
+    titles = {name: title for names in compare.browser.RUNTIMES.values() for name, title in names.items()}
+    shown = page.locator("[data-where=browser]").evaluate_all(
+        "(rows) => rows.map((row) => [row.dataset.row, row.querySelector('.runtime').firstChild.textContent.trim()])"
+    )
+    assert len(shown) >= len(BROWSER_ROWS)
+    for row, title in shown:
+        assert title == titles[row.partition("@")[2]]
 
 
 # --- The tensor
@@ -385,6 +407,13 @@ def test_a_test_image_is_chosen(page: Page) -> None:
     button.click()
     assert_all_answered(finished_rows(page, "test image 2"))
     expect(page.locator("figcaption b").first).to_have_text(button.get_attribute("title") or "")
+
+
+def test_the_formats_of_pictures_are_the_service_s(page: Page) -> None:
+    choose_tab(page, "Upload")
+    accepted = page.locator("input[type=file]").get_attribute("accept") or ""
+    assert accepted.split(",") == [f"image/{name.lower()}" for name in FORMATS]
+    expect(page.locator(".drop")).to_contain_text(f"Formats: {', '.join(FORMATS)}.")
 
 
 def test_a_file_is_uploaded(page: Page, service: Service, tmp_path: Path, shoe: bytes) -> None:

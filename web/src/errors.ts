@@ -14,7 +14,8 @@ export class UnsupportedImage extends ImageError {
   override name = 'UnsupportedImage';
 }
 
-const FORMATS = ['PNG', 'JPEG', 'WEBP', 'GIF', 'BMP'];
+/** The formats that decoders read here: contract/image.py's. */
+export const FORMATS = ['PNG', 'JPEG', 'WEBP', 'GIF', 'BMP'];
 
 export function unsupported(bytes: Uint8Array): UnsupportedImage {
   const start = Array.from(bytes.subarray(0, 8), (byte) => byte.toString(16).padStart(2, '0')).join(' ');

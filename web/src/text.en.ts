@@ -59,7 +59,7 @@ export const english = {
   allClasses: 'All classes',
   classFilter: 'Class',
   chooseFile: 'Choose a file',
-  dropHint: 'or drop one anywhere, or paste one. PNG, JPEG, WebP, GIF or BMP; it is sent to this server only.',
+  dropHint: (formats: string) => `or drop a file anywhere on the page, or paste a picture. Formats: ${formats}. It is sent to this server only.`,
   paper: 'Paper to draw on',
   drawHint: 'Draw with a pointer or a finger.',
   clear: 'Clear',
@@ -192,9 +192,13 @@ export const english = {
     snippets: 'Call it',
     copy: 'Copy',
     copied: 'Copied',
+    notCopied: 'Not copied. Select the text.',
+    choose: 'Choose a row',
+    broken: (row: string, problem: string) => `${row} cannot be shipped. ${problem}`,
+    unknown: (row: string) => `There is no row ${row} here. Choose one.`,
     leftOut: (why: string) => `Left out. ${why}`,
     notVerified: (reason: string) => `This artifact is not verified: ${reason}`,
-    nothing: 'There is nothing to ship: the server names no artifact.',
+    nothing: 'There is nothing to ship: the server has no artifact that works.',
   },
 };
 

@@ -2,7 +2,7 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 
 import type { Comparison } from '../comparison';
 import { findDisagreement } from '../disagreement';
-import { messageOf } from '../errors';
+import { FORMATS, messageOf } from '../errors';
 import { bytesAt, type Sample, type Samples } from '../server';
 import { text } from '../text';
 import { CameraInput } from './CameraInput';
@@ -147,10 +147,10 @@ function UploadInput({ onFile }: { onFile(file: File): void }) {
   };
   return (
     <label class="drop">
-      <input type="file" accept="image/png,image/jpeg,image/webp,image/gif,image/bmp"
+      <input type="file" accept={FORMATS.map((format) => `image/${format.toLowerCase()}`).join()}
         onChange={({ currentTarget }) => choose(currentTarget)} />
       <b>{text().chooseFile}</b>
-      <span>{text().dropHint}</span>
+      <span>{text().dropHint(FORMATS.join(', '))}</span>
     </label>
   );
 }

@@ -3,6 +3,7 @@
 import { text } from '../text';
 import type { Progress } from '../timing';
 import type { Call, Calls, Reply } from './calls';
+import type { RuntimeId } from './index';
 
 interface Waiting {
   resolve(result: unknown): void;
@@ -17,8 +18,7 @@ export class RuntimeWorker {
   /** Why it takes no more calls. */
   failure: Error | null = null;
 
-  /** `runtime` is the id of a Runtime. */
-  constructor(runtime: string) {
+  constructor(runtime: RuntimeId) {
     this.worker = new Worker(new URL('./worker.ts', import.meta.url), { type: 'module', name: runtime });
     this.worker.onmessage = ({ data }: MessageEvent<Reply>) => this.hear(data);
     this.worker.onerror = (event) => {

@@ -9,9 +9,10 @@ import { messageOf } from '../errors';
 import { code, type Artifact } from '../server';
 import { timed, type Progress } from '../timing';
 import type { Call, Calls, Reply } from './calls';
+import type { RuntimeId } from './index';
 import type { LoadedModel } from './model';
 
-const LOADERS: Record<string, (artifact: Artifact) => Promise<LoadedModel>> = {
+const LOADERS: Record<RuntimeId, (artifact: Artifact) => Promise<LoadedModel>> = {
   server: async (artifact) => (await code(import('./server'))).load(artifact),
   'tfjs-wasm': async (artifact) => (await code(import('./tfjs'))).load(artifact, 'wasm'),
   'tfjs-webgl': async (artifact) => (await code(import('./tfjs'))).load(artifact, 'webgl'),
@@ -21,7 +22,7 @@ const LOADERS: Record<string, (artifact: Artifact) => Promise<LoadedModel>> = {
   'litert-wasm': async (artifact) => (await code(import('./tflite'))).load(artifact),
 };
 
-const loadHere = LOADERS[self.name]!;
+const loadHere = LOADERS[self.name as RuntimeId];
 const models = new Map<string, LoadedModel>();
 
 const calls = (progress: (of: Progress) => void): Calls => ({
