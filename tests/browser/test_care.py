@@ -75,7 +75,7 @@ def test_the_page_speaks_the_browser_s_language_and_can_be_told_another(open_pag
     page = open_page(service, path="/?idle", locale="ko-KR")
     wait_until(page, "document.documentElement.dataset.ready")
     expect(page.locator("html")).to_have_attribute("lang", "ko")
-    expect(page.get_by_role("tab", name="시험 그림")).to_be_visible()
+    expect(page.get_by_role("tab", name="테스트 이미지")).to_be_visible()
     page.locator(".language select").select_option("en")
     expect(page.get_by_role("tab", name="Test image")).to_be_visible()
     page.reload()

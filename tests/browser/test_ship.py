@@ -86,7 +86,7 @@ def test_each_row_names_the_image_of_its_runtime(page: Page) -> None:
 def test_a_row_that_there_is_not_is_named_and_no_other_is_shown(open_page: OpenPage, service: Service) -> None:
     for address, row in {"nobody-onnx@server": "nobody-onnx@server", "%": "%", "%25": "%"}.items():
         page = open_page(service, path=f"/?idle#ship/{address}")
-        expect(page.get_by_role("alert")).to_have_text(f"There is no row {row} here. Choose one.")
+        expect(page.get_by_role("alert")).to_have_text(f"There is no row {row} here. Choose another row.")
         assert shown_files(page) == []
     choose(page, "keras_cnn-onnx@server")
     expect(page.get_by_role("alert")).to_have_count(0)

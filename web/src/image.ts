@@ -1,7 +1,7 @@
 /**
- * Any user's picture -> the tensor that a model takes: the twin of contract/image.py, which explains the steps.
+ * A user's picture -> the tensor that a model takes: the twin of contract/image.py, which explains the steps.
  *
- * Both are held to tests/golden, bit for bit. All sums are integers below 2 ** 53, where a double is exact.
+ * Tests compare both with tests/golden, bit for bit. All sums are integers below 2 ** 53, where a double is exact.
  */
 
 import { decodeBitmap } from './bitmap';
@@ -29,7 +29,7 @@ export async function imageToTensor(bytes: Uint8Array, spec: ImageSpec): Promise
 /** Steps 1 to 3: bytes -> upright grey or RGB pixels without alpha. */
 export async function decode(bytes: Uint8Array, maxPixels = MAX_PIXELS): Promise<Pixels> {
   if (bytes.length === 0) {
-    throw new UnsupportedImage('The picture is empty: 0 bytes were got. Send the bytes of a PNG or JPEG file.');
+    throw new UnsupportedImage('The picture is empty: got 0 bytes. Send the bytes of a PNG or JPEG file.');
   }
   if (!PNG_SIGNATURE.every((byte, i) => bytes[i] === byte)) {
     return decodeBitmap(bytes, (width, height) => checkSize(width, height, maxPixels));

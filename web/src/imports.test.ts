@@ -8,7 +8,7 @@ const FOLDER = fileURLToPath(new URL('.', import.meta.url));
 /** A file's path in src -> the paths of the files of src that it imports, in any way. */
 type Graph = Map<string, string[]>;
 
-/** `import ... from`, `export ... from`, types too; `import '...'`; `import('...')`; a worker's `new URL('...', import.meta.url)`. */
+/** `import ... from`, `export ... from`, types too; `import '...'`; `import('...')`; a worker's `new URL('...')`. */
 const IMPORTS = /\bfrom\s*'(\.[^']+)'|\bimport\s*\(?\s*'(\.[^']+)'|\bnew URL\('(\.[^']+)',\s*import\.meta\.url\)/g;
 
 function importsIn(code: string): string[] {

@@ -16,17 +16,20 @@ export interface Classifier extends Artifact {
   output: string;
 }
 
+/** A Python framework that runs an artifact. */
 export interface Framework {
   title: string;
   install: string;
-  /** Lines that set `probabilities`, an array with one value a label. */
+  /** Lines that set `probabilities`, an array with one value per label. */
   run(artifact: Classifier): string;
 }
 
+/** A JavaScript library that runs an artifact in the browser. */
 export interface Library {
   title: string;
-  /** What to do before, the imports, and lines that set `probabilities`, from `pixels`. */
+  /** Shell commands to run first, as comments. */
   before(backend: string): string;
   imports(backend: string): string;
+  /** Lines that set `probabilities` from `pixels`. */
   run(artifact: Classifier, shape: string): string;
 }

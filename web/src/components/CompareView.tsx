@@ -53,7 +53,7 @@ async function showFirst(onSamples: (samples: Samples) => void, onPicture: (pict
   onPicture(first);
 }
 
-/** Wait for the small pictures, for a while: their downloads would be in the times of the first rows. */
+/** Wait for the thumbnails, but not for long: their downloads would add to the times of the first rows. */
 async function thumbnailsLoaded(): Promise<void> {
   await new Promise(requestAnimationFrame);
   const pictures = Array.from(document.querySelectorAll<HTMLImageElement>('.samples img'), (image) => image.decode());

@@ -4,13 +4,13 @@ import { useEffect, useReducer, useState } from 'preact/hooks';
 import type { Comparison } from '../comparison';
 import { messageOf } from '../errors';
 import { hasWebGl, hasWebGpu } from '../runtimes';
-import { keepWhatCameBefore, watched } from '../offline';
+import { keepEarlierFiles, watched } from '../offline';
 import { code, isAlive, listServed } from '../server';
 import { currentLanguage, LANGUAGES, onLanguage, setLanguage, text, type Language } from '../text';
 import { CompareView } from './CompareView';
 import type { ViewProps } from './view';
 
-/** The first one is what people come for; the code of the others is fetched when they are opened. */
+/** The first view is part of the page; the code of the others is downloaded when they are opened. */
 const VIEWS = {
   compare: async () => CompareView,
   race: async () => (await code(import('./RaceView'))).RaceView,
@@ -36,9 +36,9 @@ export function Page({ comparison }: { comparison: Comparison }) {
       <Masthead view={view} />
       <main>
         {problem && <p class="notice" role="alert">{problem}</p>}
-        {/* It is kept, and hidden, so that its pictures and answers are still there afterwards. */}
+        {/* It is hidden, not removed, so that its picture and answers are still there afterwards. */}
         <div hidden={view !== 'compare'}><CompareView comparison={comparison} row={row} /></div>
-        {view !== 'compare' && <LateView key={view} view={view} comparison={comparison} row={row} />}
+        {view !== 'compare' && <LazyView key={view} view={view} comparison={comparison} row={row} />}
       </main>
       <Footnotes view={view} />
     </>
@@ -67,7 +67,7 @@ function Masthead({ view }: { view: View }) {
   );
 }
 
-function LateView({ view, ...props }: ViewProps & { view: View }) {
+function LazyView({ view, ...props }: ViewProps & { view: View }) {
   const [Part, setPart] = useState<ComponentType<ViewProps> | null>(null);
   const [problem, setProblem] = useState('');
   useEffect(() => void VIEWS[view]().then((part) => setPart(() => part), (error: unknown) => setProblem(messageOf(error))), []);
@@ -103,7 +103,7 @@ async function begin(comparison: Comparison, onProblem: (problem: string) => voi
   onProblem('');
   await watched;
   await comparison.finished(); // what follows would be in its times
-  await Promise.allSettled([keepWhatCameBefore(), ...Object.values(VIEWS).map((load) => load())]);
+  await Promise.allSettled([keepEarlierFiles(), ...Object.values(VIEWS).map((load) => load())]);
   document.documentElement.dataset.kept = 'true';
 }
 

@@ -25,7 +25,7 @@ const litert: Runtime = {
   id: 'litert-wasm', where: 'browser', title: 'LiteRT.js', backend: 'wasm', isPresent: always,
 };
 
-/** Each artifact names its own runtime there. */
+/** The server names the runtime of each artifact itself. */
 const server: Runtime = { id: 'server', where: 'server', title: '', backend: '', isPresent: always };
 
 const BROWSER_RUNTIMES: Record<string, Runtime[]> = {

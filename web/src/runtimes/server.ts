@@ -1,4 +1,4 @@
-/** The server as one more runtime: a tensor by the Open Inference Protocol. */
+/** The server as a runtime like the others: it takes tensors by the Open Inference Protocol. */
 
 import { infer, type Artifact } from '../server';
 import type { LoadedModel } from './model';

@@ -1,8 +1,8 @@
 /**
- * What runs in a worker: one runtime, which the worker's name tells, and the artifacts that it has loaded.
+ * The code of a worker: one runtime, whose id is the worker's name, and the artifacts that it has loaded.
  *
- * A runtime's code is fetched when the first of its artifacts is loaded, so the page itself stays small. Here it cannot
- * disturb another runtime, and whatever it does, the page still answers; one that hangs is ended with its worker.
+ * A runtime's code is downloaded when the first of its artifacts is loaded, so the page itself stays small. In its own
+ * worker it cannot disturb another runtime or block the page. A runtime that hangs is ended with its worker.
  */
 
 import { messageOf } from '../errors';
@@ -22,12 +22,12 @@ const LOADERS: Record<RuntimeId, (artifact: Artifact) => Promise<LoadedModel>> =
   'litert-wasm': async (artifact) => (await code(import('./tflite'))).load(artifact),
 };
 
-const loadHere = LOADERS[self.name as RuntimeId];
+const loadArtifact = LOADERS[self.name as RuntimeId];
 const models = new Map<string, LoadedModel>();
 
-const calls = (progress: (of: Progress) => void): Calls => ({
+const calls = (onProgress: (progress: Progress) => void): Calls => ({
   async load(artifact) {
-    const model = await loadHere(artifact);
+    const model = await loadArtifact(artifact);
     models.set(artifact.name, model);
     return { backend: model.backend };
   },
@@ -36,12 +36,12 @@ const calls = (progress: (of: Progress) => void): Calls => ({
     const outputs = await models.get(name)!.predict(inputs);
     return { outputs, ms: performance.now() - start };
   },
-  time: (artifact, questions, seconds) => timed(() => loadHere(artifact), questions, seconds, progress),
+  time: (artifact, questions, seconds) => timed(() => loadArtifact(artifact), questions, seconds, onProgress),
 });
 
 addEventListener('message', ({ data: { id, name, given } }: MessageEvent<Call>) => {
-  const reply = (what: { result: unknown } | { error: string } | { progress: Progress }) =>
-    postMessage({ id, ...what } satisfies Reply);
+  const reply = (content: { result: unknown } | { error: string } | { progress: Progress }) =>
+    postMessage({ id, ...content } satisfies Reply);
   const run = calls((progress) => reply({ progress }))[name] as (...given: unknown[]) => Promise<unknown>;
   run(...given).then((result) => reply({ result }), (error: unknown) => reply({ error: messageOf(error) }));
 });
