@@ -1,4 +1,4 @@
-"""Models that people bring: chosen among several, asked by a form where they take no pictures, and what failed."""
+"""Models that users bring: choosing among several, the form for tensors, and conversions that failed."""
 
 import json
 import shutil
@@ -167,7 +167,7 @@ def test_each_way_to_fill_an_input(page: Page) -> None:
 
 
 @pytest.mark.failed_requests
-def test_what_does_not_fit_is_told_beside_the_form(page: Page) -> None:
+def test_values_that_do_not_fit_are_reported_beside_the_form(page: Page) -> None:
     choose(page, "pair")
     answers(page, "pair")
     for text, said in {
@@ -293,7 +293,7 @@ def test_what_calls_a_tensor_model_works_when_pasted(ship: Page, brought: Path, 
             assert any(line.startswith(f"{expected} ") for line in done.stdout.splitlines())
 
 
-def test_what_cannot_be_shipped_so_is_said(ship: Page) -> None:
+def test_a_missing_example_is_named_with_its_reason(ship: Page) -> None:
     choose_row(ship, "features-onnx@onnx-wasm")
     expect(ship.get_by_test_id("left-out")).to_have_text(
         "No example for curl: 1680 values are too many for a command line."

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: every row answers, and like the server; every way in works; every fault is told."""
+"""The page in a real Chromium: every row answers, and like the server; every way in works; every fault is shown."""
 
 import base64
 import io
@@ -349,7 +349,7 @@ def test_the_tensor_is_shown_to_be_the_same_on_both_sides(page: Page, shoe: byte
     expect(page.get_by_test_id("same-tensor")).to_have_text(SAME_TENSOR)
 
 
-def test_a_tensor_that_the_server_sees_otherwise_is_told(page: Page) -> None:
+def test_a_tensor_that_differs_from_the_server_s_is_reported(page: Page) -> None:
     def other(route: Route) -> None:
         answer = route.fetch().json()
         route.fulfill(json=answer | {"tensor": "0" * 64})

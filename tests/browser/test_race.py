@@ -1,4 +1,4 @@
-"""The race: rows against each other in workers of their own, watched, cancelled, exported; every fault is told."""
+"""The race: rows against each other in workers of their own, watched, cancelled, exported; every fault is shown."""
 
 import json
 from pathlib import Path
@@ -132,7 +132,7 @@ def test_a_server_that_stops_half_way_fails_in_its_own_lane(race: Page) -> None:
     expect(race.locator("[data-lane$=server] .error")).to_contain_text("The server did not answer")
 
 
-def test_a_tab_in_the_background_is_told(race: Page) -> None:
+def test_a_tab_in_the_background_is_reported(race: Page) -> None:
     start(race, QUICK[:1], 0.5)
     wait_until(race, "document.querySelector('[data-lane]')?.dataset.phase === 'load'")
     race.evaluate("""() => {

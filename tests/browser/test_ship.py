@@ -83,7 +83,7 @@ def test_each_row_names_the_image_of_its_runtime(page: Page) -> None:
     assert named == set(images)
 
 
-def test_a_row_that_there_is_not_is_named_and_no_other_is_shown(open_page: OpenPage, service: Service) -> None:
+def test_an_unknown_row_is_named_and_no_other_is_shown(open_page: OpenPage, service: Service) -> None:
     for address, row in {"nobody-onnx@server": "nobody-onnx@server", "%": "%", "%25": "%"}.items():
         page = open_page(service, path=f"/?idle#ship/{address}")
         expect(page.get_by_role("alert")).to_have_text(f"There is no row {row} here. Choose another row.")
@@ -114,7 +114,7 @@ def shown_files(page: Page) -> list[str]:
     return page.locator("[data-file] a").all_text_contents()
 
 
-def test_copied_is_said_of_what_was_copied_alone(page: Page) -> None:
+def test_copied_is_shown_only_if_the_text_was_copied(page: Page) -> None:
     button = page.get_by_role("button", name="Copy: curl")
     refuse = "() => { navigator.clipboard.writeText = () => Promise.reject(new Error('refused')); }"
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

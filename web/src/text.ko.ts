@@ -1,7 +1,7 @@
 import type { Text } from './text.en';
 
 export const korean: Text = {
-  tagline: '학습된 모델 하나를 모든 배포 형식으로 변환해, 결과가 같은지, 얼마나 빠른지, 얼마나 큰지 비교합니다.',
+  tagline: '학습된 모델 하나를 모든 배포 형식으로 변환해 결과, 속도, 크기를 비교합니다.',
   language: '언어',
   views: { compare: '결과 비교', race: '속도 비교', report: '보고서', ship: '배포' },
   server: '서버',
@@ -24,7 +24,7 @@ export const korean: Text = {
   form: {
     title: (model) => `${model} 입력 텐서`,
     batch: '배치 크기',
-    any: '임의',
+    any: '가변',
     values: '값',
     fills: { random: '난수', zeros: '0', json: 'JSON', lines: '텍스트' },
     onePerLine: '한 줄에 텍스트 하나',
