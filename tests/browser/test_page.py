@@ -374,9 +374,9 @@ def test_where_no_format_disagrees_the_closest_call_is_shown(page: Page, service
     page.get_by_test_id("disagree").click()
     found = page.get_by_role("status").first
     expect(found).to_contain_text("No format disagrees with its source on any of the")
-    said = re.search(r"test images here, (\d+): .* only (\S+) more than", found.text_content() or "")
-    assert said and float(said[2]) <= min(margins.values())
-    assert_all_answered(finished_rows(page, f"test image {said[1]}"))
+    nearest = re.search(r"test images here is (\d+): .* only (\S+) more than", found.text_content() or "")
+    assert nearest and float(nearest[2]) <= min(margins.values())
+    assert_all_answered(finished_rows(page, f"test image {nearest[1]}"))
 
 
 @pytest.mark.parametrize("image", [3, 4242])
