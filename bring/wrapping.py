@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bring.description import Description, Preprocess
-from contract.errors import BroughtError
+from contract.errors import BroughtError, one_line
 from contract.manifest import ImageSpec, TensorSpec
 from verify.questions import invented
 
@@ -196,18 +196,17 @@ def _probed(around: Around, brought: Brought, name: str) -> tuple[Around, list[N
     """Ask the graph, as the file has it, a few rows. Raises BroughtError when its answers are none."""
     specs = tuple(_asked(spec, around) for spec in brought.inputs)
     whole = any(np.dtype(spec.dtype).kind in "iu" for spec in specs if spec.dtype not in ("bytes", "bfloat16"))
-    failure: Exception | None = None
+    reason = ""
     for below in BELOW if whole and around.image is None else BELOW[-1:]:
         inputs = invented(specs, around.batch or ROWS, below)
         try:
             answers = [np.asarray(answer) for answer in brought.predict(inputs)]
         except Exception as error:  # a framework may raise anything; a smaller bound may do
-            failure = error
+            reason = one_line(error, 500)
             continue
         _check_answers(answers, brought, specs, below, name)
         return replace(around, below=below), answers
-    said = " ".join(f"{type(failure).__name__}: {failure}".split())[:500]
-    raise BroughtError(f"{name} was read, but does not answer {_described(brought.inputs)}: {said}")
+    raise BroughtError(f"{name} was read, but does not answer {_described(brought.inputs)}: {reason}")
 
 
 def _asked(spec: TensorSpec, around: Around) -> TensorSpec:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from contract.errors import ExportError, RosettaError, UnknownEdge
+from contract.errors import ExportError, RosettaError, UnknownEdge, one_line
 from contract.manifest import Manifest, read_manifest, sha256_of_files, staged, verify_files, write_manifest
 
 Exporter = Callable[[Path, Manifest, Path], Sequence[Path]]
@@ -137,8 +137,7 @@ def _convert(exporter: Exporter, parent: Path, source: Manifest, staging: Path, 
     except RosettaError:
         raise
     except Exception as error:  # a converter may raise anything; what it says is what a person needs to know
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ExportError(f"{edge} failed in its converter: {said}") from error
+        raise ExportError(f"{edge} failed in its converter: {one_line(error)}") from error
     if not files:
         raise ExportError(f"{edge} wrote no file, expected at least one. This is a fault of the exporter.")
     return files

@@ -16,7 +16,7 @@ import onnx2tf.onnx2tf
 import onnxruntime
 from numpy.typing import NDArray
 
-from contract.errors import ExportError
+from contract.errors import ExportError, one_line
 from contract.manifest import Manifest
 from export import signatures
 from export.known_operators import in_known_operators
@@ -71,8 +71,7 @@ def _convert(path: str, scratch: str, manifest: Manifest, options: Mapping[str, 
         where = re.search(r"onnx_op_name: ?(\S+)", said.getvalue())
         if where is None:
             raise
-        words = f"{type(error).__name__}: {error}"
-        raise ExportError(f"onnx2tf failed at {where[1]} of {manifest.name}: {words}") from error
+        raise ExportError(f"onnx2tf failed at {where[1]} of {manifest.name}: {one_line(error)}") from error
 
 
 def _fix_batch(path: str, batch: int) -> None:

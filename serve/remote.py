@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import DeadlineExceeded, InputError, ModelUnavailable, RosettaError, RuntimeFailure
+from contract.errors import DeadlineExceeded, InputError, ModelUnavailable, RosettaError, RuntimeFailure, one_line
 from contract.manifest import Manifest, TensorSpec
 from serve.protocol import Reply, oip, tensors
 from serve.runtimes import Tensors, numpy_dtype
@@ -384,7 +384,7 @@ class RemoteRuntime:
         except (ValueError, TypeError, KeyError, InputError) as error:
             raise RuntimeFailure(
                 f"{self._address} answered for {self._manifest.name} what is none of its outputs "
-                f"({type(error).__name__}: {error}). Is it the same release?"
+                f"({one_line(error)}). Is it the same release?"
             ) from error
 
     def _layout(self, header: bytes) -> Layout:

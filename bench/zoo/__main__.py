@@ -28,7 +28,7 @@ from compare.store import Record, Store
 from compare.tables import write_tables
 from contract import dataset
 from contract.code import LOCK, ROOT, digest, files_of
-from contract.errors import RosettaError
+from contract.errors import RosettaError, one_line
 from contract.failed_edge import read_failed_edges
 from contract.manifest import MANIFEST, read_manifest
 from contract.parity_result import read_status
@@ -80,7 +80,7 @@ def go(names: Sequence[str], folder: Path, pictures: int, timed: Sequence[str] |
             try:
                 came = measured(name, folder, data, timed)
             except (RosettaError, RuntimeError, OSError) as error:
-                came = {"error": " ".join(str(error).split())}
+                came = {"error": one_line(error)}
                 print(f"{name}: {came['error']}", flush=True)
             store.put(name, about, {"run": run, "machine": str(this_machine()), **came})
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bring.description import Description
 from bring.wrapping import Around, Arrays
-from contract.errors import BroughtError
+from contract.errors import BroughtError, one_line
 from contract.manifest import TensorSpec
 
 SCALING = ("Rescaling", "Normalization")
@@ -34,7 +34,7 @@ class BroughtKeras:
         except BroughtError:
             raise
         except Exception as error:  # Keras raises a dozen kinds of error on files that it does not like
-            raise BroughtError(f"Keras {keras.__version__} cannot read {path.name}: {_in_short(error)}") from error
+            raise BroughtError(f"Keras {keras.__version__} cannot read {path.name}: {one_line(error, 600)}") from error
         if not getattr(self._model, "inputs", None):
             raise BroughtError(
                 f"{path.name} does not tell the shape of its input. Build the model before it is saved: "
@@ -95,8 +95,3 @@ def _spec(tensor: Any, name: str) -> TensorSpec:
     shape = tuple(tensor.shape)
     layout = "NHWC" if len(shape) == 4 else "N" + "D" * (len(shape) - 1)
     return TensorSpec(clean, keras.backend.standardize_dtype(tensor.dtype), shape, layout)
-
-
-def _in_short(error: Exception) -> str:
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    return said if len(said) < 600 else said[:600] + " ..."

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bring.description import Description
 from bring.wrapping import Around, Arrays
-from contract.errors import BroughtError
+from contract.errors import BroughtError, one_line
 from contract.manifest import TensorSpec
 from export.onnx_padding import keep_zeros_before_pooling
 
@@ -43,8 +43,9 @@ class BroughtOnnx:
             keep_zeros_before_pooling(self._model)
             self._session = _session(self._model)
         except Exception as error:  # of any kind, on a file that it does not like
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:600]
-            raise BroughtError(f"ONNX Runtime {onnxruntime.__version__} cannot read {path.name}: {said}") from error
+            raise BroughtError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot read {path.name}: {one_line(error, 600)}"
+            ) from error
         graph = self._model.graph
         constants = {tensor.name for tensor in graph.initializer}
         entries = [value for value in graph.input if value.name not in constants]

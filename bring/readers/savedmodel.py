@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bring.description import Description
 from bring.wrapping import Around, Arrays
-from contract.errors import BroughtError
+from contract.errors import BroughtError, one_line
 from contract.manifest import Manifest, TensorSpec
 from export import signatures
 
@@ -27,8 +27,9 @@ class BroughtSavedModel:
         try:
             self._model = tf.saved_model.load(str(path))
         except Exception as error:  # of any kind, on a folder that it does not like
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:600]
-            raise BroughtError(f"TensorFlow {tf.__version__} cannot read {path.name}: {said}") from error
+            raise BroughtError(
+                f"TensorFlow {tf.__version__} cannot read {path.name}: {one_line(error, 600)}"
+            ) from error
         known = dict(self._model.signatures)
         if "serving_default" not in known and len(known) != 1:
             raise BroughtError(

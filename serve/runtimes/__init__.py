@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import ModelUnavailable
+from contract.errors import ModelUnavailable, one_line
 from contract.manifest import Manifest
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -126,8 +126,7 @@ def _explained(folder: Path, manifest: Manifest) -> Iterator[None]:
         raise
     except Exception as error:
         raise ModelUnavailable(
-            f"{manifest.name} could not be loaded: {type(error).__name__}: {error}. "
-            f"Remove {folder} and export it again."
+            f"{manifest.name} could not be loaded: {one_line(error)}. Remove {folder} and export it again."
         ) from error
 
 

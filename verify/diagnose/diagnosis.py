@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import ModelUnavailable, ParityError, RosettaError
+from contract.errors import ModelUnavailable, ParityError, RosettaError, one_line
 from contract.manifest import Manifest
 from contract.parity_result import BatchParity
 from serve.runtimes import load_runtime
@@ -152,7 +152,7 @@ def _traced(tracer: Tracer, manifest: Manifest, images: Values, pieces: Sequence
     except RosettaError:
         raise
     except Exception as error:  # a framework may refuse to hand out a tensor of a graph that it does run
-        raise ModelUnavailable(f"{manifest.name} cannot be looked into: {_said(error)}.") from error
+        raise ModelUnavailable(f"{manifest.name} cannot be looked into: {one_line(error, 300)}.") from error
 
 
 def _tested(case: Case, folder: Path, artifact: Manifest) -> list[Check]:
@@ -165,7 +165,7 @@ def _tested(case: Case, folder: Path, artifact: Manifest) -> list[Check]:
         except RosettaError:
             raise
         except Exception as error:  # a framework may refuse the change that an experiment makes
-            checks.append(Check(cause, False, f"could not be tried: {_said(error)}"))
+            checks.append(Check(cause, False, f"could not be tried: {one_line(error, 300)}"))
         if checks[-1].holds:
             return checks
     return [*checks, unknown(case)]
@@ -197,7 +197,3 @@ def _pictures(indices: NDArray[np.intp], asked: Questions, here: Answers, there:
         source, artifact = ((int(row.argmax()), float(row.max())) for row in (here[index], there[index]))
         label = None if asked.labels is None else int(asked.labels[index])
         yield Picture(index, label, source, artifact, float(differences[index]))
-
-
-def _said(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import ModelUnavailable
+from contract.errors import ModelUnavailable, one_line
 from contract.manifest import Manifest
 
 Values = NDArray[np.floating[Any]]
@@ -138,6 +138,4 @@ def load_tracer(folder: Path, manifest: Manifest) -> Tracer:
     except ModelUnavailable:
         raise
     except Exception as error:  # a framework may raise anything on a graph that it does not like
-        raise ModelUnavailable(
-            f"{manifest.name} cannot be looked into: {type(error).__name__}: {' '.join(str(error).split())}"
-        ) from error
+        raise ModelUnavailable(f"{manifest.name} cannot be looked into: {one_line(error)}") from error
