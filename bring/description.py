@@ -30,12 +30,13 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
 from contract.errors import BroughtError
+from contract.records import decode, encode, parse
 
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -98,25 +99,12 @@ class Description:
     """Names that the classes may have where there are as many: the subfolders of `data`."""
 
     def to_json(self) -> str:
-        return json.dumps({**asdict(self), "data": str(self.data) if self.data else None})
+        return json.dumps(encode(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """What `to_json` wrote."""
-        said = json.loads(text)
-        preprocess = said["preprocess"] and {
-            key: tuple(value) if isinstance(value, list) else value for key, value in said["preprocess"].items()
-        }
-        return cls(
-            **{
-                **said,
-                "labels": tuple(said["labels"]),
-                "classes": tuple(said["classes"]),
-                "data": said["data"] and Path(said["data"]),
-                "preprocess": preprocess and Preprocess(**preprocess),
-                "inputs": tuple(InputShape(**{**each, "shape": tuple(each["shape"])}) for each in said["inputs"]),
-            }
-        )
+        """Read what `to_json` wrote. Raises RecordError on anything else."""
+        return decode(cls, parse(text))
 
 
 def describe(model: Path, said: Mapping[str, str]) -> Description:

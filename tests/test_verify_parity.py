@@ -15,6 +15,7 @@ from contract.dataset import Split
 from contract.errors import ArtifactCorrupt, ArtifactMissing, ParityError
 from contract.manifest import MANIFEST, read_manifest, sha256_of, sha256_of_files, write_manifest
 from contract.parity_result import PARITY, ParityResult, read_status, write_parity
+from contract.records import decode
 from serve.runtimes import Tensors
 from train.keras_cnn import build
 from verify.__main__ import main
@@ -136,7 +137,7 @@ def test_another_artifacts_result_is_unverified(artifacts_copy: Path) -> None:
 
 def test_a_failed_result_is_unverified_and_says_why(artifacts_copy: Path) -> None:
     folder = artifacts_copy / "keras_cnn" / "tflite"
-    result = ParityResult.from_json(json.loads((folder / PARITY).read_text()))
+    result = decode(ParityResult, json.loads((folder / PARITY).read_text()))
     write_parity(folder, replace(result, passed=False, reasons=("the largest difference at batch 1 is 0.99",)))
     assert_unverified(folder, "the largest difference at batch 1 is 0.99")
 
