@@ -30,6 +30,7 @@ from compare.training import SCRIPTS, fault_of
 from contract.code import ROOT, digest, files_of
 from contract.errors import ArtifactMissing, RosettaError, RuntimeFailure
 from contract.failed_edge import read_failed_edges
+from contract.formats import family_of
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
 from verify import questions
 from verify.questions import Questions
@@ -256,7 +257,7 @@ class Bench:
 
     def _browser(self, found: Found, round: int) -> Iterator[Task]:
         seconds = self.settings.seconds
-        for runtime in RUNTIMES.get(found.folder.name.split("-")[0], ()):
+        for runtime in RUNTIMES.get(family_of(found.folder.name), ()):
 
             def measure(runtime: str = runtime) -> Record:
                 answers = self.answers(found)[MANY]
@@ -269,9 +270,7 @@ class Bench:
         """One for all rows of a stage. Raises RuntimeFailure each time when it could not be opened."""
         if self._session is None:
             folders = [
-                found.folder
-                for found in self.found
-                if found.manifest and found.manifest.format.split("-")[0] in RUNTIMES
+                found.folder for found in self.found if found.manifest and family_of(found.manifest.format) in RUNTIMES
             ]
             try:
                 self._session = self._sessions.enter_context(Session.over(folders))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from compare.figures import Figure, Missing
 from compare.report import Constraints, Recommendation, Relaxation, Report, ReportError, Sentence
+from contract.formats import family_of
 
 MB, MS = 1e6, 1e-3
 
@@ -166,7 +167,7 @@ class _Advice:
             name
             for name, row in self.report.rows.items()
             if row.where == target.where
-            and (target.families is None or self.report.artifacts[row.artifact].format.split("-")[0] in target.families)
+            and (target.families is None or family_of(self.report.artifacts[row.artifact].format) in target.families)
         ]
 
     def _candidate(self, name: str) -> Candidate | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contract.errors import ExportError, RosettaError, UnknownEdge, one_line
+from contract.formats import FORMATS
 from contract.manifest import Manifest, read_manifest, sha256_of_files, staged, verify_files, write_manifest
 
 Exporter = Callable[[Path, Manifest, Path], Sequence[Path]]
@@ -62,6 +63,9 @@ EXPORTERS: dict[tuple[str, str], tuple[Route, ...]] = {
 }
 """(parent's format, format) -> its routes, in the order in which they are tried: where the first one fails, or its
 artifact does not answer like the source, the next one may do."""
+
+EXPORTED = tuple(format for format in FORMATS if any(format == target for _, target in EXPORTERS))
+"""The formats that exporters write, in the table's order."""
 
 
 def find_routes(parent: str, format: str) -> tuple[Route, ...]:

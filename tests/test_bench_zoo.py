@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.zoo.__main__ import FORMATS, go, results, table
+from bench.zoo.__main__ import go, results, table
 from bench.zoo.models import ZOO
 from contract.code import ROOT
+from export import EXPORTED
 
 PICTURES = 40
 TIMED = ("onnx", "tflite")
@@ -29,8 +30,8 @@ def test_every_format_passes_on_pictures(folder: Path) -> None:
     came = results(folder)
     assert {name: record["source"] for name, record in came.items()} == {"tiny_torch": "torch"}
     for record in came.values():
-        assert set(record["edges"]) == {record["source"], *FORMATS}
-        for format in FORMATS:
+        assert set(record["edges"]) == {record["source"], *EXPORTED}
+        for format in EXPORTED:
             edge = record["edges"][format]
             assert edge["passed"] and 0 <= edge["off"] < 1e-4 and edge["bytes"] > 1000, edge
             assert ("p50" in edge) == (format in TIMED) and 0 < edge.get("p50", 0.1) < 1
@@ -65,7 +66,7 @@ def test_what_was_brought_is_not_brought_again(folder: Path, capsys: pytest.Capt
 def test_the_table_tells_of_each_edge_or_why_there_is_none(folder: Path) -> None:
     came = {name: {**record, "edges": dict(record["edges"])} for name, record in results(folder).items()}
     torch_edges = came["tiny_torch"]["edges"]
-    edges = {"keras": torch_edges["torch"], **{format: torch_edges[format] for format in FORMATS}}
+    edges = {"keras": torch_edges["torch"], **{format: torch_edges[format] for format in EXPORTED}}
     came = {"tiny_keras": {**came["tiny_torch"], "source": "keras", "edges": edges}, **came}
     came["tiny_torch"]["edges"]["tfjs"] = {"reason": "TF.js has no operator Erf. Ship ONNX."}
     parted = {**came["tiny_keras"]["edges"]["tflite"], "passed": False, "off": 0.02, "reason": "it is 0.02 off"}

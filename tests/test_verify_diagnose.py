@@ -26,7 +26,7 @@ from contract.code import ROOT
 from contract.dataset import Bytes, Split
 from contract.errors import RuntimeFailure
 from contract.manifest import MANIFEST, read_manifest, sha256_of_files, write_manifest
-from export import export_artifact, signatures
+from export import EXPORTED, export_artifact, signatures
 from export.onnx_graph import finish_onnx
 from serve.runtimes import load_runtime
 from serve.runtimes.onnx import OnnxRuntime
@@ -40,7 +40,6 @@ from verify.diagnose.show import text
 from verify.diagnose.tracers import Step, Trace
 from verify.questions import of_split
 
-EXPORTS = ("onnx", "savedmodel", "tflite", "tfjs")
 CONVERTED = ("onnx", "savedmodel", "tflite")
 """Formats into which the faults below are planted, by the project's own exporters. (TF.js's changes its process.)"""
 LIMIT = 256
@@ -66,7 +65,7 @@ def check(report: Report, cause: str) -> Report:
 
 
 @pytest.mark.parametrize("model", ["keras_cnn", "torch_cnn"])
-@pytest.mark.parametrize("format", EXPORTS)
+@pytest.mark.parametrize("format", EXPORTED)
 def test_nothing_is_wrong_with_what_is_right(
     artifacts_copy: Path, capsys: pytest.CaptureFixture[str], model: str, format: str
 ) -> None:
@@ -79,7 +78,7 @@ def test_nothing_is_wrong_with_what_is_right(
     assert max(layer["relative"] for layer in report["layers"]) < 1e-5
 
 
-@pytest.mark.parametrize("format", EXPORTS)
+@pytest.mark.parametrize("format", EXPORTED)
 def test_every_layer_of_the_source_is_found_in_the_artifact(artifacts_copy: Path, format: str) -> None:
     layers = diagnosed(artifacts_copy / "torch_cnn", format, status=0)["layers"]
     labels = [layer["source"]["label"] for layer in layers]

@@ -16,6 +16,7 @@ from contract.errors import ArtifactCorrupt, ArtifactMissing, ParityError
 from contract.manifest import MANIFEST, read_manifest, sha256_of, sha256_of_files, write_manifest
 from contract.parity_result import PARITY, ParityResult, read_status, write_parity
 from contract.records import decode
+from export import EXPORTED
 from serve.runtimes import Tensors
 from train.keras_cnn import build
 from verify.__main__ import main
@@ -23,8 +24,7 @@ from verify.parity import BATCHES, FLOAT32, Answers, Tolerance, answer, compare,
 from verify.questions import Questions, of_split
 
 MODELS = {"keras_cnn": "keras", "torch_cnn": "torch"}
-EXPORTS = ("onnx", "savedmodel", "tflite", "tfjs")
-EVERY_EXPORT = [(model, format) for model in MODELS for format in EXPORTS]
+EVERY_EXPORT = [(model, format) for model in MODELS for format in EXPORTED]
 
 
 # The real artifacts
@@ -107,7 +107,7 @@ def test_a_source_that_was_made_anew_makes_all_its_exports_unverified(artifacts_
     source = artifacts_copy / "torch_cnn" / "torch"
     manifest = read_manifest(source)
     write_manifest(source, replace(manifest, made_with={**manifest.made_with, "seed": 2}))
-    for format in EXPORTS:
+    for format in EXPORTED:
         assert_unverified(artifacts_copy / "torch_cnn" / format, "its source changed")
         assert read_status(artifacts_copy / "keras_cnn" / format).word == "verified"
 

@@ -32,12 +32,11 @@ from contract.errors import RosettaError, one_line
 from contract.failed_edge import read_failed_edges
 from contract.manifest import MANIFEST, read_manifest
 from contract.parity_result import read_status
-from export import find_routes
+from export import EXPORTED, find_routes
 
 FOLDER = ROOT / "build" / "zoo"
 SIDE = 224
 """Of the pictures, as they are written."""
-FORMATS = ("onnx", "savedmodel", "tflite", "tfjs")
 CODE = ("bench.zoo.models", "bring.*", "export.*", "verify.parity", "serve.runtimes.*")
 """The modules that a row depends on."""
 
@@ -153,7 +152,7 @@ def results(folder: Path) -> dict[str, Record]:
 
 def table(came: Mapping[str, Record]) -> Iterator[str]:
     """A row a model, then what fails and why, what took another route than the first, and what it was measured on."""
-    names = ("model", "input", "source", *FORMATS, "brought in", "memory", "run")
+    names = ("model", "input", "source", *EXPORTED, "brought in", "memory", "run")
     yield from _lines([names, ["---"] * len(names), *(_row(name, record) for name, record in came.items())])
     reasons = [
         f"- `{name}-{format}`: {edge['reason']}"
@@ -179,9 +178,9 @@ def _row(name: str, record: Record) -> list[str]:
     member = (ZOO | SMALL)[name]
     entry = f"{member.size} px" if member.size else "tensors"
     if "error" in record:
-        return [member.title, entry, "FAILED", *[""] * (len(FORMATS) + 2), record["run"]]
+        return [member.title, entry, "FAILED", *[""] * (len(EXPORTED) + 2), record["run"]]
     edges, source = record["edges"], record["source"]
-    cells = [_cell(edges[format]) if format in edges else "" for format in FORMATS]
+    cells = [_cell(edges[format]) if format in edges else "" for format in EXPORTED]
     cost = f"{record['seconds']:.0f} s", f"{record['peak'] / GIB:.1f} GiB"
     return [member.title, entry, f"{source}: {_figures(edges[source])}", *cells, *cost, record["run"]]
 
@@ -200,7 +199,7 @@ def _figures(edge: Record) -> str:
 def _summary(came: Mapping[str, Record]) -> Iterator[str]:
     networks = {name: record for name, record in came.items() if (ZOO | SMALL)[name].kind == "convolutions"}
     convolutional = [bool(edge.get("passed")) for _, _, edge in _edges(networks)]
-    convolutional += [False for record in networks.values() if "error" in record for _ in FORMATS]
+    convolutional += [False for record in networks.values() if "error" in record for _ in EXPORTED]
     if convolutional:
         share = sum(convolutional) / len(convolutional)
         yield f"Of the convolutional networks' edges {sum(convolutional)} of {len(convolutional)} pass ({share:.1%})."

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import ModelUnavailable, one_line
+from contract.formats import FORMATS, family_of
 from contract.manifest import Manifest
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -104,15 +105,16 @@ class PieceByPiece:
 
 def import_runtime(manifest: Manifest) -> LoadRuntime:
     """Import what runs artifacts of this format. Raises ModelUnavailable."""
-    family = manifest.format.split("-")[0]
+    family = family_of(manifest.format)
     if family not in RUNTIMES:
-        raise ModelUnavailable(f"No runtime runs {manifest.name}: {family!r} is none of {', '.join(RUNTIMES)}.")
+        raise ModelUnavailable(f"No runtime runs {manifest.name}: {family!r} is not one of {', '.join(RUNTIMES)}.")
     module, _, name = RUNTIMES[family].partition(":")
     try:
         load: LoadRuntime = getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise ModelUnavailable(
-            f"{manifest.name} cannot be run here: {error}. Install the runtime of {family}, or leave the artifact out."
+            f"{manifest.name} cannot be run here: {error}. "
+            f"Install {FORMATS[family].runtime}, or leave the artifact out."
         ) from error
     return load
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import ModelUnavailable, one_line
+from contract.formats import family_of
 from contract.manifest import Manifest
 
 Values = NDArray[np.floating[Any]]
@@ -128,9 +129,9 @@ TRACERS: dict[str, str] = {
 
 def load_tracer(folder: Path, manifest: Manifest) -> Tracer:
     """The tracer of an artifact whose files were verified. Raises ModelUnavailable when it cannot be looked into."""
-    family = manifest.format.split("-")[0]
+    family = family_of(manifest.format)
     if family not in TRACERS:
-        raise ModelUnavailable(f"{manifest.name} cannot be looked into: {family!r} is none of {', '.join(TRACERS)}.")
+        raise ModelUnavailable(f"{manifest.name} cannot be looked into: {family!r} is not one of {', '.join(TRACERS)}.")
     module, _, name = TRACERS[family].partition(":")
     try:
         load: Callable[[Path, Manifest], Tracer] = getattr(importlib.import_module(module), name)
