@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow.python.ops import math_ops
 
 from contract.manifest import Manifest
+from export.keras_model import load_keras
 from export.known_operators import in_known_operators
 from export.onnx_graph import finish_onnx, sparing_memory, write_frozen
 from export.signatures import tensor_spec
@@ -21,9 +22,7 @@ CONVERTERS = ("keras", "tf2onnx", "onnx")
 
 def by_keras(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.onnx`, with the source's names and a free batch."""
-    model = keras.models.load_model(
-        parent / manifest.file(".h5", ".keras"), compile=False, safe_mode=not manifest.is_trusted
-    )
+    model = load_keras(parent, manifest)
     # A Sequential that was read from a file can be exported only once it was called.
     zeros = [np.zeros([size or 1 for size in spec.shape], spec.dtype) for spec in manifest.inputs]
     model(zeros[0] if len(zeros) == 1 else zeros)
@@ -39,9 +38,7 @@ def by_frozen_graph(parent: Path, manifest: Manifest, target: Path) -> Sequence[
 
     Keras takes tensors that a layer keeps beside its weights, such as Normalization's mean, for inputs.
     """
-    model = keras.models.load_model(
-        parent / manifest.file(".h5", ".keras"), compile=False, safe_mode=not manifest.is_trusted
-    )
+    model = load_keras(parent, manifest)
 
     def call(*tensors: Any) -> Any:
         return keras.tree.flatten(model(tensors[0] if len(tensors) == 1 else list(tensors), training=False))

@@ -14,6 +14,7 @@ from bring.description import Description
 from bring.wrapping import Around, Arrays
 from contract.errors import BroughtError, one_line
 from contract.manifest import TensorSpec
+from export.keras_model import load_keras_file
 
 SCALING = ("Rescaling", "Normalization")
 FIRST = 4
@@ -48,9 +49,9 @@ class BroughtKeras:
 
     def _load(self, path: Path, description: Description) -> Any:
         if path.suffix == self._suffix:
-            return keras.models.load_model(path, compile=False, safe_mode=not description.trusted)
+            return load_keras_file(path, description.trusted)
         copy = shutil.copy(path, Path.cwd() / f"model{self._suffix}")
-        return keras.models.load_model(copy, compile=False, safe_mode=not description.trusted)
+        return load_keras_file(Path(copy), description.trusted)
 
     def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
         values = [inputs[spec.name] for spec in self.inputs]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
 
 from contract.manifest import Manifest
+from export.keras_model import load_keras
 from verify.diagnose.tracers import Step, Trace, Values
 
 
@@ -95,7 +96,7 @@ class KerasTracer:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._folder, self._manifest = folder, manifest
         self._spec = manifest.inputs[0]
-        self._model = self._load()
+        self._model = load_keras(self._folder, self._manifest)
         self._graph = self._traced(self._model, training=False)
 
     def trace(self, images: Values) -> Trace:
@@ -109,7 +110,7 @@ class KerasTracer:
 
     @functools.cached_property
     def _training(self) -> _Graph | None:
-        model = self._load()  # a copy: its moving averages move
+        model = load_keras(self._folder, self._manifest)  # a copy: its moving averages move
         known = any(isinstance(layer, keras.layers.BatchNormalization) for layer in _layers(model))
         return self._traced(model, training=True) if known else None
 
@@ -118,10 +119,6 @@ class KerasTracer:
 
     def close(self) -> None:
         """Nothing is held outside this process's memory."""
-
-    def _load(self) -> keras.Model:
-        file = self._folder / self._manifest.file(".h5", ".keras")
-        return keras.models.load_model(file, compile=False, safe_mode=not self._manifest.is_trusted)
 
     def _traced(self, model: keras.Model, training: bool) -> _Graph:
         scopes: dict[str, str] = {}
