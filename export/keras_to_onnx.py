@@ -23,7 +23,7 @@ CONVERTERS = ("keras", "tf2onnx", "onnx")
 def by_keras(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.onnx`, with the source's names and a free batch."""
     model = load_keras(parent, manifest)
-    # A Sequential that was read from a file can be exported only once it was called.
+    # A Sequential that was loaded from a file can be exported only after a call.
     zeros = [np.zeros([size or 1 for size in spec.shape], spec.dtype) for spec in manifest.inputs]
     model(zeros[0] if len(zeros) == 1 else zeros)
     path = target / "model.onnx"
@@ -34,9 +34,9 @@ def by_keras(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
 
 
 def by_frozen_graph(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
-    """The same from the graph of one call, with everything that does not vary made a constant.
+    """Write the same from the graph of one call, in which everything that does not vary is a constant.
 
-    Keras takes tensors that a layer keeps beside its weights, such as Normalization's mean, for inputs.
+    Keras's own export makes inputs of tensors that a layer keeps beside its weights, such as Normalization's mean.
     """
     model = load_keras(parent, manifest)
 
@@ -50,9 +50,9 @@ def by_frozen_graph(parent: Path, manifest: Manifest, target: Path) -> Sequence[
 
 @contextlib.contextmanager
 def _gelu_by_erf() -> Iterator[None]:
-    """Trace GELU with Erf: TensorFlow's own has Erfc, which is 1 - Erf, and which ONNX lacks.
+    """Trace GELU with Erf: TensorFlow uses Erfc, which is 1 - Erf, and which ONNX does not have.
 
-    Here alone: the converter to TF Lite knows GELU by its Erfc, and has no Erf.
+    Only exports to ONNX do this: the converter to TF Lite recognises GELU by its Erfc, and has no Erf.
     """
     with mock.patch.object(math_ops, "erfc", lambda x, name=None: 1.0 - tf.math.erf(x)):
         yield

@@ -391,7 +391,7 @@ def test_a_broken_archive_leaves_no_bad_file(data: Path, home: Home, small_cifar
             tar.addfile(link)
         archive = stream.getvalue()
     home.files["/cifar-10-binary.tar.gz"] = archive
-    with pytest.raises(DataError, match=r"CIFAR-10 is not here and could not be downloaded \(http.+\)"):
+    with pytest.raises(DataError, match=r"CIFAR-10 is not on this machine and could not be downloaded \(http.+\)"):
         load("cifar10", "test")
     left = everything_in(data / "cifar10")
     assert "test_batch.bin" not in left

@@ -220,7 +220,7 @@ def test_an_animation_is_refused(kind: str) -> None:
     frames = [PIL.Image.new("L", (8, 8), value) for value in (0, 100, 200)]
     stream = io.BytesIO()
     frames[0].save(stream, kind, save_all=True, append_images=frames[1:])
-    with pytest.raises(errors.ImageError, match="animated: 3 frames"):
+    with pytest.raises(errors.ImageError, match="animated: got 3 frames"):
         decode(stream.getvalue())
 
 

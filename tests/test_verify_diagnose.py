@@ -397,7 +397,7 @@ def test_each_channel_is_looked_at(
     split = Split(odd_images, np.zeros(len(odd_images), np.uint8))
     diagnosis = diagnose(folder, read_manifest(folder / "savedmodel"), read_manifest(folder / "keras"), of_split(split))
     assert diagnosis.checks[-1].cause == cause, text(diagnosis)
-    assert evidence in diagnosis.checks[-1].said
+    assert evidence in diagnosis.checks[-1].evidence
 
 
 # BatchNorm: small networks of their own
@@ -574,7 +574,7 @@ def test_a_fault_is_not_taken_for_the_rounding_that_is_also_there(plant: Plant, 
     rehash(model / "tflite")
     report = diagnosed(model, "tflite", status=1)
     assert report["cause"] == "layout after Flatten"
-    assert "more than the 5e-03 that rounding explains" in check(report, "precision")["said"]
+    assert "more than the 5e-03 that rounding explains" in check(report, "precision")["evidence"]
 
 
 def test_float16_numbers_that_are_kept_as_float32_are_seen(artifacts_copy: Path) -> None:

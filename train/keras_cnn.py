@@ -12,7 +12,7 @@ import tensorflow as tf
 from contract.dataset import Split
 from train.recipe import Progress, Recipe, Trained, accuracy, main
 
-absl.logging.set_verbosity(absl.logging.ERROR)  # Keras calls HDF5 a legacy format: it is still what people have
+absl.logging.set_verbosity(absl.logging.ERROR)  # Keras warns that HDF5 is a legacy format, but people still have it
 
 
 def build(shape: tuple[int, int, int], classes: int) -> keras.Model:
@@ -53,7 +53,7 @@ def train(recipe: Recipe, learn: Split, test: Split, folder: Path) -> Trained:
         )
 
     answers = model.predict(test.images.astype("float32"), batch_size=1000, verbose=0)
-    model.save(folder / "model.h5", include_optimizer=False)  # it would treble the file, and serves training only
+    model.save(folder / "model.h5", include_optimizer=False)  # it would triple the file, and only training needs it
     (folder / "model.json").write_text(model.to_json(indent=2))
     return Trained(
         framework=f"Keras {keras.__version__} on TensorFlow {tf.__version__}",

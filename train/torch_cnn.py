@@ -15,7 +15,7 @@ from train.recipe import Progress, Recipe, Trained, accuracy, main
 
 
 class ClassicCNN(nn.Module):
-    """The net that is trained: pictures (N, C, H, W), float32, 0..1 -> log probabilities (N, classes)."""
+    """The network that is trained: pictures (N, C, H, W), float32, 0..1 -> log probabilities (N, classes)."""
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class ClassicCNN(nn.Module):
         self.pool = nn.MaxPool2d(2, 2)
         self.fc1 = nn.Linear(16 * (((height - 2) // 2 - 2) // 2) * (((width - 2) // 2 - 2) // 2), classes)
 
-        for parameter in self.parameters():  # as Keras starts; PyTorch's own start learns slower here
+        for parameter in self.parameters():  # as Keras initialises; PyTorch's own initialisation learns slower here
             nn.init.xavier_uniform_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class ClassicCNN(nn.Module):
 
 
 class Shipped(nn.Module):
-    """What is shipped: pixels (N, H, W, C), float32, 0..255 -> probabilities (N, classes), as in Keras."""
+    """The network that is shipped: pixels (N, H, W, C), float32, 0..255 -> probabilities (N, classes), as in Keras."""
 
     def __init__(self, net: ClassicCNN) -> None:
         super().__init__()
@@ -47,9 +47,9 @@ class Shipped(nn.Module):
 
 
 def train(recipe: Recipe, learn: Split, test: Split, folder: Path) -> Trained:
-    """Train, and write the net's `state_dict.pt` and the shipped program `model.pt2` into `folder`."""
+    """Train, and write the network's `state_dict.pt` and the shipped program `model.pt2` into `folder`."""
     torch.manual_seed(recipe.seed)
-    # For batches this small a second thread gains little, and costs tenfold where another process wants its core.
+    # For batches this small a second thread gains little, and is ten times slower where another process uses its core.
     torch.set_num_threads(1)
     net = ClassicCNN(learn.images.shape[1:], recipe.classes)
     count = len(learn.images)

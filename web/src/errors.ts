@@ -9,7 +9,7 @@ export class ImageTooLarge extends ImageError {
   override name = 'ImageTooLarge';
 }
 
-/** Bytes that are no picture, or not in a format that is read here. */
+/** Bytes that are not a picture, or not in a supported format. */
 export class UnsupportedImage extends ImageError {
   override name = 'UnsupportedImage';
 }
@@ -19,14 +19,14 @@ const FORMATS = ['PNG', 'JPEG', 'WEBP', 'GIF', 'BMP'];
 export function unsupported(bytes: Uint8Array): UnsupportedImage {
   const start = Array.from(bytes.subarray(0, 8), (byte) => byte.toString(16).padStart(2, '0')).join(' ');
   return new UnsupportedImage(
-    `Not a picture that is read here: ${bytes.length} bytes that start with ${start}. ` +
+    `Not a picture in a supported format: got ${bytes.length} bytes that start with ${start}. ` +
       `Send one of ${FORMATS.join(', ')}.`,
   );
 }
 
 export function animated(format: string, frames: number): ImageError {
   return new ImageError(
-    `The ${format} picture is animated: ${frames} frames were got, 1 is expected. Send one frame.`,
+    `The ${format} picture is animated: got ${frames} frames, expected 1. Send one frame.`,
   );
 }
 

@@ -31,7 +31,7 @@ export async function imageToTensor(bytes: Uint8Array, spec: ImageSpec): Promise
 /** Steps 1 to 3: bytes -> upright grey or RGB pixels without alpha. */
 export async function decode(bytes: Uint8Array, maxPixels = MAX_PIXELS): Promise<Pixels> {
   if (bytes.length === 0) {
-    throw new UnsupportedImage('The picture is empty: 0 bytes were got. Send the bytes of a PNG or JPEG file.');
+    throw new UnsupportedImage('The picture is empty: got 0 bytes. Send the bytes of a PNG or JPEG file.');
   }
   if (!PNG_SIGNATURE.every((byte, i) => bytes[i] === byte)) {
     return decodeBitmap(bytes, (width, height) => checkSize(width, height, maxPixels));

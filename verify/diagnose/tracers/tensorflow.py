@@ -19,7 +19,7 @@ from verify.diagnose.tracers import Step, Trace, Values
 
 
 class _Graph:
-    """A concrete function with everything inlined, of which any tensor can be fetched, and any replaced."""
+    """A concrete function with everything inlined: any of its tensors can be fetched, and any replaced."""
 
     def __init__(self, function: Any, label: Callable[[str], str]) -> None:
         self._label = label
@@ -33,19 +33,19 @@ class _Graph:
 
         self._wrapped = tf.compat.v1.wrap_function(imported, [])
         self._input, self._output = _name(function.inputs[0]), _name(function.outputs[0])
-        # In the order of computation: a graph that was imported lists its operators in any.
+        # In the order of computation: an imported graph lists its operators in any order.
         self._operations = list(_sorted(self._wrapped.graph.get_operations()))
         self._pruned: dict[tuple[str, ...], Any] = {}
 
     def run(self, images: Values, values: Mapping[str, Values]) -> Trace:
         given = {self._input: images, **values}
-        found = {name: result.numpy() for name, result in self._fetch(given).items()}
-        return Trace.of(self._steps({**found, **given}), self._input, self._output, len(images))
+        computed = {name: result.numpy() for name, result in self._fetch(given).items()}
+        return Trace.of(self._steps({**computed, **given}), self._input, self._output, len(images))
 
     def _fetch(self, given: Mapping[str, Values]) -> Mapping[str, Any]:
-        """Every floating-point tensor by name, where those given are given."""
+        """Every floating-point tensor by name, computed with the given ones in place of their own values."""
         names = tuple(given)
-        if names not in self._pruned:  # this takes longer than the run
+        if names not in self._pruned:  # pruning takes longer than the run
             tensors = {_name(tensor): tensor for operation in self._operations for tensor in operation.outputs}
             wanted = {
                 name: tensor
@@ -69,7 +69,7 @@ class SavedModelTracer:
     """Traces the signature `serving_default`."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._model = tf.saved_model.load(str(folder))  # the function below dies with it
+        self._model = tf.saved_model.load(str(folder))  # without it the function below fails
         self._function = self._model.signatures["serving_default"]
         self._graph = _Graph(self._function, lambda name: "/".join(name.split("/")[-2:]))
 
@@ -80,7 +80,7 @@ class SavedModelTracer:
         return self._graph.run(images, values)
 
     def in_training(self, images: Values) -> Trace | None:
-        return None  # its BatchNorm is no layer any more, only sums and products
+        return None  # its BatchNorm is not a layer any more, only sums and products
 
     def weights(self) -> Iterator[NDArray[Any]]:
         captured = (value for value in self._function.captured_inputs if value.dtype != tf.resource)
@@ -137,7 +137,7 @@ def _layers(model: Any) -> Iterator[Any]:
 
 
 def _observe(layer: Any, scopes: dict[str, str], training: bool) -> None:
-    """Note the graph's name for the layer, which is not its own, and put it into training if that is wanted."""
+    """Record the graph's name for the layer, which differs from its own; put the layer into training mode if asked."""
     call = layer.call
 
     @functools.wraps(call)
@@ -159,7 +159,7 @@ def _name(tensor: Any) -> str:
 
 
 def _sorted(operations: list[Any]) -> Iterator[Any]:
-    """Each operation after those that it takes its inputs from, and else in the order given."""
+    """Each operation after those that compute its inputs, otherwise in the given order."""
     done: set[str] = set()
     stack = operations[::-1]
     while stack:
