@@ -1,4 +1,4 @@
-"""Records come back from JSON as they were written, and what is wrong with others is named by its place."""
+"""Records are read as they were written, and the error of a wrong one names the place."""
 
 import json
 from collections.abc import Mapping
@@ -54,13 +54,13 @@ RECORD = Record(
 )
 
 
-def test_a_record_comes_back_as_it_was_written() -> None:
+def test_a_record_is_read_as_it_was_written() -> None:
     text = json.dumps(encode(RECORD))
     assert decode(Record, parse(text)) == RECORD
     assert json.loads(text)["try"] == "again"
 
 
-def test_a_whole_number_is_a_number_of_the_type_that_is_expected() -> None:
+def test_a_whole_number_is_accepted_where_a_float_is_expected() -> None:
     share = decode(Record, encode(RECORD) | {"share": 1}).share
     assert isinstance(share, float)
 
@@ -92,7 +92,7 @@ def test_a_whole_number_is_a_number_of_the_type_that_is_expected() -> None:
         ({"advice": "again"}, "advice: it is unknown"),
     ],
 )
-def test_what_is_wrong_is_named_by_its_place(change: dict[str, Any], message: str) -> None:
+def test_the_error_names_the_place(change: dict[str, Any], message: str) -> None:
     with pytest.raises(RecordError) as caught:
         decode(Record, encode(RECORD) | change)
     assert str(caught.value).startswith(message)
@@ -107,7 +107,7 @@ def test_a_field_that_is_missing_is_named_even_if_it_has_a_default(key: str) -> 
 
 
 @pytest.mark.parametrize("data", [None, [], "text", 3])
-def test_what_is_not_an_object_is_no_record(data: object) -> None:
+def test_only_an_object_is_a_record(data: object) -> None:
     with pytest.raises(RecordError, match="expected an object with name"):
         decode(Record, data)
 
@@ -115,7 +115,7 @@ def test_what_is_not_an_object_is_no_record(data: object) -> None:
 @pytest.mark.parametrize(
     ("text", "message"), [("{", "not JSON"), (b"\xff\xfe\xff", "not JSON"), ("[" * 100_000, "deep")]
 )
-def test_text_that_is_not_json_is_no_record(text: str | bytes, message: str) -> None:
+def test_text_that_is_not_json_is_refused(text: str | bytes, message: str) -> None:
     with pytest.raises(RecordError, match=message):
         parse(text)
 

@@ -31,11 +31,11 @@ def build(shape: tuple[int, int, int], classes: int) -> keras.Model:
     )
 
 
-def train(recipe: Recipe, learn: Split, test: Split, folder: Path) -> Trained:
+def train(recipe: Recipe, training: Split, test: Split, folder: Path) -> Trained:
     """Train, and write `model.h5` and the architecture as `model.json` into `folder`."""
     keras.utils.set_random_seed(recipe.seed)
-    model = build(learn.images.shape[1:], recipe.classes)
-    count = len(learn.images)
+    model = build(training.images.shape[1:], recipe.classes)
+    count = len(training.images)
     rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, recipe.steps(count))
     model.compile(keras.optimizers.Adam(rate), loss="sparse_categorical_crossentropy")
 
@@ -44,8 +44,8 @@ def train(recipe: Recipe, learn: Split, test: Split, folder: Path) -> Trained:
         order = recipe.order(epoch, count)
         after_batch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs, step=step: step())
         model.fit(
-            learn.images[order],
-            learn.labels[order],
+            training.images[order],
+            training.labels[order],
             batch_size=recipe.batch_size,
             shuffle=False,
             verbose=0,

@@ -108,10 +108,10 @@ def make_artifact(train: Train, recipe: Recipe, model: str, format: str, folder:
     Raises TrainingError when the answers are not numbers, DataError when the data cannot be read.
     """
     known = dataset.get(recipe.dataset)
-    learn, test = (dataset.load(recipe.dataset, split, recipe.limit) for split in ("train", "test"))
+    training, test = (dataset.load(recipe.dataset, split, recipe.limit) for split in ("train", "test"))
     with staged(folder) as staging:
         start = time.perf_counter()
-        trained = train(recipe, learn, test, staging)
+        trained = train(recipe, training, test, staging)
         if not np.isfinite(trained.test_accuracy):
             raise TrainingError(
                 f"{model} did not learn: its answers are not numbers. Try a smaller learning rate, or another seed."
@@ -127,7 +127,7 @@ def make_artifact(train: Train, recipe: Recipe, model: str, format: str, folder:
             files=sha256_of_files(staging, [path for path in staging.iterdir() if path.is_file()]),
             made_with=asdict(recipe)
             | asdict(trained)
-            | {"train_images": len(learn.images), "seconds": round(time.perf_counter() - start, 1)},
+            | {"train_images": len(training.images), "seconds": round(time.perf_counter() - start, 1)},
         )
         write_manifest(staging, manifest)
     print(f"{manifest.name}: it answers {trained.test_accuracy:.4f} of the test pictures correctly", flush=True)

@@ -46,17 +46,17 @@ class Shipped(nn.Module):
         return log_probabilities.exp()
 
 
-def train(recipe: Recipe, learn: Split, test: Split, folder: Path) -> Trained:
+def train(recipe: Recipe, training: Split, test: Split, folder: Path) -> Trained:
     """Train, and write the network's `state_dict.pt` and the shipped program `model.pt2` into `folder`."""
     torch.manual_seed(recipe.seed)
     # For batches this small a second thread gains little, and is ten times slower where another process uses its core.
     torch.set_num_threads(1)
-    net = ClassicCNN(learn.images.shape[1:], recipe.classes)
-    count = len(learn.images)
+    net = ClassicCNN(training.images.shape[1:], recipe.classes)
+    count = len(training.images)
     optimizer = torch.optim.Adam(net.parameters(), recipe.learning_rate, eps=1e-7)  # Keras's epsilon
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps(count))
-    pictures = torch.tensor(learn.images).permute(0, 3, 1, 2).contiguous()
-    labels = torch.tensor(learn.labels).long()
+    pictures = torch.tensor(training.images).permute(0, 3, 1, 2).contiguous()
+    labels = torch.tensor(training.labels).long()
 
     progress = Progress(recipe, count, "torch_cnn")
     for epoch, step in progress.epochs():
@@ -73,7 +73,7 @@ def train(recipe: Recipe, learn: Split, test: Split, folder: Path) -> Trained:
         batches = torch.tensor(test.images).float().split(1000)
         answers = np.concatenate([shipped(batch).numpy() for batch in batches])
     torch.save(net.state_dict(), folder / "state_dict.pt")
-    torch.export.save(export(shipped, learn.images.shape[1:]), folder / "model.pt2")
+    torch.export.save(export(shipped, training.images.shape[1:]), folder / "model.pt2")
     return Trained(
         framework=f"PyTorch {torch.__version__}",
         parameters=sum(parameter.numel() for parameter in net.parameters()),
