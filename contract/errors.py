@@ -128,7 +128,7 @@ class RuntimeFailure(RosettaError):
 def one_line(error: BaseException, longest: int | None = None) -> str:
     """An error in one line: `ValueError: no such axis`; cut after `longest` characters.
 
-    The name of its class is left out of an error that is written for people, and of nothing else.
+    A RosettaError is written for people, so it comes without the name of its class.
     """
     message = " ".join(str(error).split())
     if not isinstance(error, RosettaError):

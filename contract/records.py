@@ -79,7 +79,7 @@ def _decode(kind: Any, data: Any, path: str) -> Any:
             return _decode_record(kind, data, path)
         if origin is not None and issubclass(origin, Mapping):
             return {key: _decode(arguments[1], item, f"{path}[{json.dumps(key)}]") for key, item in data.items()}
-    if kind is float and type(data) is int:
+    if kind is float and type(data) is int and abs(data) < 2**1023:
         return float(data)
     if kind is Path and isinstance(data, str):
         return Path(data)
@@ -112,19 +112,16 @@ def _decode_tuple(kind: Any, data: list[Any], path: str) -> tuple[Any, ...]:
 
 
 def _decode_union(kinds: tuple[Any, ...], data: Any, path: str) -> Any:
-    """As the only alternative that the data can be: null, or an object with just the keys of one of the records."""
+    """As the alternative that fits. Of several records, that is the one with exactly the object's keys."""
     if data is None and type(None) in kinds:
         return None
-    kinds = tuple(kind for kind in kinds if kind is not type(None))
-    records = [kind for kind in kinds if is_dataclass(kind)]
-    if isinstance(data, dict) and len(records) > 1:
-        records = [kind for kind in records if {_key_of(part) for part in fields(kind)} == data.keys()]
-        if not records:
-            raise _unexpected(data, path, *kinds)
-        kinds = tuple(records[:1])
-    if len(kinds) == 1:
-        return _decode(kinds[0], data, path)
-    for kind in kinds:
+    candidates = [kind for kind in kinds if kind is not type(None)]
+    if isinstance(data, dict) and len(candidates) > 1:
+        records = [kind for kind in candidates if is_dataclass(kind)]
+        candidates = [kind for kind in records if {_key_of(part) for part in fields(kind)} == data.keys()]
+    if len(candidates) == 1 and isinstance(data, dict | list):
+        return _decode(candidates[0], data, path)  # its errors name a place further down
+    for kind in candidates:
         try:
             return _decode(kind, data, path)
         except RecordError:
@@ -154,7 +151,10 @@ def _unexpected(data: Any, path: str, *kinds: Any) -> RecordError:
 
 
 def _shown(data: Any) -> str:
-    text = json.dumps(data, ensure_ascii=False)
+    try:
+        text = json.dumps(data, ensure_ascii=False)
+    except RecursionError:
+        return "deeply nested JSON"
     return text if len(text) <= 60 else f"{text[:60]} ..."
 
 

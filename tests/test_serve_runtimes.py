@@ -255,7 +255,7 @@ def test_a_model_that_does_not_take_what_its_manifest_says_is_unavailable(artifa
 
 def test_a_format_without_a_runtime_is_unavailable(artifacts: Path) -> None:
     manifest = replace(read_manifest(artifacts / "keras_cnn" / "onnx"), format="coreml")
-    with pytest.raises(ModelUnavailable, match=r"'coreml' is none of keras, .*, tfjs"):
+    with pytest.raises(ModelUnavailable, match=r"'coreml' is not one of keras, .*, tfjs"):
         load_runtime(artifacts / "keras_cnn" / "onnx", manifest)
 
 
