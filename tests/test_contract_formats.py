@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pytest
 import yaml
 
+from bench.images import IMAGES
 from contract import __version__
 from contract.code import ROOT
 from contract.formats import FORMATS, FORMATS_OF_IMAGE, family_of
@@ -49,6 +50,10 @@ def words(pattern: str, text: str) -> Iterable[str]:
 
 def test_the_scripts_know_every_image() -> None:
     assert {*words(r"TARGETS=\((.*?)\)", (ROOT / "docker" / "engine.sh").read_text())} == {"train", "export", *SERVING}
+
+
+def test_every_image_that_serves_is_measured() -> None:
+    assert set(IMAGES) == SERVING
 
 
 def test_the_stack_has_every_image() -> None:
