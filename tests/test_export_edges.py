@@ -282,7 +282,7 @@ import sys
 from pathlib import Path
 import keras
 from export import export_artifact
-from bring.__main__ import bring
+from bring.source import bring
 from bring.description import Description
 
 folder, layers = Path(sys.argv[1]), keras.layers
@@ -461,7 +461,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Raise:
             "keras_cnn-keras -> onnx failed in its converter: RuntimeError: of many lines",
         ),
         (OSError("file signature not found"), "failed in its converter: OSError: file signature not found"),
-        (SystemError(), "failed in its converter: SystemError:"),
+        (SystemError(), "failed in its converter: SystemError"),
         (None, "wrote no file, expected at least one"),
     ],
 )

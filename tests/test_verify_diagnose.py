@@ -298,7 +298,7 @@ def test_softmax_missing(plant: Plant, end: Fault, cause: str, format: str) -> N
     ("fault", "given"),
     [
         (without_scaling, "given 255 x pixel +0 (as if a division by 255 were missing)"),
-        (scaled_to_minus_one, "given 2 x pixel -255 (as if it scaled to -1..1 in place of 0..1)"),
+        (scaled_to_minus_one, "given 2 x pixel -255 (as if it scaled to -1..1 instead of 0..1)"),
         (with_mean_and_deviation, "given 2.833 x pixel -206.6"),
     ],
 )
@@ -324,7 +324,7 @@ def test_a_weight_that_is_wrong_is_unknown_at_the_right_layer(plant: Plant, form
     report = diagnosed(plant(one_weight, "keras_cnn", "keras"), format, status=1)
     assert report["cause"] == "unknown"
     assert report["place"]["source"]["label"].startswith("conv2d_1/")
-    assert re.search(r"given is off by \d\.\de-0[789] .* gives by \d\.\de-0[12], but only at index 11 of the 16", (
+    assert re.search(r"input is off by \d\.\de-0[789] .* output by \d\.\de-0[12], but only at index 11 of the 16", (
         report["evidence"].replace("0.0e+00", "1.0e-09")
     )), report["evidence"]  # fmt: skip
     assert not any(check["holds"] for check in report["checks"])
@@ -702,7 +702,7 @@ def write_no_graph(folder: Path) -> None:
         (
             "keras_cnn",
             "keras",
-            r"keras_cnn-keras is the source, which is compared with nothing\. FORMAT= may be onnx, .*",
+            r"keras_cnn-keras is the source, and the source is compared with nothing\. FORMAT= may be onnx, .*",
         ),
         ("keras_cnn", "../torch_cnn/onnx", r"keras_cnn has no format .*"),
     ],
