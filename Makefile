@@ -85,7 +85,7 @@ $(A)/torch_cnn/torch/manifest.json: $(CODE.train.torch_cnn) requirements.lock $(
 # --- Exports: one rule an edge of the graph of formats. An upgraded converter remakes its artifacts.
 
 define edge # model, parent's format, format
-$(A)/$(1)/$(3)/manifest.json: $(A)/$(1)/$(2)/manifest.json $(CODE.export.$(2)_to_$(3)) requirements.lock | .venv/ready
+$(A)/$(1)/$(3)/manifest.json: $(A)/$(1)/$(2)/manifest.json $(CODE.export) $(CODE.export.$(2)_to_$(3)) requirements.lock | .venv/ready
 	$(PY) -m export $(A)/$(1)/$(2) $(3)
 endef
 

@@ -1,16 +1,14 @@
-"""How a parity result is written beside an artifact's manifest, and what it says of the artifact's status.
+"""The parity result beside an artifact's manifest, and the artifact's status that follows from it.
 
 A result holds for exactly the bytes that were compared: it names the sha256 of both manifests, and these name the
 sha256 of every file.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, write_json
+from contract.records import RecordError, decode, encode, parse
 
 PARITY = "parity.json"
 
@@ -23,7 +21,7 @@ class Flip:
     """Its index in the split."""
     source: int
     artifact: int
-    """The two classes."""
+    """The class that each of the two gives."""
     margin: float
     """The source's largest probability minus its second largest."""
     difference: float
@@ -42,14 +40,10 @@ class BatchParity:
     min_cosine: float
     max_kl: float | None
     """The largest Kullback-Leibler divergence of a picture's answer from the source's, in nats; None where answers are
-    no probabilities."""
+    not probabilities."""
     agreement: float
     """The share of pictures that both put into the same class."""
     flips: tuple[Flip, ...]
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**{**data, "flips": tuple(Flip(**flip) for flip in data["flips"])})
 
 
 @dataclass(frozen=True)
@@ -71,6 +65,10 @@ class ParityResult:
     batches: tuple[BatchParity, ...]
     seconds: float
 
+    def __post_init__(self) -> None:
+        if not self.batches:
+            raise ValueError("batches is empty: expected a comparison at one batch size at least")
+
     @property
     def max_abs_diff(self) -> float:
         return max(batch.max_abs_diff for batch in self.batches)
@@ -79,15 +77,10 @@ class ParityResult:
     def agreement(self) -> float:
         return min(batch.agreement for batch in self.batches)
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        batches = tuple(BatchParity.from_json(batch) for batch in data["batches"])
-        return cls(**{**data, "batches": batches, "reasons": tuple(data["reasons"])})
-
 
 @dataclass(frozen=True)
 class Status:
-    """What is known of an artifact's answers: "source", "verified" or "unverified", and why."""
+    """What is known about an artifact's answers: "source", "verified" or "unverified", and why."""
 
     word: str
     reason: str
@@ -96,24 +89,27 @@ class Status:
 
 def write_parity(folder: Path, result: ParityResult) -> None:
     """Write `parity.json` beside the manifest in `folder`, atomically."""
-    write_json(folder / PARITY, asdict(result))
+    write_json(folder / PARITY, encode(result))
 
 
 def read_status(folder: Path) -> Status:
-    """The status of the artifact in `folder`. Its manifest must be readable; anything else only makes it unverified."""
+    """The status of the artifact in `folder`.
+
+    Raises what `read_manifest` raises; anything else that cannot be read makes the artifact unverified.
+    """
     manifest = read_manifest(folder)
     if manifest.is_source:
         return Status("source", "training wrote it: the others are compared with it")
     try:
-        return _judge(folder, manifest, ParityResult.from_json(json.loads((folder / PARITY).read_bytes())))
+        return _judge(folder, manifest, decode(ParityResult, parse((folder / PARITY).read_bytes())))
     except FileNotFoundError:
         return Status("unverified", "it was never compared with its source: run `make verify`")
-    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+    except (OSError, RecordError) as error:
         return Status("unverified", f"its {PARITY} cannot be read ({error}): run `make verify`")
 
 
 def _judge(folder: Path, manifest: Manifest, result: ParityResult) -> Status:
-    """Raises what a result that this module did not write may raise."""
+    """Raises OSError where the result names files that cannot be read."""
     if result.artifact_sha256 != sha256_of(folder / MANIFEST):
         return Status("unverified", "its parity result is for other bytes than these: run `make verify`")
     source = folder.parent / result.source.removeprefix(f"{manifest.model}-") / MANIFEST
@@ -121,5 +117,4 @@ def _judge(folder: Path, manifest: Manifest, result: ParityResult) -> Status:
         return Status("unverified", "its source changed since they were compared: run `make verify`")
     if not result.passed:
         return Status("unverified", "its answers are not its source's: " + "; ".join(result.reasons), result)
-    words = f"{result.images} pictures, largest difference {result.max_abs_diff:.1e}"
-    return Status("verified", words, result)
+    return Status("verified", f"{result.images} pictures, largest difference {result.max_abs_diff:.1e}", result)

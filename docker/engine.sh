@@ -5,7 +5,7 @@ export DOCKER_BUILDKIT=1
 
 IMAGES=rosetta-serve
 TARGETS=(train export serve-keras serve-torch serve-onnx serve-tflite serve-tfjs gateway)
-RELEASE=$(sed -n 's/^RELEASE = "\(.*\)"/\1/p' serve/settings.py)
+RELEASE=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' contract/__init__.py)
 
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 

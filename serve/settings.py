@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from contract import __version__
 from contract.errors import RosettaError
 from contract.image import MAX_PIXELS
 from serve.runtimes import RUNTIMES
 
-RELEASE = "0.2.0"
+RELEASE = __version__
 PAGE = Path(__file__).resolve().parent.parent / "web" / "dist"
 
 

@@ -42,8 +42,8 @@ class Machine:
             assert found, name
             (self.bin / name).symlink_to(found)
         shutil.copytree(ROOT / "docker", self.project / "docker", ignore=shutil.ignore_patterns("*.whl", "*.tar"))
-        (self.project / "serve").mkdir()
-        shutil.copy(ROOT / "serve" / "settings.py", self.project / "serve")
+        (self.project / "contract").mkdir()
+        shutil.copy(ROOT / "contract" / "__init__.py", self.project / "contract")
         shutil.copy(ROOT / "pyproject.toml", self.project)
         self.wheel = folder / "links" / "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl"
         self.wheel.parent.mkdir()

@@ -1,9 +1,10 @@
 """Parity: how far an artifact's answers are from its source's, on the same real pictures.
 
-It is a star, not a chain: each artifact is compared with its source, in its real runtime, on all its questions (our own
-models' are the test pictures), at batch 1 and at batch 64. Float32 passes when no probability differs by more than 1e-4
-and no class changes, near-ties excepted: pictures whose two best classes lie so close in the source that rounding alone
-can swap them. Answers that are no probabilities are held to the same share of the source's largest value.
+Parity is a star, not a chain: each artifact is compared with its source, in its real runtime, on all its questions (for
+our own models, the test pictures), at batch 1 and at batch 64. Float32 passes when no probability differs by more than
+1e-4 and no class changes. Near-ties are excepted: pictures whose two best classes are so close in the source that
+rounding alone can swap them. For answers that are not probabilities the limit is the same share of the source's largest
+value.
 """
 
 import time
@@ -27,7 +28,7 @@ from verify.questions import Questions
 Answers = NDArray[np.floating[Any]]
 """(N, values): one output's answers."""
 AllAnswers = Mapping[str, Answers]
-"""By the output's name."""
+"""Output's name -> its answers."""
 
 BATCHES = (1, 64)
 
@@ -54,7 +55,7 @@ def compare(reference: Answers, candidate: Answers, batch: int, tolerance: Toler
     reference, candidate = reference.astype(np.float64), candidate.astype(np.float64)
     with np.errstate(invalid="ignore"):  # infinity minus infinity
         difference = np.abs(reference - candidate)
-    # NaN compares false with everything: an answer that is not a number is as far off as can be.
+    # NaN compares false with everything: an answer that is not a number counts as infinitely far off.
     difference[~np.isfinite(difference)] = np.inf
     return BatchParity(
         batch=batch,
@@ -68,7 +69,7 @@ def compare(reference: Answers, candidate: Answers, batch: int, tolerance: Toler
 
 
 def compare_all(reference: AllAnswers, candidate: AllAnswers, batch: int, tolerance: Tolerance) -> BatchParity:
-    """`compare` for each output, as one result. Each output is held to its own size: differences are in units of it."""
+    """`compare` for each output, as one result. Differences are relative to the size of the output's own values."""
     parities = []
     for name, expected in reference.items():
         unit = _unit_of(expected)
@@ -85,13 +86,13 @@ def _cosine(reference: Answers, candidate: Answers) -> Answers:
 
 
 def _divergence(reference: Answers, candidate: Answers) -> float | None:
-    """The largest KL divergence of a row. A class that only the source holds possible makes it infinite."""
+    """The largest KL divergence of a row. A class that is possible only for the source makes it infinite."""
     for answers in (reference, candidate):
         if not ((answers >= 0).all() and np.allclose(answers.sum(axis=1), 1, atol=1e-3)):
             return None
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(reference > 0, reference * np.log(reference / candidate), 0.0)
-    return float(max(0.0, terms.sum(axis=1).max()))  # below zero by rounding alone
+    return float(max(0.0, terms.sum(axis=1).max()))  # only rounding makes it negative
 
 
 def _flips(reference: Answers, candidate: Answers, difference: Answers, tolerance: Tolerance) -> Iterator[Flip]:
@@ -100,13 +101,13 @@ def _flips(reference: Answers, candidate: Answers, difference: Answers, toleranc
         best = np.sort(reference[image])[::-1]
         with np.errstate(invalid="ignore"):  # two infinities are a tie
             margin, largest = float(np.nan_to_num(best[0] - best[1], posinf=np.inf)), float(difference[image].max())
-        # Not twice the difference of this very picture: no class can change without that.
+        # Not twice this picture's own difference: every change of class is within that.
         near_tie = margin <= 2 * tolerance.max_abs_diff
         yield Flip(int(image), int(source[image]), int(artifact[image]), margin, largest, near_tie)
 
 
 def judge(batches: Iterable[BatchParity], tolerance: Tolerance = FLOAT32) -> list[str]:
-    """Why the comparison does not pass, one sentence a reason; empty when it passes."""
+    """Why the comparison does not pass, one phrase for each reason; empty when it passes."""
     reasons = []
     for parity in batches:
         at = f"at batch {parity.batch}"
@@ -122,13 +123,13 @@ def judge(batches: Iterable[BatchParity], tolerance: Tolerance = FLOAT32) -> lis
 
 
 def _unit_of(reference: Answers) -> float:
-    """1 for answers up to 1, as probabilities are; else their largest value, since rounding grows with it."""
+    """1 for answers up to 1, such as probabilities; otherwise their largest value, since rounding grows with it."""
     finite = np.abs(reference[np.isfinite(reference)])
     return max(1.0, float(finite.max(initial=0)))
 
 
 def combine(parities: Sequence[BatchParity]) -> BatchParity:
-    """One result for a model's outputs: the worst of each measure, and the classes of the first output."""
+    """One result for all outputs of a model: the worst of each measure, and the classes of the first output."""
     divergences = [parity.max_kl for parity in parities if parity.max_kl is not None]
     return replace(
         parities[0],
@@ -139,48 +140,48 @@ def combine(parities: Sequence[BatchParity]) -> BatchParity:
     )
 
 
-def answer(runtime: Runtime, manifest: Manifest, asked: Questions, batch: int) -> AllAnswers:
-    """The artifact's outputs by name, each as a table (N, values), asked in batches of `batch`."""
+def answer(runtime: Runtime, manifest: Manifest, questions: Questions, batch: int) -> AllAnswers:
+    """The artifact's outputs by name, each as a table (N, values), computed in batches of `batch`."""
     dtypes = {spec.name: numpy_dtype(spec.dtype) for spec in manifest.inputs}
     starts = tqdm(
-        range(0, asked.count, batch),
+        range(0, questions.count, batch),
         desc=f"{manifest.name}, batch {batch}",
         unit="call",
         leave=False,
         delay=1,
         disable=None,
     )
-    parts = [runtime.predict(asked.rows(start, start + batch, dtypes)) for start in starts]
+    parts = [runtime.predict(questions.rows(start, start + batch, dtypes)) for start in starts]
     return {spec.name: _table([part[spec.name] for part in parts]) for spec in manifest.outputs}
 
 
 def _table(parts: Sequence[NDArray[Any]]) -> Answers:
-    """The parts (n, ...) of an output as one table (N, values); texts become numbers."""
+    """The parts (n, ...) of an output as one table (N, values); byte strings become numbers."""
     rows = [part.reshape(len(part), -1) for part in parts]
     table = np.concatenate(rows) if rows else np.empty((0, 0))
-    if table.dtype == object:  # byte strings: equal ones have the same checksum
+    if table.dtype == object:  # byte strings: equal strings have the same checksum
         table = np.frompyfunc(lambda value: float(zlib.crc32(bytes(value))), 1, 1)(table).astype(np.float64)
     return table
 
 
-def verify_model(folder: Path, asked: Questions) -> dict[str, ParityResult]:
+def verify_model(folder: Path, questions: Questions) -> dict[str, ParityResult]:
     """Compare every artifact of the model in `folder` with its source; write and return the results by format.
 
-    An artifact that cannot be compared does not keep the others from it: what is wrong with the first of them is raised
-    at the end. Raises ArtifactError, ModelUnavailable or RuntimeFailure, and ParityError when nothing can be compared.
+    When an artifact cannot be compared, the others still are, and the first such error is raised at the end. Raises
+    ArtifactError, ModelUnavailable or RuntimeFailure, and ParityError when there is nothing to compare.
     """
     manifests = {path.parent: read_manifest(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))}
     sources = [path for path, manifest in manifests.items() if manifest.is_source]
     if len(sources) != 1:
         raise ArtifactMissing(f"{folder} has {len(sources)} source artifacts, expected one. Run `make artifacts`.")
     (source,) = sources
-    references = ask(source, manifests[source], asked)
+    references = ask(source, manifests[source], questions)
     results, errors = {}, []
     for path, manifest in manifests.items():
         if path == source:
             continue
         try:
-            result = _result(path, manifest, source, references, asked)
+            result = _result(path, manifest, source, references, questions)
         except RosettaError as error:
             errors.append(error)
             continue
@@ -192,12 +193,12 @@ def verify_model(folder: Path, asked: Questions) -> dict[str, ParityResult]:
     return results
 
 
-def ask(path: Path, manifest: Manifest, asked: Questions) -> dict[int, AllAnswers]:
+def ask(path: Path, manifest: Manifest, questions: Questions) -> dict[int, AllAnswers]:
     """The artifact's answers by batch size. Raises ArtifactCorrupt, ModelUnavailable or RuntimeFailure."""
     verify_files(path, manifest)
     runtime = load_runtime(path, manifest)
     try:
-        return {batch: answer(runtime, manifest, asked, batch) for batch in BATCHES}
+        return {batch: answer(runtime, manifest, questions, batch) for batch in BATCHES}
     finally:
         runtime.close()
 
@@ -207,10 +208,10 @@ def _result(
     manifest: Manifest,
     source: Path,
     references: Mapping[int, AllAnswers],
-    asked: Questions,
+    questions: Questions,
 ) -> ParityResult:
     start = time.perf_counter()
-    answers, tolerance = ask(path, manifest, asked), Tolerance(asked.tolerance)
+    answers, tolerance = ask(path, manifest, questions), Tolerance(questions.tolerance)
     batches = tuple(compare_all(references[batch], answers[batch], batch, tolerance) for batch in BATCHES)
     reasons = judge(batches, tolerance)
     first = answers[BATCHES[-1]][manifest.outputs[0].name]
@@ -222,15 +223,15 @@ def _result(
         passed=not reasons,
         reasons=tuple(reasons),
         tolerance=tolerance.max_abs_diff,
-        images=asked.count,
-        accuracy=None if asked.labels is None else float((first.argmax(axis=1) == asked.labels).mean()),
+        images=questions.count,
+        accuracy=None if questions.labels is None else float((first.argmax(axis=1) == questions.labels).mean()),
         batches=batches,
         seconds=round(time.perf_counter() - start, 1),
     )
 
 
 def line(result: ParityResult) -> str:
-    """One line for people."""
+    """The result in one line, for people."""
     verdict = "passed" if result.passed else "FAILED: " + "; ".join(result.reasons)
     return (
         f"{result.artifact:22} largest difference {result.max_abs_diff:.1e}, "

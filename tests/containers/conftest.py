@@ -10,17 +10,10 @@ from typing import Any
 import pytest
 
 from contract.code import ROOT
+from contract.formats import FORMATS_OF_IMAGE
 from tests.serving import Answer, ask, free_port
 
-RUNTIMES = {
-    "serve-keras": ("keras", "savedmodel"),
-    "serve-torch": ("torch",),
-    "serve-onnx": ("onnx",),
-    "serve-tflite": ("tflite",),
-    "serve-tfjs": ("tfjs",),
-}
-"""Image -> the formats that it serves."""
-SERVING = (*RUNTIMES, "gateway")
+SERVING = (*FORMATS_OF_IMAGE, "gateway")
 IMAGES = ("train", "export", *SERVING)
 
 COMPOSE_PROJECT = "rosetta-serve-test"

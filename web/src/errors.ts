@@ -9,7 +9,7 @@ export class ImageTooLarge extends ImageError {
   override name = 'ImageTooLarge';
 }
 
-/** Bytes that are not a picture, or a picture in a format that is not supported. */
+/** Bytes that are not a picture, or not in a supported format. */
 export class UnsupportedImage extends ImageError {
   override name = 'UnsupportedImage';
 }
@@ -20,7 +20,7 @@ export const FORMATS = ['PNG', 'JPEG', 'WEBP', 'GIF', 'BMP'];
 export function unsupported(bytes: Uint8Array): UnsupportedImage {
   const start = Array.from(bytes.subarray(0, 8), (byte) => byte.toString(16).padStart(2, '0')).join(' ');
   return new UnsupportedImage(
-    `Not a supported picture: got ${bytes.length} bytes that start with ${start}. ` +
+    `Not a picture in a supported format: got ${bytes.length} bytes that start with ${start}. ` +
       `Send one of ${FORMATS.join(', ')}.`,
   );
 }
