@@ -6,6 +6,7 @@ and no class changes, near-ties excepted: pictures whose two best classes lie so
 can swap them. Answers that are no probabilities are held to the same share of the source's largest value.
 """
 
+import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -148,6 +149,7 @@ def answer(runtime: Runtime, manifest: Manifest, asked: Questions, batch: int) -
         leave=False,
         delay=1,
         disable=None,
+        file=sys.stdout,  # the frameworks' warnings have standard error for themselves
     )
     parts = [runtime.predict(asked.rows(start, start + batch, dtypes)) for start in starts]
     return {spec.name: _table([part[spec.name] for part in parts]) for spec in manifest.outputs}
