@@ -2,7 +2,8 @@
 #
 # Targets are manifests: an artifact's manifest is written last, so an artifact that has one is whole.
 
-# What may be set on the command line or in the environment. `make help` prints the line above each; another name is an error.
+# The variables to set on the command line or in the environment. `make help` prints the line above each. Any other name on
+# the command line is an error.
 
 ## The data set: fashion_mnist or cifar10
 DATASET       ?= fashion_mnist
@@ -18,13 +19,13 @@ MODELS        ?=
 NAME          ?=
 ## The brought model's classes: a text file with one on each line
 LABELS        ?=
-## Pictures or arrays on which to compare the brought model's formats
+## The data on which to compare the brought model's formats: a folder of pictures, for example
 DATA          ?=
-## How pixels become the brought model's input: unit, symmetric, ...
+## How pixels become the brought model's input: none, unit, symmetric, imagenet, caffe, or "size=224 scale=1/255"
 PREPROCESS    ?=
-## The Python file and function that build the network of brought weights
+## The function that builds the network of brought weights: module:callable
 ARCH          ?=
-## What the brought model answers with: probabilities, logits, ...
+## What the brought model answers with: probabilities, logits or values
 ANSWERS       ?=
 ## 1 allows a brought file to run its own code
 TRUST         ?=

@@ -1,5 +1,5 @@
-# Sourced by the scripts beside it: which engine is used, and what to do where there is none. The scripts run in the
-# project's folder from then on.
+# Sourced by the other scripts: finds the container engine, or says what to do without one. Sourcing it changes to the
+# project's folder.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export DOCKER_BUILDKIT=1

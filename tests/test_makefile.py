@@ -265,7 +265,11 @@ def on_a_disk(folder: Path, environment: Mapping[str, str], free_megabytes: int)
     write_program(
         folder / "path" / "df", f'echo "Filesystem 1M-blocks Used Available"; echo "disk 1 1 {free_megabytes}"'
     )
-    kept = {name: value for name, value in environment.items() if name != "TORCH_INDEX" and not name.startswith("PIP_")}
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name not in ("TORCH_INDEX", "VERBOSE") and not name.startswith("PIP_")
+    }
     return {**kept, "PATH": f"{folder / 'path'}{os.pathsep}{environment['PATH']}", "PYTHON": sys.executable}
 
 
@@ -435,10 +439,10 @@ def test_the_cuda_build_is_the_last_and_its_size_comes_first(
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - start < 40, "an index that does not answer is given up"
     assert installed_from(tmp_path) == "general"
-    said = done.stdout.index(
+    announced = done.stdout.index(
         f"Found no CPU build of torch=={VERSION}, so the build for CUDA is taken: it downloads about"
     )
-    assert said < done.stdout.index("Installing the locked requirements") < done.stdout.index("Installing torch")
+    assert announced < done.stdout.index("Installing the locked requirements") < done.stdout.index("Installing torch")
     packages = next((tmp_path / "checkout" / ".venv" / "lib").glob("python3*/site-packages"))
     assert (packages / "nvidia_cublas.py").exists(), "it needs NVIDIA's packages"
 
