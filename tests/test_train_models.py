@@ -219,10 +219,10 @@ def start_training(model: str, folder: Path, environment: Mapping[str, str]) -> 
 
 def wait_for(words: bytes, training: subprocess.Popen[bytes]) -> None:
     """Read the training's progress until it shows `words`."""
-    assert training.stderr is not None
+    assert training.stdout is not None
     output, deadline = b"", time.monotonic() + 120
     while words not in output:
-        got = training.stderr.read1(1 << 16)  # type: ignore[attr-defined]  # it is a BufferedReader
+        got = training.stdout.read1(1 << 16)  # type: ignore[attr-defined]  # it is a BufferedReader
         assert got, output.decode()
         assert time.monotonic() < deadline, output.decode()
         output += got

@@ -66,13 +66,18 @@ class Progress:
     def epochs(self) -> Iterator[tuple[int, Callable[[], object]]]:
         """Yield each epoch's number and a function to call after each of its batches."""
         with tqdm(
-            total=self.recipe.steps(self.count), desc=self.title, unit="batch", dynamic_ncols=True, disable=None
+            total=self.recipe.steps(self.count),
+            desc=self.title,
+            unit="batch",
+            dynamic_ncols=True,
+            disable=None,
+            file=sys.stdout,  # the frameworks' warnings have standard error for themselves
         ) as bar:
             for epoch in range(self.recipe.epochs):
                 position = f"epoch {epoch + 1}/{self.recipe.epochs}"
                 bar.set_postfix_str(position)
                 if bar.disable:  # in a log one line for each epoch is enough
-                    print(f"{self.title}: {position}", file=sys.stderr, flush=True)
+                    print(f"{self.title}: {position}", flush=True)
                 start = time.perf_counter()
                 yield epoch, bar.update
                 self.seconds.append(round(time.perf_counter() - start, 2))

@@ -7,6 +7,7 @@ rounding alone can swap them. For answers that are not probabilities the limit i
 value.
 """
 
+import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -150,6 +151,7 @@ def answer(runtime: Runtime, manifest: Manifest, questions: Questions, batch: in
         leave=False,
         delay=1,
         disable=None,
+        file=sys.stdout,  # the frameworks' warnings have standard error for themselves
     )
     parts = [runtime.predict(questions.rows(start, start + batch, dtypes)) for start in starts]
     return {spec.name: _table([part[spec.name] for part in parts]) for spec in manifest.outputs}

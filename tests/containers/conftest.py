@@ -21,7 +21,7 @@ COMPOSE_PROJECT = "rosetta-serve-test"
 
 @dataclass(frozen=True)
 class Engine:
-    """The client of the engine that docker/with-engine found."""
+    """The client of the engine that docker/offline/with-engine started or chose."""
 
     client: str
 
@@ -44,7 +44,7 @@ class Engine:
 def engine() -> Engine:
     client = os.environ.get("ENGINE")
     if not client:
-        pytest.exit("No engine was found: run these tests by `make test-containers`.", 2)
+        pytest.exit("ENGINE is not set. Run these tests with `make test-containers`.", 2)
     return Engine(client)
 
 

@@ -93,7 +93,7 @@ def test_a_failed_build_leaves_the_last_images(engine: Engine, images: Sequence[
     finally:
         locked.write_text(content)
     assert failed.returncode == 1
-    assert "The image serve-onnx could not be built" in failed.stdout
+    assert "The engine could not build the image serve-onnx" in failed.stdout
     assert engine.inspect("image", "rosetta-serve/serve-onnx:latest")["Id"] == before
 
 

@@ -30,7 +30,7 @@ Resource = Mapping[str, Any]
 
 @cache
 def kubectl() -> str:
-    found = subprocess.run([ROOT / "docker" / "kubectl"], capture_output=True, text=True, check=False)
+    found = subprocess.run([ROOT / "docker" / "offline" / "kubectl"], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     return found.stdout.strip()
 

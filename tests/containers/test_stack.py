@@ -185,7 +185,8 @@ def test_another_stack_on_the_same_port_is_refused_in_one_line(stack: Stack) -> 
     refused = call("docker/stack", "up", **{**stack.environment, "COMPOSE_PROJECT_NAME": "rosetta-serve-other"})
     port = stack.environment["PORT"]
     assert refused.returncode == 1
-    assert refused.stdout == f"error: 127.0.0.1:{port} is in use. Try another: make up PORT={int(port) % 65535 + 1}\n"
+    other = int(port) % 65535 + 1
+    assert refused.stdout == f"error: 127.0.0.1:{port} is in use. Try another port: make up PORT={other}\n"
 
 
 def test_down_stops_within_the_grace_period(engine: Engine, stack: Stack) -> None:
