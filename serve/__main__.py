@@ -1,18 +1,18 @@
 """python -m serve: check the settings and the artifacts, then become gunicorn."""
 
 import os
-import socket
 import sys
 import tempfile
 from pathlib import Path
 
 from contract.errors import ArtifactMissing, RosettaError
 from serve.catalog import find_artifacts
+from serve.listeners import bind
 from serve.settings import SettingError, Settings
 
 
 def main() -> None:
-    """Replace this process by gunicorn; what is wrong with the settings is one line."""
+    """Replace this process by gunicorn, or print in one line what is wrong with the settings."""
     try:
         settings = Settings.from_environment()
         if not find_artifacts(settings.artifacts, settings.formats):
@@ -20,9 +20,9 @@ def main() -> None:
             missing = f"There is no artifact{formats} in {settings.artifacts}."
             if not find_artifacts(settings.artifacts):
                 raise ArtifactMissing(f"{missing} Make them with `make artifacts`.")
-            # The image of a runtime starts all the same when somebody's own model does not have its formats.
+            # A runtime's image also starts where a user's own model has none of its formats.
             print(f"{missing} Nothing is served.", flush=True)
-        check_address(settings.host, settings.port)
+        bind(settings.host, settings.port).close()
         check_state(settings.state)
     except RosettaError as error:
         sys.exit(f"error: {error}")
@@ -30,21 +30,8 @@ def main() -> None:
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(config)])
 
 
-def check_address(host: str, port: int) -> None:
-    """Raise SettingError unless the address can be listened on; gunicorn would try it five times over."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise SettingError(
-                f"HOST={host} PORT={port} cannot be listened on: {reason}. Set another HOST or PORT."
-            ) from error
-
-
 def check_state(folder: Path | None) -> None:
-    """Raise SettingError unless files can be written in the folder, which is made if need be."""
+    """Raise SettingError unless files can be written in the folder, which is made if it is missing."""
     if folder is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""One line of JSON for each request. A caller's words are in it, so a JSON writer writes it, and no format string."""
+"""One line of JSON for each request. It holds text from callers, so a JSON writer makes it, not a format string."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ _log = logging.getLogger("serve.access")
 
 
 def open_access_log() -> None:
-    """Let the lines go to standard output."""
+    """Send the lines to standard output."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     _log.addHandler(handler)
@@ -29,7 +29,7 @@ def log_access(
     seconds: float,
     request_id: str | None,
 ) -> None:
-    """Write a request's line: who sent it, what it asked for, and its answer's status, bytes and time."""
+    """Write a request's line: the client, the method and path, and the answer's status, bytes and time."""
     client = scope.get("client")
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

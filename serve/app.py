@@ -39,7 +39,7 @@ def create_app(catalog: Catalog | None = None, settings: Settings | None = None)
 
 
 def app_over(running: DataPlane) -> Flask:
-    """The application over a data plane that somebody else closes."""
+    """The application over a data plane that the caller closes."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = running.settings.max_bytes
     app.extensions["plane"] = running
@@ -61,9 +61,9 @@ def _answer(reply: Reply) -> Response:
 
 
 def _read_to_the_end() -> None:
-    """Read what is left of the body, within bounds: else the sender may see a broken connection, not the answer."""
+    """Read the rest of the body, within bounds: else the sender may get a broken connection instead of the answer."""
     left = 4 * plane().settings.max_bytes
-    with contextlib.suppress(Exception):  # the sender hung up, or sent what is no chunk
+    with contextlib.suppress(Exception):  # the sender hung up, or sent a malformed chunk
         while left > 0 and (data := request.environ["wsgi.input"].read(65536)):
             left -= len(data)
 

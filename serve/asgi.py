@@ -1,37 +1,25 @@
 """The fast front, an ASGI application: tensors never enter Flask, everything else does.
 
 Reading a request, checking it and writing the answer cost more than a small model. So the calls that carry tensors,
-and the health checks, are answered here, on the event loop; the Flask application behind does the rest, in threads.
-Both use the same protocol and the same data plane, and give the same answers.
+and the health checks, are answered here, on the event loop. The Flask application behind it answers all others, in
+threads. Both use the same pipelines and the same data plane, and give the same answers.
 """
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from a2wsgi import WSGIMiddleware
 
-from contract.errors import BodyIncomplete, RosettaError
+from contract.errors import BodyIncomplete
 from serve.access_log import log_access
 from serve.app import app_over
-from serve.catalog import ServedModel
 from serve.dataplane import DataPlane
-from serve.protocol import Reply, encoding, oip
-from serve.remote import RemoteRuntime
-from serve.replies import (
-    DATA_HEADERS,
-    TensorCall,
-    echoed,
-    error_reply,
-    fault_reply,
-    infer_call,
-    json_reply,
-    predict_call,
-    too_large,
-)
+from serve.pipeline import Pipeline, read_infer, read_predict
+from serve.protocol import VERSION, Reply, encoding, oip
+from serve.replies import DATA_HEADERS, echoed, error_reply, json_reply, too_large
 from serve.stats import WRITE_SECONDS
 
 Scope = MutableMapping[str, Any]
@@ -40,28 +28,13 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 FLASK_THREADS = 10
 
-LARGE = 250_000
-"""Bytes; a larger body is read in a thread: nested JSON may take seconds. A smaller one costs less than the thread."""
-
-NEEDED = {
+READ_HEADERS = {
     name.encode(): name
     for name in ("accept-encoding", "content-encoding", "content-length", oip.HEADER_LENGTH.lower(), "x-request-id")
 }
-"""The request headers that are read here; text is made of no others."""
-
-
-class Target(NamedTuple):
-    """What a path that takes tensors stands for."""
-
-    model: ServedModel
-    call: TensorCall
-    is_relayed: bool
-    """Whether requests may be passed on to a remote as they came."""
-
+"""The request headers that are read here, by their bytes. The others are not decoded."""
 
 COMMON_HEADERS = [(name.lower().encode(), value.encode()) for name, value in DATA_HEADERS.items()]
-
-log = logging.getLogger(__name__)
 
 
 class Front:
@@ -73,12 +46,15 @@ class Front:
         self._flask: Any = WSGIMiddleware(cast(Any, app_over(plane)), workers=FLASK_THREADS)
         self._limit = plane.settings.max_bytes
         self.logs_access = plane.settings.access_log
-        self.targets: dict[bytes, Target] = {}
+        self.is_ending = False
+        """Whether the service ends: each connection gets one more answer at most."""
+        self.pipelines: dict[bytes, Pipeline] = {}
+        """By the paths that take tensors."""
         for name, model in plane.catalog.items():
-            is_remote = isinstance(model.loaded, RemoteRuntime)
-            for version in ("", "/versions/1"):
-                self.targets[f"/v2/models/{name}{version}/infer".encode()] = Target(model, infer_call, is_remote)
-                self.targets[f"/v1/models/{name}{version}:predict".encode()] = Target(model, predict_call, False)
+            infer, predict = Pipeline(plane, model, read_infer), Pipeline(plane, model, read_predict)
+            for version in ("", f"/versions/{VERSION}"):
+                self.pipelines[f"/v2/models/{name}{version}/infer".encode()] = infer
+                self.pipelines[f"/v1/models/{name}{version}:predict".encode()] = predict
         self._writer: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,43 +64,25 @@ class Front:
             return
         if self.logs_access:
             send = _logged(scope, send)
-        path, method, headers = scope["path"], scope["method"], needed(scope["headers"])
-        if method == "POST" and (target := self.targets.get(path.encode())) is not None:
-            reply = await self._answer(headers, receive, target.model, target.call)
+        path, method, headers = scope["path"], scope["method"], read_headers(scope["headers"])
+        if method == "POST" and (pipeline := self.pipelines.get(path.encode())) is not None:
+            reply = await self._answer(headers, receive, pipeline)
         elif method == "GET" and path == "/v2/health/live":
             reply = json_reply({"live": True})
         elif method == "GET" and path == "/v2/health/ready":
             reply = json_reply({"ready": self.plane.ready}, 200 if self.plane.ready else 503)
         else:
-            await self._ask_flask(scope, receive, send)
+            await self._call_flask(scope, receive, send)
             return
         await _send(send, reply, headers)
 
-    async def _answer(
-        self, headers: Mapping[str, str], receive: Receive, model: ServedModel, call: TensorCall
-    ) -> Reply:
+    async def _answer(self, headers: Mapping[str, str], receive: Receive, pipeline: Pipeline) -> Reply:
         start = self.plane.clock()
         try:
             body = await self._body(headers, receive)
-            start = self.plane.clock()  # a slow sender's time is not ours
-            model.runtime  # noqa: B018 - a model that cannot be run says so, whatever it was sent
-            if len(body) < LARGE:
-                request, answer = call(body, headers, model.described)
-            else:
-                request, answer = await asyncio.to_thread(call, body, headers, model.described)
-            return answer(await self.plane.infer(model, request, start))
         except Exception as error:
-            return self.failed(model, error, start)
-
-    def failed(self, model: ServedModel, error: Exception, start: float) -> Reply:
-        """Count a request that came at `start` and failed; the answer to it."""
-        if isinstance(error, RosettaError):
-            reply = error_reply(error)
-        else:
-            log.error("POST to %s failed", model.name, exc_info=error)
-            reply = fault_reply()
-        self.plane.count_failure(model, reply.code, start)
-        return reply
+            return pipeline.failed(error, start)
+        return await pipeline.run(body, headers, self.plane.clock())  # a slow sender's time does not count
 
     async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
         body, size = await self._read(receive)
@@ -137,7 +95,7 @@ class Front:
     async def _read(self, receive: Receive) -> tuple[bytes, int]:
         """The body as it was sent, and its size; of one over the limit only the size.
 
-        It is read on to its end, within bounds: else the sender may see a broken connection, not the answer.
+        It is read to its end, within bounds: else the sender may get a broken connection instead of the answer.
         """
         message = await receive()
         body: bytes = message.get("body", b"")
@@ -151,7 +109,7 @@ class Front:
             raise BodyIncomplete(f"The body stopped after {size} bytes, before its end. Send the request again.")
         return (parts[0] if len(parts) == 1 else b"".join(parts)) if size <= self._limit else b"", size
 
-    async def _ask_flask(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _call_flask(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request over once its body is there: a slow sender would hold one of the few threads."""
         try:
             body, size = await self._read(receive)
@@ -184,24 +142,24 @@ class Front:
             self.plane.stats.write()
 
 
-def needed(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Of a request's headers, in lower case, those that are read here."""
-    return {NEEDED[name]: value.decode("latin-1") for name, value in headers if name in NEEDED}
+def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """A request's headers that are read here, by their lower-case names."""
+    return {READ_HEADERS[name]: value.decode("latin-1") for name, value in headers if name in READ_HEADERS}
 
 
-def wire(reply: Reply, asked: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
-    """The body as the caller likes it, and its headers: all but its length, and those that every answer has."""
-    body, compression = encoding.compress(reply.body, asked.get("accept-encoding", ""))
+def wire(reply: Reply, request: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
+    """The body, compressed if the caller accepts that, and the headers: without its length and the common ones."""
+    body, compression = encoding.compress(reply.body, request.get("accept-encoding", ""))
     headers = {"content-type": reply.content_type, **reply.headers}
     if compression:
         headers |= {"content-encoding": compression, "vary": "Accept-Encoding"}
-    if request_id := echoed(asked.get("x-request-id", "")):
+    if request_id := echoed(request.get("x-request-id", "")):
         headers["x-request-id"] = request_id
     return body, headers
 
 
-async def _send(send: Send, reply: Reply, asked: Mapping[str, str]) -> None:
-    body, described = wire(reply, asked)
+async def _send(send: Send, reply: Reply, request: Mapping[str, str]) -> None:
+    body, described = wire(reply, request)
     headers = [(name.lower().encode(), value.encode()) for name, value in described.items()]
     headers += [(b"content-length", b"%d" % len(body)), *COMMON_HEADERS]
     await send({"type": "http.response.start", "status": reply.code, "headers": headers})

@@ -1,4 +1,4 @@
-"""What a person reads when the service is ready."""
+"""The text that is printed when the service is ready."""
 
 from serve.catalog import Catalog
 from serve.settings import Settings

@@ -1,9 +1,9 @@
 """Dynamic batching: requests that wait for the same model run together.
 
-There is one queue a model and worker process, and it lives in the event loop: no locks. How it is emptied depends on
-how long the model takes. A fast one runs in the loop itself, at the end of the turn in which its requests came: handing
-a call of 30 us to a thread costs more than the call. A slower one runs in the inference pool, and what comes meanwhile
-forms the next batch; nothing waits for a batch to fill, unless a delay is set.
+Each model has one queue in each worker process. It lives in the event loop, so it needs no locks. How it is emptied
+depends on how long the model takes. A fast one runs in the loop itself, at the end of the turn in which its requests
+came: handing a call of 30 us to a thread costs more than the call. A slower one runs in the inference pool, and the
+requests that come meanwhile form the next batch. Nothing waits for a batch to fill, unless a delay is set.
 """
 
 import asyncio
@@ -18,24 +18,24 @@ from functools import partial
 import numpy as np
 
 from contract.errors import DeadlineExceeded, InputError, Overloaded, RosettaError, RuntimeFailure
+from contract.tensors import Tensors
 from serve.catalog import ServedModel
 from serve.protocol import Reply
-from serve.remote import RemoteRuntime
-from serve.runtimes import Tensors
+from serve.remote.runtime import RemoteRuntime
 from serve.stats import ModelStats
 
 INLINE_SECONDS = 0.002
 """A call that is expected to take longer does not run in the event loop: health checks and other models wait there.
 
-A thread costs a call 0.16 ms: of one of 1 ms that would be a sixth, of one of 2 ms it is a twelfth.
+A thread costs a call 0.16 ms: a sixth of a call of 1 ms, and a twelfth of one of 2 ms.
 """
 
 RELAYED = 8
-"""While a remote has fewer requests to answer, each is passed on as it came. Of more, batches are formed here: with 64
-callers that was a fifth to a half more requests a second than to pass on all."""
+"""While a remote has fewer requests to answer, each is relayed as it came. More run in batches: with 64 callers, that
+made a fifth to a half more requests a second than to relay all."""
 
 Answered = tuple[Tensors, float, float]
-"""A request's outputs, its seconds in the queue, and those of the call that it was part of."""
+"""A request's outputs, its seconds in the queue, and the seconds of the call that it was part of."""
 
 Answers = tuple[list[Tensors | Exception], float, float]
 """One answer, or one error, for each request of a batch; when the call began; and its seconds."""
@@ -73,7 +73,7 @@ class Waiting:
         self.queued = time.perf_counter()
         self.rows = len(next(iter(inputs.values())))
         # Only equal shapes run together; the batch, which comes first, may differ. Where no other size is free, the
-        # protocol has seen to it that they are equal.
+        # protocol has checked that they are equal.
         self.key = tuple((name, array.shape[1:]) for name, array in inputs.items()) if has_free_sizes else ()
 
 
@@ -95,7 +95,7 @@ class Batcher:
         self._rows = 0
         self._running = 0
         self._under_way = 0
-        """Requests that a remote was sent, and has not answered yet."""
+        """Requests that were sent to a remote, and are not answered yet."""
         self._next_turn: asyncio.Handle | None = None
         self._is_delayed = False
         # A model of a fixed batch, or with an output that is not one row for each row, takes requests one by one.
@@ -135,7 +135,7 @@ class Batcher:
         return 0.0 if is_full or self.is_quick(self._rows) else self._limits.delay
 
     def _turn(self) -> None:
-        """Run what waits: all of it while it is quick, one batch for each free place in the pool otherwise."""
+        """Run the queue: all of it while calls are quick, else one batch for each free place in the pool."""
         self._next_turn = None
         while self._queue and self._running < self._calls:
             batch = self._take()
@@ -146,7 +146,7 @@ class Batcher:
                 self._finish(batch, *self._call(batch))
                 continue
             if self._remote is not None:
-                self._ask(batch)
+                self._call_remote(batch)
                 continue
             self._running += 1
             done = self._loop.run_in_executor(self._pool, self._call, batch)
@@ -165,13 +165,13 @@ class Batcher:
         seconds: float,
         done: Callable[[Reply | RosettaError], None],
     ) -> None:
-        """Pass a request on as it came; `done` is called with the answer. It is waited for so many seconds."""
+        """Pass a request on as it came; `done` is called with the answer, or with an error after so many seconds."""
         assert self._remote is not None
-        came = partial(self._relay_came, rows, time.perf_counter(), done)
-        self._remote.relay(body, header_length, seconds, came)
+        finish = partial(self._relayed, rows, time.perf_counter(), done)
+        self._remote.relay(body, header_length, seconds, finish)
         self._under_way += 1
 
-    def _relay_came(
+    def _relayed(
         self, rows: int, start: float, done: Callable[[Reply | RosettaError], None], outcome: Reply | Exception
     ) -> None:
         self._under_way -= 1
@@ -183,29 +183,29 @@ class Batcher:
             self._stats.count_call(rows, seconds)
             done(failure(self._model.name, outcome))
 
-    def _ask(self, batch: Sequence[Waiting]) -> None:
-        """What `_call` does, where the call is I/O: the answer comes in a later turn of the loop."""
+    def _call_remote(self, batch: Sequence[Waiting]) -> None:
+        """Run a batch on the remote. The answer comes in a later turn of the loop."""
         assert self._remote is not None
         self._running += 1
         self._under_way += len(batch)
-        came = partial(self._came, batch, time.perf_counter())
+        finish = partial(self._finish_remote, batch, time.perf_counter())
         try:
-            self._remote.start(joined([waiting.inputs for waiting in batch]), came)
+            self._remote.start(joined([waiting.inputs for waiting in batch]), finish)
         except Exception as error:
-            self._loop.call_soon(came, error)
+            self._loop.call_soon(finish, error)
 
-    def _came(self, batch: Sequence[Waiting], start: float, outcome: Tensors | Exception) -> None:
+    def _finish_remote(self, batch: Sequence[Waiting], start: float, outcome: Tensors | Exception) -> None:
         self._running -= 1
         self._under_way -= len(batch)
         if isinstance(outcome, InputError) and len(batch) > 1:
-            # What the runtime there does not take may be one row: each request is tried alone. All else concerns all.
+            # The runtime there may refuse a single row: try each request alone. Any other error concerns all of them.
             for waiting in batch:
-                self._ask([waiting])
+                self._call_remote([waiting])
             return
-        self._finish(batch, self._shared_out(batch, outcome), start, time.perf_counter() - start)
+        self._finish(batch, self._split_outcome(batch, outcome), start, time.perf_counter() - start)
         self._schedule()
 
-    def _shared_out(self, batch: Sequence[Waiting], outcome: Tensors | Exception) -> list[Tensors | Exception]:
+    def _split_outcome(self, batch: Sequence[Waiting], outcome: Tensors | Exception) -> list[Tensors | Exception]:
         if not isinstance(outcome, Exception):
             try:
                 return list(self._split([waiting.inputs for waiting in batch], outcome))
@@ -214,7 +214,7 @@ class Batcher:
         return [outcome] * len(batch)
 
     def is_free(self) -> bool:
-        """Whether all that waits runs in this turn of the event loop."""
+        """Whether the whole queue runs in this turn of the event loop."""
         return not self._running and self.is_quick(self._rows)
 
     def is_quick(self, rows: int) -> bool:
@@ -224,7 +224,7 @@ class Batcher:
     def _take(self) -> list[Waiting]:
         """The next batch: the oldest request, and those behind it of the same shape, as far as they fit.
 
-        What has expired, or is awaited no more, is dropped here: before it costs anything.
+        Requests that have expired or were cancelled are dropped here, before they cost anything.
         """
         batch: list[Waiting] = []
         rows, now = 0, time.perf_counter()
@@ -268,7 +268,7 @@ class Batcher:
             return error
 
     def _split(self, parts: Sequence[Tensors], outputs: Tensors) -> list[Tensors]:
-        """The outputs of joined requests -> those of each."""
+        """The outputs of joined requests -> the outputs of each request."""
         if len(parts) == 1:
             return [outputs]
         ends = list(itertools.accumulate(len(next(iter(part.values()))) for part in parts))
@@ -289,7 +289,7 @@ class Batcher:
     ) -> None:
         self._stats.count_call(sum(waiting.rows for waiting in batch), seconds)
         for waiting, answer in zip(batch, answers, strict=True):
-            if waiting.future.done():  # its caller is gone
+            if waiting.future.done():  # it was cancelled, or expired
                 continue
             if isinstance(answer, Exception):
                 waiting.future.set_exception(failure(self._model.name, answer))
@@ -298,14 +298,14 @@ class Batcher:
 
 
 def joined(parts: Sequence[Tensors]) -> Tensors:
-    """Several requests' inputs, one below the other."""
+    """The inputs of several requests, concatenated."""
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def failure(name: str, error: Exception) -> RosettaError:
-    """Whatever a runtime raises on inputs that were checked is its own fault."""
+    """The error as one of ours: inputs were checked, so what a runtime raises is its own fault."""
     if isinstance(error, RosettaError):
         return error
     return RuntimeFailure(f"{name} failed inside its runtime: {type(error).__name__}: {error}")

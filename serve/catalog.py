@@ -4,28 +4,31 @@ A damaged artifact is not loaded; the others still are. Loading happens in the p
 forked: runtimes have threads.
 """
 
+import functools
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from contract.errors import ArtifactError, ModelUnavailable, UnknownModel
 from contract.failed_edge import FailedEdge, read_failed_edges
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
 from contract.parity_result import Status, read_status
-from serve.remote import RemoteRuntime
+from serve.protocol.oip_reader import RequestReader
+from serve.remote.runtime import RemoteRuntime
 from serve.runtimes import Runtime, load_runtime
 from serve.settings import Settings
 
 log = logging.getLogger(__name__)
 
 FORMATS = ("keras", "torch", "onnx", "savedmodel", "tflite", "tfjs")
-"""The order in which a model's artifacts are shown: sources first, then by how far they are from them."""
+"""The order in which a model's artifacts are shown: sources first, then by the number of conversions."""
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """An artifact with what runs it, or with the reason why nothing does."""
+    """An artifact and its runtime, or the reason why it has none."""
 
     name: str
     folder: Path
@@ -41,19 +44,28 @@ class ServedModel:
 
     @property
     def error(self) -> str:
-        """Why it cannot be run now; empty when it can. What is wrong with a remote may pass."""
+        """Why it cannot be run now; empty when it can. A remote's trouble may pass."""
         return self.loaded.trouble if isinstance(self.loaded, RemoteRuntime) else self.failure
 
     @property
     def ready(self) -> bool:
         return self.loaded is not None and not self.error
 
-    @property
-    def runtime(self) -> Runtime:
-        """Raises ModelUnavailable when the artifact could not be loaded, or its remote does not answer."""
+    def check_runnable(self) -> None:
+        """Raise ModelUnavailable when the artifact could not be loaded, or its remote does not answer."""
         if self.loaded is None or self.error:
             raise ModelUnavailable(f"{self.name} is not served: {self.error}")
-        return self.loaded
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs the model. Raises ModelUnavailable as `check_runnable` does."""
+        self.check_runnable()
+        return cast(Runtime, self.loaded)
+
+    @functools.cached_property
+    def reader(self) -> RequestReader:
+        """What reads the requests of the Open Inference Protocol. Raises ModelUnavailable as `described` does."""
+        return RequestReader(self.described)
 
     @property
     def described(self) -> Manifest:
@@ -69,10 +81,10 @@ class Catalog(Mapping[str, ServedModel]):
     def __init__(self, models: list[ServedModel], failed_edges: Iterable[FailedEdge] = ()) -> None:
         self._models = {model.name: model for model in models}
         self.failed_edges = {edge.name: edge for edge in failed_edges if edge.name not in self._models}
-        """Artifacts that there are not, since their conversion failed; one that succeeded later counts."""
+        """The failed conversions by the names that their artifacts would have; without those that succeeded later."""
 
     def __getitem__(self, name: str) -> ServedModel:
-        """Raises UnknownModel, which names those that there are, or ModelUnavailable where its conversion failed."""
+        """Raises UnknownModel, which names the known models, or ModelUnavailable if the model's conversion failed."""
         try:
             return self._models[name]
         except KeyError:
@@ -108,7 +120,7 @@ def load_catalog(artifacts: Path, settings: Settings = Settings()) -> Catalog:  
 
 
 def find_artifacts(artifacts: Path, formats: Collection[str] = ()) -> list[Path]:
-    """Every folder with a manifest, of these formats if some are named; hidden ones are half-written, so left out."""
+    """Every folder with a manifest, of these formats if any are given; not the hidden ones, which are half-written."""
     folders = [path.parent for path in artifacts.glob(f"*/*/{MANIFEST}")]
     return [
         folder
@@ -119,7 +131,7 @@ def find_artifacts(artifacts: Path, formats: Collection[str] = ()) -> list[Path]
 
 
 def load_model(folder: Path, settings: Settings = Settings()) -> ServedModel:  # noqa: B008 - it is frozen
-    """Load one artifact; what is wrong with it ends up in its `error`, and in the log."""
+    """Load one artifact; what is wrong with it is in its `error`, and in the log."""
     name = f"{folder.parent.name}-{folder.name}"
     manifest, status, source = None, Status("failed", ""), None
     try:

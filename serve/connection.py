@@ -1,38 +1,37 @@
-"""One HTTP connection: uvicorn's, with a shorter way for tensors, and limits for those who are slow.
+"""One HTTP connection: uvicorn's, with a shorter way for tensors, and limits for slow callers.
 
 Between the parser and the application, ASGI makes a task, a scope and four messages for each request; they cost as much
-as a small model does. So a POST of tensors that is small and whole goes straight from the parser to the data plane
-here. Whatever is unusual - compressed, in chunks, large, pipelined - and everything else takes uvicorn's way.
+as a small model does. So a small POST of tensors goes straight from the parser to its pipeline here. Unusual ones -
+compressed, in chunks, large, pipelined - and all other requests take uvicorn's way.
 """
 
 import asyncio
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from contract.errors import RosettaError
 from serve.access_log import log_access
-from serve.asgi import LARGE, Front, Target, needed, wire
+from serve.asgi import Front, read_headers, wire
 from serve.batching import Answered
+from serve.pipeline import LARGE, Pipeline
 from serve.protocol import Reply
 from serve.replies import DATA_HEADERS
 
 MAX_CONNECTIONS = 1000
-"""In one worker; those beyond are told to come again."""
+"""In one worker; further ones are refused with 503."""
 
 MAX_HEADERS, MAX_HEADER_BYTES = 100, 65_536
 
 BYTES_A_SECOND = 50_000
-"""A sender has the time limit of a request, and a second more for so many bytes that it has sent."""
+"""A sender has the time limit of a request, and one more second for each 50,000 bytes that it has sent."""
 
 CHECK_SECONDS = 2.0
 
 LINGER_SECONDS = 1.0
-"""A connection that is to be closed is kept for so long: a request, or the rest of one, may be on its way."""
+"""A connection stays open for this long before it is closed: a request, or the rest of one, may be on its way."""
 
 COMMON_LINES = "".join(f"{name.lower()}: {value}\r\n" for name, value in DATA_HEADERS.items())
 
@@ -40,32 +39,33 @@ COMMON_LINES = "".join(f"{name.lower()}: {value}\r\n" for name, value in DATA_HE
 class Connection(HttpToolsProtocol):
     """A connection of uvicorn's whose application is the front."""
 
-    def __init__(self, *args: Any, told_when_lost: Callable[[], object] | None = None, **named: Any) -> None:
+    def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        self._told_when_lost = told_when_lost
         self._front: Front = self.app
         self._seconds = self._front.plane.settings.timeout
         self._in_headers, self._in_body = True, False
         self._received = 0
         """Bytes of the request that is being received."""
         self._since: float | None = None
-        """When it began, or the connection did."""
+        """When that request began, or the connection."""
         self._stuck: float | None = None
-        """Since when the caller has not read its answer."""
+        """Since when the caller has stopped reading its answer, if it has."""
         self._check: asyncio.TimerHandle | None = None
         self._is_last = False
         self._running: RequestResponseCycle | None = None
-        """The request that the application was given last."""
+        """The last request that the application got."""
         self._refusal: bytes | None = None
-        """The last answer: to what cannot be read on."""
+        """The last answer of this connection: to a request that cannot be read to its end."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
         self._since = self.loop.time()
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(503, f"The service has {MAX_CONNECTIONS} connections already. Try again in a moment.")
-        else:
-            self._check = self.loop.call_later(CHECK_SECONDS, self._check_pace)
+            return
+        self._check = self.loop.call_later(CHECK_SECONDS, self._check_pace)
+        if self._front.is_ending:  # it was accepted too late for uvicorn to know of it
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._running is not None:  # uvicorn looks at the newest request alone, which may wait behind this one
@@ -73,8 +73,6 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._check is not None:
             self._check.cancel()
-        if self._told_when_lost is not None:
-            self._told_when_lost()
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
@@ -84,14 +82,14 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._stay(data[upgrade.args[0] :])
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse(400, f"The request is not HTTP/1.1: {error}.")
         else:
             if self._in_headers and self._received > MAX_HEADER_BYTES:
                 self._refuse(431, f"The request's headers are larger than {MAX_HEADER_BYTES} bytes.")
 
-    # --- What the parser says
+    # --- The parser's events
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -105,7 +103,7 @@ class Connection(HttpToolsProtocol):
         if self._refusal is not None or self.parser.should_upgrade():
             return
         self._in_body = True
-        if not self._takes_the_short_way():
+        if not self._start_tensor_cycle():
             super().on_headers_complete()
         if self._is_last:
             self.cycle.keep_alive = False
@@ -124,13 +122,13 @@ class Connection(HttpToolsProtocol):
             self._in_body, self._received, self._since = False, 0, None
             super().on_message_complete()
 
-    def _stay(self, rest: bytes) -> None:
-        """Read a request that would change the protocol as one that would not, and what follows it.
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read a request that asks for another protocol as if it did not, and all that follows it.
 
-        Java's HTTP client asks for HTTP/2 with its first request. The parser takes nothing after such headers for HTTP.
+        Java's HTTP client asks for HTTP/2 with its first request. The parser does not read on behind such headers.
         """
         if (method := self.parser.get_method()) == b"CONNECT":
-            self._refuse(400, "CONNECT is for proxies, which this is not.")
+            self._refuse(400, "CONNECT is for proxies, and this is not a proxy.")
             return
         kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] not in (b"connection", b"upgrade")]
         self.parser = httptools.HttpRequestParser(self)
@@ -140,18 +138,18 @@ class Connection(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _takes_the_short_way(self) -> bool:
-        """Whether the request is for tensors, and the next thing to do; then its cycle is begun."""
-        target = self._front.targets.get(self.url)
-        if target is None or self.expect_100_continue or self.parser.get_method() != b"POST":
+    def _start_tensor_cycle(self) -> bool:
+        """Start the short way, if the request is for tensors and can be answered next. False if it was not started."""
+        pipeline = self._front.pipelines.get(self.url)
+        if pipeline is None or self.expect_100_continue or self.parser.get_method() != b"POST":
             return False
         if self.flow.write_paused or self._is_busy():
             return False
-        headers = needed(self.headers)
+        headers = read_headers(self.headers)
         if "content-encoding" in headers or int(headers.get("content-length", LARGE)) >= LARGE:
             return False
         keep_alive = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
-        self.cycle = TensorCycle(self, self._front, target, headers, keep_alive)  # type: ignore[assignment]
+        self.cycle = TensorCycle(self, self._front, pipeline, headers, keep_alive)  # type: ignore[assignment]
         return True
 
     # --- Limits
@@ -165,7 +163,7 @@ class Connection(HttpToolsProtocol):
         self._stuck = None
 
     def _check_pace(self) -> None:
-        """End the connection of someone who sends, or reads, too slowly."""
+        """End the connection of a caller that sends, or reads, too slowly."""
         self._check = self.loop.call_later(CHECK_SECONDS, self._check_pace)
         now = self.loop.time()
         if self._stuck is not None and now - self._stuck > self._seconds:
@@ -173,10 +171,10 @@ class Connection(HttpToolsProtocol):
         elif self._since is not None and not self.flow.read_paused:
             allowed = self._seconds + self._received / BYTES_A_SECOND
             if now - self._since > allowed:
-                self._refuse(408, f"The request was not whole within {allowed:.0f} s. Send it again, faster.")
+                self._refuse(408, f"The request was not complete within {allowed:.0f} s. Send it again, faster.")
 
     def _refuse(self, code: int, message: str) -> None:
-        """Answer what cannot be read on, once the answers before it are sent, and close the connection."""
+        """Answer a request that cannot be read to its end, after the answers before it, and close the connection."""
         if self._refusal is not None:
             return
         headers = {"Retry-After": "1"} if code == 503 else {}
@@ -188,17 +186,17 @@ class Connection(HttpToolsProtocol):
         elif self._in_body:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-            self._say_refusal()
+            self._send_refusal()
         elif not self._is_busy():
-            self._say_refusal()
+            self._send_refusal()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self.pipeline:
-            self._say_refusal()
+            self._send_refusal()
 
-    def _say_refusal(self) -> None:
-        """What still comes is read and dropped for a moment: else the caller may see a reset, and not the answer."""
+    def _send_refusal(self) -> None:
+        """Further bytes are read and dropped for a moment: else the caller may get a reset instead of the answer."""
         if self._refusal is not None and not self.transport.is_closing():
             self.transport.write(self._refusal)
             self.transport.write_eof()
@@ -213,7 +211,7 @@ class Connection(HttpToolsProtocol):
     # --- The end
 
     def shutdown(self) -> None:
-        """uvicorn's word that the service ends: one more answer, if one is due or asked for soon."""
+        """uvicorn calls this when the service ends: one more answer, if a request is under way or comes soon."""
         self._end_after_this()
         if not self._is_busy():
             self.loop.call_later(LINGER_SECONDS, self._close_if_idle)
@@ -240,17 +238,15 @@ def _lines(size: int, headers: tuple[tuple[str, str], ...], keep_alive: bool) ->
 
 
 class TensorCycle:
-    """A request for tensors and its answer. uvicorn's protocol sees its own kind of cycle in it."""
+    """A request for tensors and its answer. uvicorn's protocol uses it like a cycle of its own."""
 
     __slots__ = (
-        "_answer",
         "_connection",
         "_front",
         "_future",
         "_headers",
-        "_request",
+        "_pipeline",
         "_start",
-        "_target",
         "body",
         "disconnected",
         "keep_alive",
@@ -260,10 +256,10 @@ class TensorCycle:
     )
 
     def __init__(
-        self, connection: Connection, front: Front, target: Target, headers: dict[str, str], keep_alive: bool
+        self, connection: Connection, front: Front, pipeline: Pipeline, headers: dict[str, str], keep_alive: bool
     ) -> None:
         self._connection, self._front, self._headers = connection, front, headers
-        self._target = target
+        self._pipeline = pipeline
         self._future: asyncio.Future[Answered] | None = None
         self.keep_alive = keep_alive
         self.body = b""
@@ -273,7 +269,7 @@ class TensorCycle:
         self.message_event = self
 
     def set(self) -> None:
-        """uvicorn's protocol says that something came: a part of the body, its end, or the connection's."""
+        """uvicorn's protocol calls this for each part of the body, at its end, and at the connection's end."""
         if self.disconnected:
             if self._future is not None:
                 self._future.cancel()
@@ -281,33 +277,8 @@ class TensorCycle:
             self._run()
 
     def _run(self) -> None:
-        plane, (model, read, is_relayed) = self._front.plane, self._target
-        self._start = plane.clock()
-        try:
-            model.runtime  # noqa: B018 - a model that cannot be run says so, whatever it was sent
-            if is_relayed and plane.relay(model, self.body, self._headers, self._relayed):
-                return
-            self._request, self._answer = read(self.body, self._headers, model.described)
-            self._future = plane.begin(model, self._request, self._start)
-        except Exception as error:
-            self._send(self._front.failed(model, error, self._start))
-        else:
-            self._future.add_done_callback(self._done)
-
-    def _done(self, future: asyncio.Future[Answered]) -> None:
-        if future.cancelled():
-            return
-        try:
-            outputs = self._front.plane.answered(self._target.model, self._request, self._start, future.result())
-            reply = self._answer(outputs)
-        except Exception as error:
-            reply = self._front.failed(self._target.model, error, self._start)
-        self._send(reply)
-
-    def _relayed(self, outcome: Reply | RosettaError) -> None:
-        if isinstance(outcome, RosettaError):
-            outcome = self._front.failed(self._target.model, outcome, self._start)
-        self._send(outcome)
+        self._start = self._front.plane.clock()
+        self._future = self._pipeline.submit(self.body, self._headers, self._start, self._send)
 
     def _send(self, reply: Reply) -> None:
         connection = self._connection

@@ -1,11 +1,11 @@
-"""What every front calls: tensors or a picture in, answers and times out."""
+"""The data plane, which every front calls: tensors or a picture in, answers and times out."""
 
 import asyncio
 import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as PoolTimeout
 from dataclasses import dataclass, replace
@@ -23,11 +23,12 @@ from contract.errors import (
 )
 from contract.image import image_to_batch
 from contract.manifest import ImageSpec
+from contract.tensors import Tensors
 from serve.batching import Answered, Batcher, Limits, failure
 from serve.catalog import Catalog, ServedModel, load_catalog
-from serve.protocol import InferRequest, Reply, oip
-from serve.remote import RemoteRuntime
-from serve.runtimes import Tensors, warm_up_inputs
+from serve.protocol import InferRequest
+from serve.remote.runtime import RemoteRuntime
+from serve.runtimes import warm_up_inputs
 from serve.settings import Settings
 from serve.stats import ModelStats, Stats
 
@@ -36,7 +37,7 @@ Batch = NDArray[np.float32]
 log = logging.getLogger(__name__)
 
 REMOTE_CALLS = 4
-"""Calls to a remote that may be under way at once; what comes meanwhile forms the next batch."""
+"""Calls to a remote that may be under way at once; requests that come meanwhile form the next batch."""
 
 MEASURED_ROWS = 8
 MEASURING_SECONDS = 0.1
@@ -63,7 +64,7 @@ class Prediction:
     """(classes,)"""
     times: Times
     tensor: str
-    """The sha256 of what the model saw, as little-endian float32: the page shows that it sees the same."""
+    """The sha256 of the model's input as little-endian float32: the page compares it with its own."""
 
     @property
     def winner(self) -> int:
@@ -81,7 +82,7 @@ class Prediction:
 
 
 class DataPlane:
-    """The models of one worker process, their queues, the pool that runs them, and what they did."""
+    """The models of one worker process, with their queues, the pool that runs them, and their statistics."""
 
     clock: Callable[[], float] = staticmethod(time.perf_counter)
 
@@ -115,23 +116,23 @@ class DataPlane:
         return any(model.ready for model in self.catalog.values()) or bool(self.settings.formats and not self.catalog)
 
     def close(self) -> None:
-        """Let what runs finish, write the last numbers, and end every runtime."""
+        """Let running calls finish, write the last statistics, and end every runtime."""
         for pool in (self._pool, *self._own_pools.values()):
             pool.shutdown(wait=False, cancel_futures=True)
         self.stats.write()
         self.catalog.close()
 
     async def infer(self, model: ServedModel, request: InferRequest, start: float) -> Tensors:
-        """Run a checked request that came at `start`, together with what else waits for the model.
+        """Run a checked request that came at `start`, together with others that wait for the model.
 
         Raises ModelUnavailable, Overloaded, DeadlineExceeded, or RuntimeFailure when the runtime fails inside.
         """
-        return self.answered(model, request, start, await self.begin(model, request, start))
+        return self.finish(model, request, start, await self.begin(model, request, start))
 
     def begin(self, model: ServedModel, request: InferRequest, start: float) -> asyncio.Future[Answered]:
-        """Queue a checked request; the future gives what `answered` takes. Both fail as `infer` does."""
-        batcher = self._batchers.get(model.name) or self._batcher(model)
-        seconds = self._seconds(request.timeout)
+        """Queue a checked request; the future's result is for `finish`. Both raise what `infer` raises."""
+        batcher = self.batcher(model)
+        seconds = self.seconds(request.timeout)
         future = batcher.submit(request.inputs, start + seconds)
         if not batcher.is_free():
             timer = asyncio.get_running_loop().call_later(
@@ -140,30 +141,8 @@ class DataPlane:
             future.add_done_callback(lambda _: timer.cancel())
         return future
 
-    def relay(
-        self,
-        model: ServedModel,
-        body: bytes,
-        headers: Mapping[str, str],
-        done: Callable[[Reply | RosettaError], None],
-    ) -> bool:
-        """Pass a request of the Open Inference Protocol on to the model's remote, as it came.
-
-        False where it has to be read here: something in it besides the values is new, or it is to be part of a batch.
-        True if `done` is called later, with the remote's answer as it is or with what went wrong.
-        """
-        batcher = self._batchers.get(model.name) or self._batcher(model)
-        if not batcher.may_relay:
-            return False
-        header_length = headers.get(oip.HEADER_LENGTH.lower())
-        layout = oip.known_layout(body, header_length, model.described)
-        if layout is None:
-            return False
-        batcher.relay(body, header_length, layout.rows, self._seconds(layout.timeout), done)
-        return True
-
-    def answered(self, model: ServedModel, request: InferRequest, start: float, answered: Answered) -> Tensors:
-        """Count a request's answer; its outputs."""
+    def finish(self, model: ServedModel, request: InferRequest, start: float, answered: Answered) -> Tensors:
+        """Count the answer to a request that came at `start`; its outputs."""
         outputs, queued, _ = answered
         self.stats[model.name].count_answer(request.rows, queued, self.clock() - start)
         return outputs
@@ -173,9 +152,9 @@ class DataPlane:
             future.set_exception(_too_slow(model, seconds))
 
     def infer_now(self, model: ServedModel, request: InferRequest, start: float) -> tuple[Tensors, Times]:
-        """The same without an event loop: the call waits for a place in the pool. For threads, such as Flask's."""
+        """`infer` for threads, such as Flask's: the call waits for a place in the pool."""
         runtime = model.runtime
-        seconds = self._seconds(request.timeout)
+        seconds = self.seconds(request.timeout)
         began = self.clock()
 
         def call() -> tuple[Tensors, float, float]:
@@ -200,17 +179,23 @@ class DataPlane:
     def count_failure(self, model: ServedModel, code: int, start: float) -> None:
         self.stats[model.name].count_failure(code, self.clock() - start)
 
-    def _batcher(self, model: ServedModel) -> Batcher:
+    def batcher(self, model: ServedModel) -> Batcher:
+        """The model's queue in this event loop, made for its first request."""
+        batcher = self._batchers.get(model.name)
+        if batcher is None:
+            batcher = self._batchers[model.name] = self._make_batcher(model)
+        return batcher
+
+    def _make_batcher(self, model: ServedModel) -> Batcher:
         settings = self.settings
         limits = Limits(settings.max_batch, settings.max_queue, settings.batch_delay / 1e6, settings.batching)
         own = self._own_pools.get(model.name)
         pool, calls = (own, _calls_of(model)) if own else (self._pool, self._calls)
-        batcher = Batcher(model, self.stats[model.name], pool, calls, limits)
-        self._batchers[model.name] = batcher
-        return batcher
+        return Batcher(model, self.stats[model.name], pool, calls, limits)
 
-    def _seconds(self, asked: float | None) -> float:
-        return min(asked or self.settings.timeout, self.settings.timeout)
+    def seconds(self, timeout: float | None) -> float:
+        """A request's time limit in seconds: its own, if that is shorter than the service's."""
+        return min(timeout or self.settings.timeout, self.settings.timeout)
 
     # --- Pictures
 
@@ -261,21 +246,21 @@ def _too_slow(model: ServedModel, seconds: float) -> DeadlineExceeded:
 
 
 def _calls_of(model: ServedModel) -> int:
-    """How many calls another process may be sent at once: a child takes one, a service as many as it can answer."""
+    """How many calls may be sent to another process at once: a child takes one, a service several."""
     return REMOTE_CALLS if isinstance(model.loaded, RemoteRuntime) else 1
 
 
 def measure(model: ServedModel, stats: ModelStats) -> None:
-    """Learn what a call of the model costs, and what each row adds: by this it is decided where its calls run.
+    """Measure what a call of the model costs, and what each row adds: this decides where its calls run.
 
-    It is endless where another process runs it, which may hang, and where several rows at once cannot be run.
+    The cost counts as infinite where another process runs the model, which may hang, and where it takes only one row.
     """
     stats.call_seconds = float("inf")
     if model.loaded is None or not model.loaded.in_process:
         return
     try:
         one, many = (_median_seconds(model, rows) for rows in (1, MEASURED_ROWS))
-    except Exception as error:  # a runtime may raise anything; its requests will say so
+    except Exception as error:  # a runtime may raise anything; requests get the error
         log.warning("%s could not be measured: %s: %s", model.name, type(error).__name__, error)
         return
     stats.row_seconds = max(0.0, (many - one) / (MEASURED_ROWS - 1))

@@ -1,4 +1,4 @@
-"""Files for browsers: compressed once, cached by their content, and only those that are meant to be read."""
+"""Files for browsers: compressed once, cached by their content, and only public ones."""
 
 import functools
 import gzip
@@ -26,7 +26,7 @@ TYPES = {
     ".json": "application/json",
     ".log": "text/plain",
 }
-"""Browsers insist on these; what a system's table says of them differs."""
+"""Browsers insist on these, and the tables of systems differ."""
 
 
 def page_file(folder: Path, name: str) -> Response:
@@ -49,12 +49,14 @@ def artifact_file(model: ServedModel, name: str) -> Response:
     response, digest = _answer(path)
     if digest != model.described.files.get(name, digest):
         raise ModelUnavailable(f"{path} changed since {model.name} was loaded. Start the service again.")
-    response.headers["Cache-Control"] = "no-cache"  # asked for again, but sent only when it has changed
+    response.headers["Cache-Control"] = (
+        "no-cache"  # browsers check it each time, and get it again only when it has changed
+    )
     return response
 
 
 def _answer(path: Path) -> tuple[Response, str]:
-    """The answer, and the sha256 of the file. Raises NotFound for a file that went since it was looked for."""
+    """The answer, and the sha256 of the file. Raises NotFound for a file that was removed meanwhile."""
     compress = path.suffix not in COMPRESSED and request.accept_encodings["gzip"] > 0
     try:
         status = path.stat()
@@ -73,7 +75,7 @@ def _answer(path: Path) -> tuple[Response, str]:
 
 @functools.lru_cache(maxsize=64)
 def _read(path: Path, modified: int, size: int, compress: bool) -> tuple[bytes, str]:
-    """A file's bytes, compressed if asked for, and the sha256 of what is in the file; kept while it does not change."""
+    """A file's bytes, compressed or not, and the sha256 of the uncompressed ones; cached until the file changes."""
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     return (gzip.compress(data, 6, mtime=0) if compress else data), digest

@@ -3,18 +3,19 @@
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from serve.access_log import open_access_log
-from serve.settings import Settings
+from serve.listeners import open_listeners
+from serve.settings import SettingError, Settings
 from serve.stats import FILES
 
 settings = Settings.from_environment()
 
 wsgi_app = "serve.asgi:create_front()"
-bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 workers = settings.workers
 worker_class = "serve.worker.Worker"
 timeout = 120  # loading every framework takes some seconds on a small machine
@@ -30,11 +31,11 @@ if settings.access_log:
 
 
 def on_starting(server: Any) -> None:
-    """Make the folder in which the workers share their counts, and forget those of an earlier start."""
-    from serve.worker import Shares
-
-    # The server outlives this file, which a reload reads anew.
-    server.shares = Shares()
+    """Listen; make the folder in which the workers share their counts, and remove those of an earlier start."""
+    try:
+        server.LISTENERS = open_listeners(settings.host, settings.port, settings.workers)
+    except SettingError as error:
+        sys.exit(f"error: {error}")
     folder = settings.state
     if folder is None and settings.workers > 1:
         server.made_state = folder = Path(tempfile.mkdtemp(prefix="rosetta-serve-"))
@@ -46,23 +47,19 @@ def on_starting(server: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    """Remove the folder, where it was made here."""
+    """Remove the folder, if it was made here."""
     if (made := getattr(server, "made_state", None)) is not None:
         shutil.rmtree(made, ignore_errors=True)
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Let the worker know how many connections the others have."""
-    worker.shares, worker.slot = server.shares, server.shares.take()
-
-
-def child_exit(server: Any, worker: Any) -> None:
-    """Forget the connections of a worker that ended, or was killed."""
-    server.shares.leave(worker.slot)
+    """Give the worker the listener that the fewest others have."""
+    taken = [other.listener for other in server.WORKERS.values()]
+    worker.listener = min(server.LISTENERS, key=taken.count)
 
 
 def post_worker_init(worker: Any) -> None:
-    """Say where the page is, once every model has answered its first row."""
+    """Print where the page is, once every model has answered its first row."""
     from serve.banner import banner
 
     if worker.age == 1:

@@ -8,7 +8,7 @@ TIMEOUT = 2.0
 
 
 def main() -> None:
-    """Ask the port that the service listens on; what is wrong is one line."""
+    """Call the service's port; print what is wrong in one line."""
     connection = http.client.HTTPConnection("127.0.0.1", int(os.environ.get("PORT") or 8000), timeout=TIMEOUT)
     try:
         connection.request("GET", "/v2/health/ready")

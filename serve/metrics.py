@@ -13,7 +13,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ModelCollector(Collector):
-    """The counts of every model, as Prometheus wants them."""
+    """The statistics of every model in Prometheus' types."""
 
     def __init__(self, catalog: Catalog, totals: Mapping[str, ModelStats]) -> None:
         self._catalog = catalog

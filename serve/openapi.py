@@ -20,7 +20,7 @@ def openapi() -> dict[str, Any]:
         "/v2/health/live": _get("Is the process alive?", _object(live=BOOLEAN)),
         "/v2/health/ready": _get("Can a model be run?", _object(ready=BOOLEAN), 503),
         "/v2/repository/index": _post("Every model and its state", _json({**OBJECT}), _list(OBJECT), 400, 413, 415),
-        "/v2/models/stats": _get("What every model did", _object(model_stats=_list(OBJECT))),
+        "/v2/models/stats": _get("The statistics of every model", _object(model_stats=_list(OBJECT))),
         "/metrics": {"get": {"summary": "Prometheus metrics", "responses": {"200": {"description": "Text"}}}},
         "/compare": _post("A picture through every model", _picture(), _object(results=_list(OBJECT)), *PICTURE_ERRORS),
         "/predict/{model}": _post("A picture's label", _picture(), _prediction(), 404, 503, 504, *PICTURE_ERRORS),
@@ -30,7 +30,7 @@ def openapi() -> dict[str, Any]:
         paths[base] = _get("A model's tensors, labels, files and parity", OBJECT, 404, 503)
         paths[f"{base}/ready"] = _get("Can it be run?", _object(name=STRING, ready=BOOLEAN), 404, 503)
         paths[f"{base}/config"] = _get("The model as Triton describes it", OBJECT, 404, 503)
-        paths[f"{base}/stats"] = _get("What it did", _object(model_stats=_list(OBJECT)), 404)
+        paths[f"{base}/stats"] = _get("Its statistics", _object(model_stats=_list(OBJECT)), 404)
         paths[f"{base}/infer"] = _post("Tensors in, tensors out", _infer(), _answer(), *TENSOR_ERRORS)
         served = f"/v1/models/{{model}}{version}"
         paths[served] = _get("Its state, as TensorFlow Serving gives it", OBJECT, 404)

@@ -1,7 +1,5 @@
 """What every HTTP answer has in common, whichever front sends it: JSON, errors, and the headers that keep it safe."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import orjson
@@ -21,9 +19,7 @@ from contract.errors import (
     UnsupportedEncoding,
     UnsupportedImage,
 )
-from contract.manifest import Manifest
-from serve.protocol import InferRequest, Reply, oip, tfserving
-from serve.runtimes import Tensors
+from serve.protocol import Reply
 
 STATUS_CODES: tuple[tuple[type[RosettaError], int], ...] = (
     (ImageTooLarge, 413),
@@ -42,7 +38,7 @@ STATUS_CODES: tuple[tuple[type[RosettaError], int], ...] = (
 """The first match counts."""
 
 DATA_HEADERS = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin"}
-"""Sent with everything. Data is shown to no one, so it needs no more: each header costs a tensor's answer 2 us."""
+"""Sent with everything. Browsers do not show data, so it needs no more: each header costs a tensor's answer 2 us."""
 
 HEADERS = {
     **DATA_HEADERS,
@@ -61,10 +57,6 @@ HEADERS = {
 
 DATA_TYPES = ("application/json", "application/octet-stream")
 
-Answer = Callable[[Tensors], Reply]
-TensorCall = Callable[[bytes, Mapping[str, str], Manifest], tuple[InferRequest, Answer]]
-"""(the body, its headers by their lower-case names, the model's manifest) -> the request, and how to answer it."""
-
 
 def json_reply(data: Any, code: int = 200) -> Reply:
     """`data` as JSON; NaN becomes null."""
@@ -72,15 +64,15 @@ def json_reply(data: Any, code: int = 200) -> Reply:
 
 
 def error_reply(error: RosettaError) -> Reply:
-    """A known error as JSON, with the status that it means in HTTP."""
+    """A known error as JSON, with its HTTP status."""
     code = status_code(error)
     headers = {"Retry-After": "1"} if code == 503 else {}
     return Reply(orjson.dumps({"error": str(error)}), code, headers=headers)
 
 
 def fault_reply() -> Reply:
-    """What a caller is told of a fault of the service itself: no details."""
-    return json_reply({"error": "The service failed at this request; its log says why."}, 500)
+    """The reply to a fault of the service itself. The details are in the log alone."""
+    return json_reply({"error": "The service failed on this request. Its log states why."}, 500)
 
 
 def too_large(limit: int) -> BodyTooLarge:
@@ -88,21 +80,9 @@ def too_large(limit: int) -> BodyTooLarge:
 
 
 def echoed(request_id: str) -> str | None:
-    """A caller's X-Request-ID as it is sent back, and logged; None for one that is long, or is no plain text."""
+    """A caller's X-Request-ID as it is sent back, and logged; None if it is long, or not plain text."""
     return request_id if request_id.isascii() and request_id.isprintable() and 0 < len(request_id) <= 200 else None
 
 
 def status_code(error: RosettaError) -> int:
     return next((code for kind, code in STATUS_CODES if isinstance(error, kind)), 500)
-
-
-def infer_call(body: bytes, headers: Mapping[str, str], manifest: Manifest) -> tuple[InferRequest, Answer]:
-    """The Open Inference Protocol's infer."""
-    request = oip.parse_infer(body, headers.get(oip.HEADER_LENGTH.lower()), manifest)
-    return request, partial(oip.infer_reply, manifest.name, request)
-
-
-def predict_call(body: bytes, headers: Mapping[str, str], manifest: Manifest) -> tuple[InferRequest, Answer]:
-    """TensorFlow Serving's predict."""
-    request, form = tfserving.parse_predict(body, manifest)
-    return request, partial(tfserving.predict_reply, request, form)

@@ -58,7 +58,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Raises SettingError for a value that is no number, or none in range."""
+        """Raises SettingError for a value that is not a number, or out of range."""
         return cls(
             artifacts=Path(os.environ.get("ARTIFACTS") or cls.artifacts),
             host=os.environ.get("HOST") or cls.host,
@@ -94,7 +94,7 @@ def _formats(text: str) -> tuple[str, ...]:
     formats = tuple(_listed(text))
     if unknown := [name for name in formats if name not in RUNTIMES]:
         raise SettingError(
-            f"SERVE_FORMATS={text[:80]} cannot be used: {unknown[0]!r} is none of {', '.join(RUNTIMES)}."
+            f"SERVE_FORMATS={text[:80]} cannot be used: {unknown[0]!r} is not one of {', '.join(RUNTIMES)}."
         )
     return formats
 
@@ -106,7 +106,7 @@ def _remote(entry: str) -> tuple[str, str]:
         parts = urlsplit(address)
         is_address = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
         is_address = is_address and address.rstrip("/") == f"http://{parts.netloc}" and "@" not in parts.netloc
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is not a number
         is_address = False
     if format not in RUNTIMES or not is_address or not address.isascii() or " " in address:
         raise SettingError(

@@ -1,7 +1,7 @@
-"""What each model did: counted in plain numbers, right with several worker processes.
+"""The statistics of each model: plain counts that are right with several worker processes.
 
-Each worker writes its numbers to a file of its own in the state folder, a few times a second while they change, and
-whoever is asked adds them up. A worker that died leaves its file, so that no count ever falls.
+Each worker writes its numbers to a file of its own in the state folder, a few times a second while they change. The
+worker that is queried adds them up. A worker that died leaves its file, so that no count ever falls.
 """
 
 import bisect
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.manifest import write_json
+from serve.protocol import VERSION
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds, in seconds, of the buckets that request times are counted in; one more bucket has no bound."""
@@ -41,6 +42,10 @@ class Duration:
     def add(self, seconds: float) -> None:
         self.count += 1
         self.seconds += seconds
+
+    def to_json(self) -> dict[str, int]:
+        """As the statistics extension gives it."""
+        return {"count": self.count, "ns": round(self.seconds * 1e9)}
 
 
 @dataclass
@@ -114,6 +119,39 @@ class ModelStats:
         self.buckets = [mine + its for mine, its in zip(self.buckets, other["buckets"], strict=True)]
         self.last = max(self.last, other["last"])
 
+    def to_json(self, name: str) -> dict[str, Any]:
+        """A model's statistics, as Triton's extension of the Open Inference Protocol gives them: totals since start."""
+        calls = Duration(
+            sum(call.count for call in self.calls.values()), sum(call.seconds for call in self.calls.values())
+        )
+        nothing = Duration().to_json()
+        return {
+            "name": name,
+            "version": VERSION,
+            "last_inference": round(self.last * 1000),
+            "inference_count": self.rows,
+            "execution_count": calls.count,
+            "inference_stats": {
+                "success": self.success.to_json(),
+                "fail": self.fail.to_json(),
+                "queue": self.queue.to_json(),
+                "compute_input": nothing,
+                "compute_infer": calls.to_json(),
+                "compute_output": nothing,
+                "cache_hit": nothing,
+                "cache_miss": nothing,
+            },
+            "batch_stats": [
+                {
+                    "batch_size": rows,
+                    "compute_input": nothing,
+                    "compute_infer": call.to_json(),
+                    "compute_output": nothing,
+                }
+                for rows, call in sorted(self.calls.items())
+            ],
+        }
+
 
 def _bucket(seconds: float) -> int:
     return bisect.bisect_left(BOUNDS, seconds)
@@ -143,7 +181,7 @@ class Stats:
 
     def total(self) -> dict[str, ModelStats]:
         """The sum over this worker and all others that serve or have served."""
-        self.write()  # what one worker told is told by the others too, even if this one dies now
+        self.write()  # the other workers must not report less later, even if this one dies now
         documents = [self._numbers()]
         if self._file is not None:
             others = set(self._file.parent.glob(FILES)) - {self._file}

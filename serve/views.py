@@ -1,4 +1,4 @@
-"""The Flask views: each only a few lines over the protocol and the data plane."""
+"""The Flask views: a few lines each, over the protocol and the data plane."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -14,8 +14,9 @@ from serve import files, metrics
 from serve.catalog import ServedModel
 from serve.dataplane import DataPlane
 from serve.openapi import openapi
+from serve.pipeline import Pipeline, Read, read_infer, read_predict
 from serve.protocol import MAX_BATCH, VERSION, Reply, encoding, oip, tfserving
-from serve.replies import TensorCall, infer_call, json_reply, predict_call, status_code, too_large
+from serve.replies import json_reply, status_code, too_large
 from serve.settings import PAGE, RELEASE
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
@@ -30,7 +31,7 @@ def plane() -> DataPlane:
 
 
 def respond(reply: Reply) -> Response:
-    """Send a reply, compressed as the caller likes it."""
+    """A reply as a response, compressed if the caller accepts that."""
     body, compression = encoding.compress(reply.body, request.headers.get("Accept-Encoding", ""))
     response = Response(body, reply.code, content_type=reply.content_type, headers=reply.headers)
     if compression:
@@ -59,7 +60,7 @@ def ready() -> Response:
 
 @api.post("/v2/repository/index")
 def repository_index() -> Response:
-    wanted = _json_object()
+    options = _json_object()
     entries = [
         {
             "name": model.name,
@@ -68,15 +69,15 @@ def repository_index() -> Response:
             "reason": model.error,
         }
         for model in plane().catalog.values()
-        if model.ready or wanted.get("ready") is not True
+        if model.ready or options.get("ready") is not True
     ]
-    if wanted.get("ready") is not True:
+    if options.get("ready") is not True:
         entries += map(_failed_edge, plane().catalog.failed_edges.values())
     return respond(json_reply(entries))
 
 
 def _failed_edge(edge: FailedEdge) -> dict[str, Any]:
-    """A model that there is not: clients of the protocol see it as unavailable, the page all that is known of it."""
+    """A model whose conversion failed: unavailable for clients of the protocol, with the details for the page."""
     has_log = log_file(plane().settings.artifacts, edge).is_file()
     address = f"/artifacts/{edge.model}/{FAILED}/{edge.format}.log" if has_log else None
     return {
@@ -108,7 +109,7 @@ def model_metadata(name: str) -> Response:
 
 
 def _parameters(model: ServedModel) -> dict[str, Any]:
-    """What the protocol has no field for, and the page needs."""
+    """What the page needs and the protocol has no field for."""
     manifest, parity = model.described, model.status.parity
     return {
         "model": manifest.model,
@@ -147,13 +148,13 @@ def model_config(name: str) -> Response:
 def model_stats(name: str | None = None) -> Response:
     names = list(plane().catalog) if name is None else [plane().catalog[name].name]
     totals = plane().stats.total()
-    return respond(json_reply({"model_stats": [oip.model_stats(name, totals[name]) for name in names]}))
+    return respond(json_reply({"model_stats": [totals[name].to_json(name) for name in names]}))
 
 
 @api.post("/v2/models/<name>/infer")
 @api.post(f"/v2/models/<name>/versions/{VERSION}/infer")
 def infer(name: str) -> Response:
-    return _tensors(name, infer_call)
+    return _tensors(name, read_infer)
 
 
 # --- TensorFlow Serving
@@ -175,23 +176,20 @@ def tfserving_metadata(name: str) -> Response:
 @api.post("/v1/models/<name>:predict")
 @api.post(f"/v1/models/<name>/versions/{VERSION}:predict")
 def tfserving_predict(name: str) -> Response:
-    return _tensors(name, predict_call)
+    return _tensors(name, read_predict)
 
 
-def _tensors(name: str, call: TensorCall) -> Response:
+def _tensors(name: str, read: Read) -> Response:
     model = plane().catalog[name]
-    with _counted(model):
-        body, start = _body(), plane().clock()
-        model.runtime  # noqa: B018 - a model that cannot be run says so, whatever it was sent
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        inference, answer = call(body, headers, model.described)
-        outputs, _ = plane().infer_now(model, inference, start)
-        return respond(answer(outputs))
+    with _failures_counted(model):
+        body = _body()
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return respond(Pipeline(plane(), model, read).run_now(body, headers, plane().clock()))
 
 
 @contextlib.contextmanager
-def _counted(model: ServedModel) -> Iterator[None]:
-    """Count a request that fails; one that succeeds is counted where it is run."""
+def _failures_counted(model: ServedModel) -> Iterator[None]:
+    """Count a request that fails; a request that succeeds is counted where it is run."""
     start = plane().clock()
     try:
         yield
@@ -206,7 +204,7 @@ def _counted(model: ServedModel) -> Iterator[None]:
 @api.post("/predict/<name>")
 def predict(name: str) -> Response:
     model = plane().catalog[name]
-    with _counted(model):
+    with _failures_counted(model):
         return respond(json_reply(plane().classify(model, _picture()).to_json()))
 
 
@@ -229,11 +227,11 @@ def _picture() -> bytes:
 def _body() -> bytes:
     limit = plane().settings.max_bytes
     try:
-        # curl --data-binary calls any body a form: it is not parsed as one.
+        # curl --data-binary labels any body as a form: do not parse it as one.
         data = request.get_data(cache=False, parse_form_data=False)
     except RequestEntityTooLarge:
         raise too_large(limit) from None
-    # Werkzeug cuts a body of unknown length off at the limit, and says nothing.
+    # Werkzeug silently cuts a body of unknown length off at the limit.
     if request.content_length is None and len(data) >= limit and request.environ["wsgi.input"].read(1):
         raise too_large(limit)
     return encoding.decompress(data, request.headers.get("Content-Encoding", ""), limit)
@@ -275,8 +273,8 @@ def page_asset(**_: str) -> Response:
     return files.page_file(PAGE, request.path.lstrip("/"))
 
 
-def asked_for(optional: str, folder: Path, name: str) -> Response:
-    """A file of a folder; null for one that may well not be there: the page asks, and its console is to stay clean."""
+def file_or_null(optional: str, folder: Path, name: str) -> Response:
+    """A file of a folder; null for the optional one if it is missing: a 404 would be an error in the page's console."""
     if name == optional and not (folder / name).is_file():
         return respond(json_reply(None))
     return files.page_file(folder, name)
@@ -285,22 +283,22 @@ def asked_for(optional: str, folder: Path, name: str) -> Response:
 @api.get("/samples/<name>")
 def sample(name: str) -> Response:
     folder = plane().settings.artifacts / "samples"
-    return asked_for("index.json", folder, name)
+    return file_or_null("index.json", folder, name)
 
 
 @api.get("/report/")
 @api.get("/report/<name>")
 def report(name: str = "report.html") -> Response:
-    """What `make compare` wrote: the page, its plots, and the figures."""
+    """The files that `make compare` wrote: the page, its plots, and the figures."""
     if not name.endswith((".html", ".json", ".png")):
         raise NotFound
     folder = plane().settings.artifacts / "report"
-    return asked_for("report.json", folder, name)
+    return file_or_null("report.json", folder, name)
 
 
 @api.get(f"/artifacts/<model>/{FAILED}/<format>.log")
 def failed_log(model: str, format: str) -> Response:
-    """What was printed while a conversion failed."""
+    """The output of a conversion that failed."""
     edge = plane().catalog.failed_edges.get(f"{model}-{format}")
     if edge is None:
         raise ArtifactMissing(f"No conversion of {model[:100]!r} to {format[:100]!r} failed.")
@@ -310,5 +308,5 @@ def failed_log(model: str, format: str) -> Response:
 
 @api.get("/artifacts/<model>/<format>/<path:name>")
 def artifact(model: str, format: str, name: str) -> Response:
-    """What the in-browser runtimes download: only files that the manifest names, and the manifest itself."""
+    """A file for the in-browser runtimes: one that the manifest names, or the manifest itself."""
     return files.artifact_file(plane().catalog[f"{model}-{format}"], name)

@@ -21,11 +21,11 @@ from contract.failed_edge import write_failed_edge
 from contract.image import image_to_batch
 from contract.manifest import MANIFEST, sha256_of
 from contract.parity_result import PARITY
+from contract.tensors import Tensors
 from serve.app import create_app
 from serve.catalog import Catalog, ServedModel, load_catalog, load_model
 from serve.dataplane import DataPlane
 from serve.replies import DATA_HEADERS, DATA_TYPES, HEADERS
-from serve.runtimes import Tensors
 from serve.settings import PAGE, Settings
 from tests.brought_artifacts import CLASSES, FAILED, LOG, write_photo, write_sequence
 
@@ -125,7 +125,7 @@ def photo() -> bytes:
 # Open Inference Protocol
 
 
-def test_the_server_says_what_it_is(client: Opened) -> None:
+def test_the_server_describes_itself(client: Opened) -> None:
     answer = get(client, "/v2")
     assert answer["name"] == "rosetta-serve"
     assert answer["version"]
@@ -163,7 +163,7 @@ def test_metadata_describes_the_model_and_its_files(client: Opened, artifacts: P
 
 
 @every_model
-def test_metadata_says_how_far_the_answers_are_from_the_sources(client: Opened, name: str) -> None:
+def test_metadata_has_the_distance_of_the_answers_from_the_sources(client: Opened, name: str) -> None:
     about = get(client, f"/v2/models/{name}")["parameters"]
     if name in ("keras_cnn-keras", "torch_cnn-torch"):
         assert (about["source"], about["status"], about["parity"]) == (None, "source", None)
@@ -206,7 +206,7 @@ def test_infer_takes_nested_numbers_and_any_content_type(client: Opened, images:
 
 
 @every_model
-def test_predict_answers_what_the_runtime_says_of_the_prepared_picture(
+def test_predict_gives_the_runtimes_answer_to_the_prepared_picture(
     client: Opened, catalog: Catalog, picture: bytes, photo: bytes, name: str
 ) -> None:
     manifest = catalog[name].described
@@ -467,7 +467,7 @@ NOT_ALLOWED = [
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), NOT_ALLOWED)
-def test_another_method_is_405_and_says_which_are_allowed(client: Opened, method: str, path: str, allowed: str) -> None:
+def test_another_method_is_405_and_names_the_allowed_ones(client: Opened, method: str, path: str, allowed: str) -> None:
     response = client.open(path, method=method)
     assert response.status_code == 405
     assert response.headers["Allow"] == allowed
@@ -497,7 +497,7 @@ def test_a_picture_with_too_many_pixels_is_413(client: Opened, path: str) -> Non
 
 @pytest.mark.parametrize("path", PICTURE_CALLS)
 @pytest.mark.parametrize("data", [b"", b"x", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7", b"\x00" * 999])
-def test_what_is_no_picture_is_415(client: Opened, path: str, data: bytes) -> None:
+def test_bytes_that_are_not_a_picture_are_415(client: Opened, path: str, data: bytes) -> None:
     assert "PNG" in post(client, path, 415, data=data)["error"]
 
 
@@ -747,7 +747,7 @@ def test_every_sample_of_the_index_is_a_picture_that_is_answered(client: Opened)
         assert post(client, "/predict/keras_cnn-onnx", data=response.data)["label"] in index["labels"]
 
 
-def test_no_samples_and_no_report_are_null_to_whoever_asks(tmp_path: Path) -> None:
+def test_missing_samples_and_a_missing_report_are_null(tmp_path: Path) -> None:
     client = client_of(Catalog([]), tmp_path)
     assert (get(client, "/samples/index.json"), get(client, "/report/report.json")) == (None, None)
 
@@ -810,7 +810,7 @@ def test_no_path_leads_out_of_the_page(client: Opened, page: Path, path: str) ->
     assert client.get(path).status_code == 404
 
 
-def test_without_a_built_page_the_answer_says_how_to_build_it(
+def test_without_a_built_page_the_answer_names_the_command_that_builds_it(
     client: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve.views, "PAGE", tmp_path / "dist")

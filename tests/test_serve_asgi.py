@@ -23,9 +23,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from contract.dataset import Split
 from serve.app import create_app
-from serve.asgi import LARGE
 from serve.catalog import load_catalog
 from serve.connection import MAX_CONNECTIONS
+from serve.pipeline import LARGE
 from serve.protocol.oip import HEADER_LENGTH
 from serve.replies import HEADERS
 from serve.settings import Settings
@@ -237,21 +237,21 @@ def quoted(path: str) -> str:
     )
 
 
-def test_the_table_asks_for_every_route(flask_client: FlaskClient, table: list[Request]) -> None:
+def test_the_table_has_every_route(flask_client: FlaskClient, table: list[Request]) -> None:
     adapter = flask_client.application.url_map.bind("localhost")
-    asked = set()
+    routed = set()
     for method, path, _, _ in table:
         with contextlib.suppress(Exception):
-            asked.add(adapter.match(path.partition("?")[0], method)[0])
+            routed.add(adapter.match(path.partition("?")[0], method)[0])
     routes = {rule.endpoint for rule in flask_client.application.url_map.iter_rules()}
-    assert routes - asked == {"api.prometheus"}  # its answer is counts: see below
+    assert routes - routed == {"api.prometheus"}  # its answer is counts: see below
 
 
 # Several workers
 
 
 def requests_of(service: Service, model: str, code: str = "200") -> float:
-    """How many requests the metrics tell of."""
+    """How many requests the metrics count."""
     text = service.ask("GET", "/metrics")[2].decode()
     (family,) = (family for family in text_string_to_metric_families(text) if family.name == "rosetta_requests")
     counts = [s.value for s in family.samples if s.labels == {"model": model, "code": code}]
@@ -275,7 +275,7 @@ def test_the_counts_of_both_workers_add_up(service: Service, pixels: Any) -> Non
         statuses = list(pool.map(ask, range(80)))
     assert (statuses.count(200), statuses.count(400)) == (60, 20)
     wait_until(lambda: requests_of(service, "keras_cnn-tflite") == before + 60)
-    for _ in range(10):  # whoever is asked
+    for _ in range(10):  # whichever worker answers
         wait_until(
             lambda: stats_of(service, "keras_cnn-tflite")["inference_count"] == before_rows["inference_count"] + 240
         )
@@ -398,7 +398,7 @@ NOT_HTTP = [
 
 @pytest.mark.parametrize(("sent", "code"), NOT_HTTP)
 @pytest.mark.parametrize("before", [b"", b"GET /v2 HTTP/1.1\r\nHost: a\r\n\r\n", b"of tensors"])
-def test_what_is_no_http_is_refused_and_ends_the_connection(
+def test_bytes_that_are_not_http_are_refused_and_end_the_connection(
     service: Service, pixels: Any, sent: bytes, code: int, before: bytes
 ) -> None:
     before = post_bytes(INFER, infer_json(pixels)) if before == b"of tensors" else before
@@ -420,7 +420,7 @@ def test_another_protocol_is_not_spoken_but_the_request_is_answered(service: Ser
     assert answer.count(b"HTTP/1.1 200 OK") == (2 if path == INFER else 1)
 
 
-def test_the_end_of_the_body_may_be_asked_for(service: Service, pixels: Any) -> None:
+def test_a_caller_may_wait_for_100_continue_before_the_body(service: Service, pixels: Any) -> None:
     body = infer_json(pixels)
     head, _, _ = post_bytes(INFER, body, "Expect: 100-continue", "Connection: close").partition(b"\r\n\r\n")
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
@@ -456,7 +456,7 @@ def test_a_request_that_is_not_whole_in_time_is_408(impatient: Service, sent: by
     head, _, body = raw_request(impatient, sent, seconds=20).partition(b"\r\n\r\n")
     assert 1 <= time.monotonic() - start < 10
     assert head.startswith(b"HTTP/1.1 408 ")
-    assert "was not whole within 1 s" in json.loads(body)["error"]
+    assert "was not complete within 1 s" in json.loads(body)["error"]
 
 
 def test_one_who_does_not_read_is_let_go(impatient: Service, pixels: Any) -> None:
@@ -471,7 +471,7 @@ def test_one_who_does_not_read_is_let_go(impatient: Service, pixels: Any) -> Non
     assert "Traceback" not in impatient.log
 
 
-def test_a_connection_too_many_is_told_to_come_again(single: Service, pixels: Any) -> None:
+def test_a_connection_over_the_limit_is_refused_with_retry_after(single: Service, pixels: Any) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(MAX_CONNECTIONS):
             stack.enter_context(socket.create_connection(("127.0.0.1", single.port), timeout=20))
@@ -482,7 +482,7 @@ def test_a_connection_too_many_is_told_to_come_again(single: Service, pixels: An
 
 
 @pytest.mark.parametrize("path", [INFER, "/predict/keras_cnn-onnx"])
-def test_slow_senders_block_nobody(service: Service, light: Path, pixels: Any, path: str) -> None:
+def test_slow_senders_do_not_block_others(service: Service, light: Path, pixels: Any, path: str) -> None:
     beginnings = [
         *[post_bytes(path, b"x" * 1000)[:-990]] * 25,
         *[f"POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab".encode()] * 10,
@@ -505,10 +505,10 @@ def test_a_large_body_does_not_hold_up_the_others(single: Service, pixels: Any) 
     nested = json.dumps({"instances": np.zeros((250, 28, 28, 1)).tolist()}).encode()
     assert 250_000 < len(nested) < 32_000_000
     with ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(single.ask, "POST", "/v1/models/keras_cnn-onnx:predict", nested) for _ in range(6)]
+        sent = [pool.submit(single.ask, "POST", "/v1/models/keras_cnn-onnx:predict", nested) for _ in range(6)]
         assert single.ask("GET", "/v2/health/live")[0] == 200
         assert single.ask("POST", INFER, infer_json(pixels))[0] == 200
-        for done in asked:
+        for done in sent:
             status, _, body = done.result()
             assert (status, len(json.loads(body)["predictions"])) == (200, 250)
 
@@ -532,7 +532,7 @@ def test_a_request_id_comes_back(service: Service, path: str, sent: str) -> None
 
 @pytest.mark.parametrize("sent", ["x" * 201, "", "a\tb", "caf\xe9"])
 @pytest.mark.parametrize("path", ["/v2/health/live", "/v2"])
-def test_a_request_id_that_is_no_short_plain_text_does_not(service: Service, path: str, sent: str) -> None:
+def test_a_request_id_that_is_not_short_plain_text_does_not(service: Service, path: str, sent: str) -> None:
     status, headers, _ = service.ask("GET", path, headers={"X-Request-ID": sent})
     assert (status, headers["X-Request-ID"]) == (200, None)
 
@@ -557,7 +557,7 @@ TRICKS = [
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-def test_the_access_log_is_json_whatever_is_asked(service: Service, trick: str) -> None:
+def test_the_access_log_is_json_for_any_request(service: Service, trick: str) -> None:
     name = str(time.monotonic_ns())
     sent = f'GET {trick} HTTP/1.1\r\nHost: a\r\nX-Request-ID: {name}\r\nUser-Agent: "\\\r\nConnection: close\r\n\r\n'
     answer = raw_request(service, sent.encode())
@@ -616,12 +616,12 @@ def under_load(service: Service, bodies: Mapping[str, bytes], act: Callable[[], 
         return statuses
 
     with ThreadPoolExecutor(4 * len(bodies)) as pool:
-        asked = {path: [pool.submit(ask, path) for _ in range(4)] for path in bodies}
+        sent = {path: [pool.submit(ask, path) for _ in range(4)] for path in bodies}
         time.sleep(0.5)
         act()
         time.sleep(1)
         stop.set()
-        return {path: [status for done in all_of for status in done.result()] for path, all_of in asked.items()}
+        return {path: [status for done in all_of for status in done.result()] for path, all_of in sent.items()}
 
 
 def test_a_node_process_killed_under_load_fails_only_its_own_requests(single: Service, pixels: Any) -> None:
@@ -645,7 +645,7 @@ def test_sigterm_finishes_what_was_accepted(single: Service, pixels: Any) -> Non
     tfjs, body = "/v2/models/keras_cnn-tfjs/infer", infer_json(pixels)
     os.kill(node, signal.SIGSTOP)
     with ThreadPoolExecutor(6) as pool:
-        asked = [pool.submit(single.ask, "POST", tfjs, body) for _ in range(5)]
+        sent = [pool.submit(single.ask, "POST", tfjs, body) for _ in range(5)]
         whole = post_bytes(INFER, body)
         with socket.create_connection(("127.0.0.1", single.port), timeout=20) as slow:
             slow.sendall(whole[:-10])
@@ -655,7 +655,7 @@ def test_sigterm_finishes_what_was_accepted(single: Service, pixels: Any) -> Non
             os.kill(node, signal.SIGCONT)
             slow.sendall(whole[-10:])
             assert slow.recv(1000).startswith(b"HTTP/1.1 200 OK")
-        assert [done.result()[0] for done in asked] == [200] * 5
+        assert [done.result()[0] for done in sent] == [200] * 5
     start = time.monotonic()
     assert single.process.wait(20) == 0
     assert time.monotonic() - start < 10
@@ -679,11 +679,11 @@ def test_more_than_the_queue_holds_is_refused_and_the_rest_is_answered(
         os.kill(node, signal.SIGSTOP)
         tfjs, body = "/v2/models/keras_cnn-tfjs/infer", infer_json(pixels)
         with ThreadPoolExecutor(12) as pool:
-            asked = [pool.submit(running.ask, "POST", tfjs, body) for _ in range(12)]
-            wait_until(lambda: sum(done.done() for done in asked) >= 9)  # one runs, two wait
+            sent = [pool.submit(running.ask, "POST", tfjs, body) for _ in range(12)]
+            wait_until(lambda: sum(done.done() for done in sent) >= 9)  # one runs, two wait
             assert running.ask("POST", INFER, body)[0] == 200
             os.kill(node, signal.SIGCONT)
-            answers: list[Answer] = [done.result() for done in asked]
+            answers: list[Answer] = [done.result() for done in sent]
         statuses = [status for status, _, _ in answers]
         assert 9 <= statuses.count(503) <= 10
         assert statuses.count(200) + statuses.count(503) == 12

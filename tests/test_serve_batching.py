@@ -14,12 +14,12 @@ import pytest
 from contract.errors import DeadlineExceeded, InputError, Overloaded, RosettaError, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec
 from contract.parity_result import Status
+from contract.tensors import Tensors
 from serve.batching import RELAYED, Batcher, Limits
 from serve.catalog import Catalog, ServedModel
 from serve.dataplane import DataPlane
 from serve.protocol import InferRequest, Reply
-from serve.remote import RemoteRuntime
-from serve.runtimes import Tensors
+from serve.remote.runtime import RemoteRuntime
 from serve.settings import Settings
 from serve.stats import ModelStats
 
@@ -286,7 +286,7 @@ class Lazy(Doubling):
         return {"y": outputs["y"][: max(1, len(inputs["x"]) - 1)]}
 
 
-def test_answers_that_cannot_be_shared_out_are_asked_for_one_by_one(batcher: Make) -> None:
+def test_requests_whose_answers_cannot_be_split_run_one_by_one(batcher: Make) -> None:
     async def main() -> None:
         runtime = Lazy()
         queue = batcher(runtime, QUICK)
@@ -300,26 +300,26 @@ def test_answers_that_cannot_be_shared_out_are_asked_for_one_by_one(batcher: Mak
 
 
 class Remote(RemoteRuntime):
-    """A remote that doubles its input, and answers when it is told to."""
+    """A remote that doubles its input, and answers when `answer` is called."""
 
     def __init__(self) -> None:
         self.trouble = ""
-        self.asked: list[tuple[Tensors, Callable[[Tensors | Exception], None]]] = []
+        self.calls: list[tuple[Tensors, Callable[[Tensors | Exception], None]]] = []
         self.relayed: list[Callable[[Reply | Exception], None]] = []
 
     def start(self, inputs: Tensors, done: Callable[[Tensors | Exception], None]) -> None:
-        self.asked.append((inputs, done))
+        self.calls.append((inputs, done))
 
     def relay(self, body: bytes, header: str | None, seconds: float, done: Callable[[Reply | Exception], None]) -> None:
         self.relayed.append(done)
 
     def rows(self) -> list[int]:
-        return [len(inputs["x"]) for inputs, _ in self.asked]
+        return [len(inputs["x"]) for inputs, _ in self.calls]
 
     async def answer(self, missing: int = 0) -> None:
-        """Answer all that is asked, and what is asked because of that."""
-        while self.asked:
-            inputs, done = self.asked.pop(0)
+        """Answer all calls, and the calls that follow from these."""
+        while self.calls:
+            inputs, done = self.calls.pop(0)
             bad = (inputs["x"] == BAD).any()
             done(InputError("a bad row") if bad else {"y": 2 * inputs["x"][missing:]})
             await asyncio.sleep(0.001)
@@ -330,7 +330,7 @@ def under_way(queue: Batcher) -> tuple[int, int]:
     return queue._running, queue._under_way
 
 
-def test_what_comes_while_a_remote_is_asked_forms_a_batch(batcher: Make) -> None:
+def test_requests_that_come_during_a_remote_call_form_a_batch(batcher: Make) -> None:
     async def main() -> None:
         remote = Remote()
         queue = batcher(remote, SLOW)
@@ -348,7 +348,7 @@ def test_what_comes_while_a_remote_is_asked_forms_a_batch(batcher: Make) -> None
     asyncio.run(main())
 
 
-def test_few_requests_are_passed_on_as_they_came_and_more_form_batches(batcher: Make) -> None:
+def test_few_requests_are_relayed_and_more_form_batches(batcher: Make) -> None:
     async def main() -> None:
         remote = Remote()
         queue = batcher(remote, SLOW)
@@ -415,7 +415,7 @@ def test_one_row_that_a_remote_refuses_fails_alone(batcher: Make) -> None:
     asyncio.run(main())
 
 
-def test_a_remotes_answers_that_cannot_be_shared_out_are_its_failure(batcher: Make) -> None:
+def test_a_remotes_answers_that_cannot_be_split_are_its_failure(batcher: Make) -> None:
     async def main() -> None:
         remote = Remote()
         queue = batcher(remote, SLOW)
@@ -428,7 +428,7 @@ def test_a_remotes_answers_that_cannot_be_shared_out_are_its_failure(batcher: Ma
     asyncio.run(main())
 
 
-def test_a_remote_that_cannot_even_be_asked_is_asked_again_next_time(batcher: Make) -> None:
+def test_a_remote_that_cannot_be_called_is_called_again_next_time(batcher: Make) -> None:
     class Broken(Remote):
         def start(self, *_: Any) -> None:
             raise ZeroDivisionError("at once")
@@ -443,7 +443,7 @@ def test_a_remote_that_cannot_even_be_asked_is_asked_again_next_time(batcher: Ma
     asyncio.run(main())
 
 
-def test_a_caller_that_is_gone_leaves_a_remotes_answer_to_nobody(batcher: Make) -> None:
+def test_a_remotes_answer_to_a_caller_that_is_gone_is_dropped(batcher: Make) -> None:
     async def main() -> None:
         remote = Remote()
         queue = batcher(remote, SLOW)
@@ -493,7 +493,7 @@ def test_the_counts_are_those_of_the_calls(pool: ThreadPoolExecutor) -> None:
 # The delay
 
 
-def test_a_slow_model_waits_for_more_rows_when_told_to(batcher: Make) -> None:
+def test_a_slow_model_waits_for_more_rows_when_a_delay_is_set(batcher: Make) -> None:
     async def main() -> None:
         runtime = Doubling()
         queue = batcher(runtime, SLOW, delay=0.05)

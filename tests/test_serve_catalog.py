@@ -176,7 +176,7 @@ def test_a_format_that_no_runtime_runs_is_listed_last(cheap: Path, onnx: Path) -
     write_manifest(coreml, replace(read_manifest(onnx), format="coreml"))
     catalog = only(cheap, "keras_cnn-onnx", "keras_cnn-coreml", "keras_cnn-tflite")
     assert list(catalog) == ["keras_cnn-onnx", "keras_cnn-tflite", "keras_cnn-coreml"]
-    assert "'coreml' is none of keras, " in catalog["keras_cnn-coreml"].error
+    assert "'coreml' is not one of keras, " in catalog["keras_cnn-coreml"].error
     assert catalog["keras_cnn-onnx"].ready
 
 

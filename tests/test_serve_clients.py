@@ -51,7 +51,7 @@ def wanted(binary: bool) -> list[triton.InferRequestedOutput]:
 
 @pytest.fixture(scope="module")
 def expected(client: triton.InferenceServerClient, pixels: Pixels) -> Pixels:
-    """Each row's answer, asked for alone."""
+    """The answer to each row in a request of its own."""
     rows = [client.infer(MODEL, [tensor(pixels[i : i + 1], True)], outputs=wanted(True)) for i in range(len(pixels))]
     return np.concatenate([row.as_numpy("probabilities") for row in rows])
 

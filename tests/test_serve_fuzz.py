@@ -312,7 +312,7 @@ def pixels(test_split: Split) -> Any:
     return test_split.images[:8].astype(np.float32)
 
 
-def test_malformed_requests_fail_nobody_and_keep_nothing(running_service: Service, pixels: Any) -> None:
+def test_malformed_requests_disturb_no_others_and_leave_nothing(running_service: Service, pixels: Any) -> None:
     logged = len(running_service.log)
 
     def run(seed: int, cases: int) -> tuple[Counter[str], list[str]]:
@@ -389,7 +389,7 @@ def test_bad_http_is_refused_or_hung_up_on(running_service: Service, data: bytes
     assert 200 not in statuses or b"infer" not in data, answer[:300]
 
 
-def test_damaged_http_fails_nobody(running_service: Service, pixels: Any) -> None:
+def test_damaged_http_disturbs_no_others(running_service: Service, pixels: Any) -> None:
     body = infer_body(pixels[:1], "x")
     whole = GOOD_LINE + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
     random = np.random.default_rng(0)
@@ -420,7 +420,7 @@ def slow_senders(running_service: Service) -> Iterator[list[socket.socket]]:
         yield senders
 
 
-def test_slow_senders_hold_nobody_up(running_service: Service, slow_senders: list[socket.socket], pixels: Any) -> None:
+def test_slow_senders_delay_no_others(running_service: Service, slow_senders: list[socket.socket], pixels: Any) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", running_service.port, timeout=TIMEOUT)
     good = [known(connection, pixels[i : i + 1]) for i in range(8)]
     for case in range(100):

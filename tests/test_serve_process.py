@@ -200,7 +200,7 @@ def test_a_body_in_chunks_is_read_and_is_limited_too(
         "/assets/../../package.json",
     ],
 )
-def test_a_path_that_nobody_has_tidied_leads_nowhere_else(service: Service, path: str) -> None:
+def test_a_path_with_dots_leads_nowhere_else(service: Service, path: str) -> None:
     status, _, body = service.ask("GET", path)
     assert status == 404
     assert "error" in json.loads(body)
@@ -286,7 +286,7 @@ def test_a_host_that_cannot_be_listened_on_is_one_clear_line(small: Path, host: 
 
 
 @pytest.mark.parametrize("value", ["0", "65536", "-1", "80x", "8000.0", "٣", " 8000", "9" * 5000])
-def test_a_port_that_is_none_is_one_clear_line(small: Path, value: str) -> None:
+def test_a_port_that_is_not_a_number_in_range_is_one_clear_line(small: Path, value: str) -> None:
     line = refused(small, PORT=value)
     assert line.startswith(f"error: PORT={value[:40]} cannot be used: expected a whole number from 1 to 65535")
 
@@ -315,7 +315,7 @@ def variables() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_setting_that_is_no_number_in_range_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_that_is_not_a_number_in_range_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     least, most = NUMBERS[name]
     for value in (str(least - 1), str(most + 1), "many", "1.0", " 1", "٣", "9" * 5000):
         monkeypatch.setenv(name, value)
@@ -348,7 +348,7 @@ def test_every_setting_is_checked_here() -> None:
 
 
 @pytest.mark.parametrize("content", ["nothing", "an empty folder", "a file", "half-written artifacts"])
-def test_without_artifacts_one_line_says_how_to_make_them(tmp_path: Path, content: str) -> None:
+def test_without_artifacts_one_line_names_the_command_that_makes_them(tmp_path: Path, content: str) -> None:
     folder = tmp_path / "artifacts"
     if content == "an empty folder":
         folder.mkdir()

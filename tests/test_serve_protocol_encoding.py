@@ -1,4 +1,4 @@
-"""Compressed bodies are read within the limit, which counts what comes out, and answers are compressed as asked."""
+"""Compressed bodies are read within the limit, which counts decompressed bytes; answers are compressed on request."""
 
 import gzip
 import tracemalloc
@@ -48,7 +48,7 @@ def test_the_name_is_read_as_http_reads_it(name: str) -> None:
 def test_stacked_encodings_are_undone_from_the_last_to_the_first() -> None:
     assert decompress(gzip.compress(zlib.compress(BODY)), "deflate, gzip", LIMIT) == BODY
     assert decompress(gzip.compress(gzip.compress(BODY)), "gzip,gzip", LIMIT) == BODY
-    with pytest.raises(InputError, match="not whole"):
+    with pytest.raises(InputError, match="not complete"):
         decompress(gzip.compress(zlib.compress(BODY)), "gzip, deflate", LIMIT)
 
 
@@ -85,7 +85,7 @@ def test_a_damaged_body_is_refused(name: str, encode: Callable[[bytes], bytes], 
         "plain": BODY,
         "flipped": bytes([whole[0] ^ 255]) + whole[1:],
     }[damage]
-    with pytest.raises(InputError, match=f"not whole {name} data: {len(sent)} bytes"):
+    with pytest.raises(InputError, match=f"not complete {name} data: got {len(sent)} bytes"):
         decompress(sent, name, LIMIT)
 
 

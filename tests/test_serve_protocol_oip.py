@@ -14,10 +14,11 @@ import pytest
 
 from contract.errors import InputError
 from contract.manifest import Manifest, TensorSpec
-from serve.protocol import MAX_BATCH, InferRequest, Reply, oip
-from serve.protocol.oip import HEADER_LENGTH, infer_reply, parse_infer, tensor_metadata
+from contract.tensors import numpy_dtype
+from serve.protocol import MAX_BATCH, InferRequest, Reply
+from serve.protocol.oip import HEADER_LENGTH, infer_reply, parse_request, tensor_metadata
+from serve.protocol.oip_reader import RequestReader
 from serve.protocol.tensors import DATATYPES
-from serve.runtimes import numpy_dtype
 
 MODEL = Manifest(
     model="two_inputs",
@@ -46,6 +47,18 @@ def pixels(**changes: Any) -> bytes:
     """The valid request with other fields in its first input; a field that becomes `...` is left out."""
     tensor = {name: value for name, value in (PIXELS | changes).items() if value is not ...}
     return body(inputs=[tensor, COUNT])
+
+
+READERS: dict[Any, RequestReader] = {}
+
+
+def reader_of(manifest: Manifest) -> RequestReader:
+    """One reader a model, as in the service: it remembers what earlier tests sent."""
+    return READERS.setdefault((manifest.inputs, manifest.outputs), RequestReader(manifest))
+
+
+def parse_infer(sent: bytes, header_length: str | None, manifest: Manifest) -> InferRequest:
+    return reader_of(manifest).read(sent, header_length)
 
 
 def parse(sent: bytes, manifest: Manifest = MODEL) -> InferRequest:
@@ -132,9 +145,9 @@ def test_all_outputs_are_answered_when_none_is_chosen(outputs: Any) -> None:
     assert parse(body(outputs=outputs)).outputs == (("probabilities", False), ("index", False))
 
 
-def test_chosen_outputs_are_answered_in_the_order_asked_for_and_once() -> None:
-    asked = [{"name": "index"}, {"name": "probabilities"}, {"name": "index"}]
-    assert parse(body(outputs=asked)).outputs == (("index", False), ("probabilities", False))
+def test_chosen_outputs_are_answered_in_the_requested_order_and_once() -> None:
+    requested = [{"name": "index"}, {"name": "probabilities"}, {"name": "index"}]
+    assert parse(body(outputs=requested)).outputs == (("index", False), ("probabilities", False))
 
 
 def test_the_answer_is_flat_in_row_major_order_with_its_shape() -> None:
@@ -233,7 +246,7 @@ BAD: dict[str, tuple[bytes, *tuple[str, ...]]] = {
     "NaN": (pixels(data=[*range(11), math.nan]), "JSON has no NaN or Infinity: send them as raw tensor data"),
     "Infinity": (pixels(data=[*range(11), math.inf]), "JSON has no NaN or Infinity"),
     "-Infinity": (pixels(data=[*range(11), -math.inf]), "JSON has no NaN or Infinity"),
-    "NaN where nobody looks": (body(parameters={"x": math.nan}), "JSON has no NaN or Infinity"),
+    "NaN where it is not read": (body(parameters={"x": math.nan}), "JSON has no NaN or Infinity"),
     "1e999": (body().replace(b"11]", b"1e999]"), "is not JSON", "infinity"),
     "more than a float32 holds": (pixels(data=[*range(11), 1e39]), "'pixels'", "do not fit FP32"),
     "more than a double holds": (pixels(data=[*range(11), 10**400]), "is not JSON", "infinity"),
@@ -384,7 +397,7 @@ BAD_BINARY: dict[str, tuple[tuple[bytes, str], *tuple[str, ...]]] = {
     "too few bytes": (with_payload({"inputs": [raw(PIXELS, 44), COUNT]}, PIXEL_BYTES[:44]), "44 bytes", "expected 48"),
     "too many bytes": (with_payload({"inputs": [raw(PIXELS, 52), COUNT]}, b"0" * 52), "52 bytes", "expected 48"),
     "bytes left over": (with_payload({"inputs": [raw(PIXELS, 48), COUNT]}, PIXEL_BYTES, b"!"), "1 bytes more"),
-    "bytes that nobody wants": (with_payload({"inputs": [PIXELS, COUNT]}, b"0123"), "4 bytes more"),
+    "bytes without an input": (with_payload({"inputs": [PIXELS, COUNT]}, b"0123"), "4 bytes more"),
     "size is text": (with_payload({"inputs": [raw(PIXELS, "48"), COUNT]}, PIXEL_BYTES), "'48'", "48 bytes follow"),
     "size is true": (with_payload({"inputs": [raw(PIXELS, True), COUNT]}, PIXEL_BYTES), "True"),
     "size is negative": (with_payload({"inputs": [raw(PIXELS, -1), COUNT]}, PIXEL_BYTES), "-1"),
@@ -415,7 +428,7 @@ BAD_BINARY: dict[str, tuple[tuple[bytes, str], *tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", BAD_BINARY)
-def test_a_bad_binary_request_is_refused_with_what_was_got_and_what_was_expected(case: str) -> None:
+def test_a_bad_binary_request_is_refused_with_what_was_sent_and_what_was_expected(case: str) -> None:
     sent, *words = BAD_BINARY[case]
     with pytest.raises(InputError) as caught:
         parse_infer(*sent, MODEL)
@@ -424,7 +437,7 @@ def test_a_bad_binary_request_is_refused_with_what_was_got_and_what_was_expected
     assert len(message) < 400
 
 
-def test_a_size_without_a_header_length_says_which_header_is_missing() -> None:
+def test_a_size_without_a_header_length_names_the_missing_header() -> None:
     with pytest.raises(InputError, match=f"0 bytes follow the JSON, which ends where {HEADER_LENGTH} says"):
         parse(json.dumps({"inputs": [raw(PIXELS, 48), COUNT]}).encode())
 
@@ -438,7 +451,7 @@ def test_a_raw_body_is_as_many_rows_as_it_holds(rows: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 23, 25])
-def test_a_raw_body_of_no_whole_rows_is_refused(size: int) -> None:
+def test_a_raw_body_that_is_not_whole_rows_is_refused(size: int) -> None:
     with pytest.raises(InputError, match=f"{size} bytes, expected a multiple of 24: one row of 'x'"):
         parse_infer(b"0" * size, "0", model_of("float32", 2, 3))
 
@@ -458,7 +471,7 @@ TABLE = np.arange(8, dtype=np.float32).reshape(2, 4)
 OUTPUTS = {"probabilities": TABLE, "index": np.array([3, 2**60])}
 
 
-def test_all_outputs_are_raw_when_the_request_says_so() -> None:
+def test_all_outputs_are_raw_when_the_request_sets_it() -> None:
     request = parse(body(outputs=None, parameters={"binary_data_output": True}))
     answer, payload = split(infer_reply("m", request, OUTPUTS))
     assert [tensor["parameters"]["binary_data_size"] for tensor in answer["outputs"]] == [32, 16]
@@ -469,9 +482,9 @@ def test_all_outputs_are_raw_when_the_request_says_so() -> None:
 
 @pytest.mark.parametrize(("general", "own"), [(False, True), (True, False), (None, True)])
 def test_an_outputs_own_word_counts_more_than_the_requests(general: bool | None, own: bool) -> None:
-    asked = [{"name": "index", "parameters": {"binary_data": own}}, {"name": "probabilities"}]
+    requested = [{"name": "index", "parameters": {"binary_data": own}}, {"name": "probabilities"}]
     parameters = {} if general is None else {"binary_data_output": general}
-    answer, payload = split(infer_reply("m", parse(body(outputs=asked, parameters=parameters)), OUTPUTS))
+    answer, payload = split(infer_reply("m", parse(body(outputs=requested, parameters=parameters)), OUTPUTS))
     index, probabilities = answer["outputs"]
     assert ("data" in index, "data" in probabilities) == (not own, not general)
     expected = OUTPUTS["index"] if own else TABLE
@@ -586,7 +599,7 @@ def test_byte_strings_that_are_no_text_survive_as_bytes() -> None:
     ("payload", "words"),
     [
         (b"\x01\x00\x00", "ends inside a length"),
-        (b"\x05\x00\x00\x00abc", "announces 5 bytes, 7 were got"),
+        (b"\x05\x00\x00\x00abc", "announces 5 bytes, got 7"),
         (b"\xff\xff\xff\xff", "announces 4294967295 bytes"),
         (b"\x00\x00\x00\x00" * 3, "3 values, expected 1"),
         (b"", "0 values, expected 1"),
@@ -612,7 +625,7 @@ def test_a_timeout_is_microseconds(sent: dict[str, int], seconds: float | None) 
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "1", True, None, []])
-def test_a_timeout_that_is_none_is_refused(value: Any) -> None:
+def test_a_timeout_that_is_not_a_number_is_refused(value: Any) -> None:
     with pytest.raises(InputError, match=r"'timeout' is .*, expected a whole number of microseconds"):
         parse(body(parameters={"timeout": value}))
 
@@ -703,8 +716,8 @@ def usual_with_id(**fields: Any) -> dict[str, Any]:
 )
 def test_the_usual_request_is_read_the_fast_way_with_the_same_result(sent: Any) -> None:
     data = json.dumps(sent).encode()
-    assert oip._parse_fast(data, SHORTCUT) is not None
-    assert outcome(parse, data, SHORTCUT) == outcome(oip._parse, data, memoryview(b""), SHORTCUT)
+    assert reader_of(SHORTCUT)._read_usual(data) is not None
+    assert outcome(parse, data, SHORTCUT) == outcome(parse_request, data, memoryview(b""), SHORTCUT)
 
 
 def test_the_fast_ways_and_the_general_way_agree_on_4500_bodies() -> None:
@@ -724,9 +737,9 @@ def test_the_fast_ways_and_the_general_way_agree_on_4500_bodies() -> None:
                 values += [rng.expovariate(1e-3) for _ in range(rows * 6 - 1)]
                 sent = usual() | usual_without_id(shape=[rows, 2, 3], data=values)
                 data = json.dumps(sent, indent=rng.choice([None, 1])).encode()
-        assert outcome(parse, data, SHORTCUT) == outcome(oip._parse, data, memoryview(b""), SHORTCUT), data
-        fast += outcome(oip._parse_fast, data, SHORTCUT) is not None
-        numbers += outcome(oip._parse_numbers, data, SHORTCUT) is not None
+        assert outcome(parse, data, SHORTCUT) == outcome(parse_request, data, memoryview(b""), SHORTCUT), data
+        fast += outcome(reader_of(SHORTCUT)._read_usual, data) is not None
+        numbers += outcome(reader_of(SHORTCUT)._read_numbers, data) is not None
     assert fast > 1500 and numbers > 500
 
 
@@ -741,9 +754,9 @@ def test_unusual_numbers_in_json_that_is_known_mean_what_they_mean_in_any_other(
     around = '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2, 3], "data": [%s]}]}'
     good = (around % "1, 2, 3, 4, 5, 6").encode()
     parse(good, SHORTCUT)
-    assert oip._parse_numbers(good, SHORTCUT) is not None
+    assert reader_of(SHORTCUT)._read_numbers(good) is not None
     data = (around % numbers).encode()
-    assert outcome(parse, data, SHORTCUT) == outcome(oip._parse, data, memoryview(b""), SHORTCUT)
+    assert outcome(parse, data, SHORTCUT) == outcome(parse_request, data, memoryview(b""), SHORTCUT)
 
 
 def test_json_whose_shape_is_behind_its_numbers_is_read_again_and_again() -> None:
@@ -774,4 +787,4 @@ DUPLICATES = [
 
 @pytest.mark.parametrize("data", DUPLICATES, ids=range(3))
 def test_a_key_that_is_there_twice_means_the_same_to_both(data: bytes) -> None:
-    assert outcome(parse, data, SHORTCUT) == outcome(oip._parse, data, memoryview(b""), SHORTCUT)
+    assert outcome(parse, data, SHORTCUT) == outcome(parse_request, data, memoryview(b""), SHORTCUT)

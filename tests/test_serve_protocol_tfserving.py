@@ -39,7 +39,7 @@ def parse(manifest: Manifest, **fields: Any) -> Any:
     return parse_predict(json.dumps(fields).encode(), manifest)
 
 
-# What is asked
+# Requests
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_bad_request_is_refused_with_what_was_got_and_what_was_expected(case: 
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"3", b"\xff", b'{"instances": [NaN]}'])
-def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(InputError, match=r"not JSON|expected a JSON object"):
         parse_predict(body, ONE)
 
@@ -194,7 +194,7 @@ def test_an_output_that_is_column_major_is_answered_row_by_row() -> None:
     assert answer(ONE, "inputs", probabilities=TABLE.copy(order="F")) == {"outputs": TABLE.tolist()}
 
 
-def test_the_status_is_available_or_says_why_not() -> None:
+def test_the_status_is_available_or_states_why_not() -> None:
     (good,) = status(True, "")["model_version_status"]
     assert good == {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     (bad,) = status(False, "gone")["model_version_status"]

@@ -24,7 +24,8 @@ from contract.dataset import Split
 from contract.errors import DeadlineExceeded, InputError, ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec
 from docker.pack import pack
-from serve.remote import Answer, Connections, RemoteRuntime
+from serve.remote.http import Answer, Connections
+from serve.remote.runtime import RemoteRuntime
 from serve.settings import SettingError, Settings
 from tests.conftest import NUMBERS, write_every_type
 from tests.serving import Service, free_port, settings, started, wait_until
@@ -116,7 +117,7 @@ def test_answers_are_those_of_the_remote(stack: Stack, pixels: Any, model: str) 
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_a_request_of_a_known_form_is_passed_on_as_it_came(stack: Stack, pixels: Any, binary: bool) -> None:
+def test_a_request_of_a_known_form_is_relayed(stack: Stack, pixels: Any, binary: bool) -> None:
     """What is wrong with its values is then found by the remote, as is seen by who says so."""
     path = f"/v2/models/{ONNX}/infer"
     rows = 3 if binary else 2
@@ -261,7 +262,7 @@ def test_a_hung_remote_holds_up_nothing_else(stack: Stack, pixels: Any) -> None:
     wait_until(lambda: infer(stack.gateway, TFLITE, pixels[:1])[0] == 200, 10)
 
 
-def test_a_remote_with_other_bytes_is_not_asked(packed: Path, stack: Stack, pixels: Any, tmp_path: Path) -> None:
+def test_a_remote_with_other_bytes_is_not_called(packed: Path, stack: Stack, pixels: Any, tmp_path: Path) -> None:
     """As while a new release is rolled out: parity was never shown for these bytes."""
     shutil.copytree(packed / "gateway", tmp_path / "artifacts")
     manifest = tmp_path / "artifacts" / "keras_cnn" / "onnx" / "manifest.json"
@@ -323,7 +324,7 @@ def test_an_answer_in_pieces_is_put_together() -> None:
 
     async def main() -> Answer:
         async with connected(serve) as connections:
-            return await connections.ask(REQUEST, 10)
+            return await connections.request(REQUEST, 10)
 
     assert asyncio.run(main()) == Answer(200, bytearray(body), 5)
 
@@ -341,7 +342,7 @@ def test_connections_are_kept_unless_the_server_ends_them(last: bytes) -> None:
 
     async def main() -> list[Answer]:
         async with connected(serve) as connections:
-            return [await connections.ask(REQUEST, 10) for _ in range(3)]
+            return [await connections.request(REQUEST, 10) for _ in range(3)]
 
     assert [answer.body for answer in asyncio.run(main())] == [b"ok"] * 3
     assert opened == (3 if last else 1)
@@ -360,14 +361,14 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_replaced() -> None:
 
     async def main() -> list[Answer]:
         async with connected(serve) as connections:
-            return [await connections.ask(REQUEST, 10) for _ in range(2)]
+            return [await connections.request(REQUEST, 10) for _ in range(2)]
 
     assert [answer.status for answer in asyncio.run(main())] == [200, 200]
     assert opened == 2
 
 
 def test_a_connection_that_ends_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve.remote.RECYCLE_SECONDS", 0.2)
+    monkeypatch.setattr("serve.remote.http.RECYCLE_SECONDS", 0.2)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while not reader.at_eof():
@@ -376,10 +377,10 @@ def test_a_connection_that_ends_leaves_nothing(monkeypatch: pytest.MonkeyPatch) 
 
     async def main() -> None:
         async with connected(serve) as connections:
-            await asyncio.gather(*(connections.ask(REQUEST, 10) for _ in range(5)))
+            await asyncio.gather(*(connections.request(REQUEST, 10) for _ in range(5)))
             assert len(connections.open) == 5
             await asyncio.sleep(0.3)
-            await connections.ask(REQUEST, 10)
+            await connections.request(REQUEST, 10)
             await asyncio.sleep(0.1)
             assert len(connections.open) == 1, "those that are too old were closed"
             connections.close(ConnectionAbortedError("the end"))
@@ -394,7 +395,7 @@ def test_a_connection_that_is_closed_as_soon_as_it_is_there_is_told() -> None:
         async with connected(lambda *_: asyncio.sleep(0)) as connections:
             for _ in range(20):
                 with pytest.raises(ConnectionResetError, match="the connection was closed"):
-                    await connections.ask(REQUEST, 10)
+                    await connections.request(REQUEST, 10)
             assert not connections.open
 
     asyncio.run(main())
@@ -406,10 +407,10 @@ def test_a_connection_that_is_closed_as_soon_as_it_is_there_is_told() -> None:
         (b"", "the connection was closed"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "the connection was closed"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "with a Content-Length"),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", "no answer in HTTP/1.1"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "not HTTP/1.1 with a Content-Length"),
     ],
 )
-def test_what_is_no_answer_is_an_error(sent: bytes, error: str) -> None:
+def test_bytes_that_are_not_an_answer_are_an_error(sent: bytes, error: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(sent)
@@ -417,7 +418,7 @@ def test_what_is_no_answer_is_an_error(sent: bytes, error: str) -> None:
 
     async def main() -> None:
         async with connected(serve) as connections:
-            await connections.ask(REQUEST, 10)
+            await connections.request(REQUEST, 10)
 
     with pytest.raises(ConnectionError, match=error):
         asyncio.run(main())
@@ -429,7 +430,7 @@ def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
 
     async def main() -> None:
         async with connected(serve) as connections:
-            await connections.ask(REQUEST, 0.1)
+            await connections.request(REQUEST, 0.1)
 
     with pytest.raises(TimeoutError, match=r"no answer within 0\.1 s"):
         asyncio.run(main())
@@ -449,12 +450,12 @@ def test_each_request_on_a_kept_connection_has_its_own_time(loop_factory: Any) -
 
     async def main() -> float:
         async with connected(serve) as connections:
-            await connections.ask(REQUEST, 0.2)
-            await connections.ask(REQUEST, 10)  # longer than the one before had
-            await connections.ask(REQUEST, 10)
+            await connections.request(REQUEST, 0.2)
+            await connections.request(REQUEST, 10)  # longer than the one before had
+            await connections.request(REQUEST, 10)
             start = time.monotonic()
             with pytest.raises(TimeoutError, match=r"no answer within 0\.1 s"):
-                await connections.ask(REQUEST, 0.1)  # shorter
+                await connections.request(REQUEST, 0.1)  # shorter
             return time.monotonic() - start
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -462,7 +463,7 @@ def test_each_request_on_a_kept_connection_has_its_own_time(loop_factory: Any) -
     assert opened == 1
 
 
-def test_an_answer_that_nobody_waits_for_is_not_the_next_ones() -> None:
+def test_a_late_answer_is_not_the_next_requests() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for number in range(3):
             await read_request(reader)
@@ -471,11 +472,11 @@ def test_an_answer_that_nobody_waits_for_is_not_the_next_ones() -> None:
 
     async def main() -> Answer:
         async with connected(serve) as connections:
-            await connections.ask(REQUEST, 10)
+            await connections.request(REQUEST, 10)
             with suppress(TimeoutError):
-                await asyncio.wait_for(connections.ask(REQUEST, 10), 0.05)
+                await asyncio.wait_for(connections.request(REQUEST, 10), 0.05)
             await asyncio.sleep(0.2)
-            return await connections.ask(REQUEST, 10)
+            return await connections.request(REQUEST, 10)
 
     assert asyncio.run(main()).body == b"2"
 
@@ -508,9 +509,11 @@ OUTPUT = {"name": "y", "datatype": "FP32", "shape": [1, 2], "parameters": {"bina
         ("y", 8),
     ],
 )
-def test_an_answer_that_is_none_is_the_remotes_failure(runtime: RemoteRuntime, outputs: Any, payload: int) -> None:
+def test_an_answer_without_the_outputs_is_the_remotes_failure(
+    runtime: RemoteRuntime, outputs: Any, payload: int
+) -> None:
     header = json.dumps({"outputs": outputs}).encode()
-    with pytest.raises(RuntimeFailure, match="answered for m-onnx what is none of its outputs"):
+    with pytest.raises(RuntimeFailure, match="answered for m-onnx without the model's outputs"):
         runtime._outputs(Answer(200, bytearray(header + bytes(payload)), len(header)))
 
 
@@ -565,7 +568,7 @@ def test_formats_without_artifacts_stop_the_start(packed: Path) -> None:
 
 
 def test_a_service_of_formats_that_no_model_has_starts_and_serves_nothing(tmp_path: Path) -> None:
-    """As the image of a runtime does whose formats somebody's own model does not have."""
+    """As a runtime's image does when a user's own model has none of its formats."""
     write_every_type(tmp_path / "artifacts" / "own" / "onnx", ["float32"])
     with started(tmp_path / "artifacts", tmp_path / "log", SERVE_FORMATS="torch") as service:
         assert service.ask("GET", "/v2/health/ready")[0] == 200

@@ -123,7 +123,7 @@ def test_eight_threads_at_once_get_their_own_answers(loaded: Loaded, images: Ima
 
 
 @every_artifact
-def test_a_runtime_says_what_it_is(loaded: Loaded, model: str, format: str) -> None:
+def test_a_runtime_has_its_name_and_version(loaded: Loaded, model: str, format: str) -> None:
     runtime = loaded[model, format]
     assert runtime.title.split()[-1][0].isdigit()
     assert runtime.platform
@@ -245,7 +245,7 @@ def test_a_file_that_is_not_there_is_unavailable(artifacts: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("format", RUNTIMES)
-def test_a_model_that_does_not_take_what_its_manifest_says_is_unavailable(artifacts: Path, format: str) -> None:
+def test_a_model_that_contradicts_its_manifest_is_unavailable(artifacts: Path, format: str) -> None:
     folder = any_model(artifacts, format)
     manifest = read_manifest(folder)
     wrong = replace(manifest, inputs=(replace(manifest.inputs[0], shape=(None, 5, 3, 1)),))
@@ -255,7 +255,7 @@ def test_a_model_that_does_not_take_what_its_manifest_says_is_unavailable(artifa
 
 def test_a_format_without_a_runtime_is_unavailable(artifacts: Path) -> None:
     manifest = replace(read_manifest(artifacts / "keras_cnn" / "onnx"), format="coreml")
-    with pytest.raises(ModelUnavailable, match=r"'coreml' is none of keras, .*, tfjs"):
+    with pytest.raises(ModelUnavailable, match=r"'coreml' is not one of keras, .*, tfjs"):
         load_runtime(artifacts / "keras_cnn" / "onnx", manifest)
 
 
@@ -440,7 +440,7 @@ def load_tfjs(artifacts: Path) -> Runtime:
     return load_runtime(folder, read_manifest(folder))
 
 
-def test_without_node_the_message_says_to_install_it(
+def test_without_node_the_message_tells_to_install_it(
     artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -448,7 +448,7 @@ def test_without_node_the_message_says_to_install_it(
         load_tfjs(artifacts)
 
 
-def test_without_packages_the_message_says_to_make_them(
+def test_without_packages_the_message_names_the_command_that_makes_them(
     artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tfjs, "PACKAGES", tmp_path / "node_modules")

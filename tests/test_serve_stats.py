@@ -1,4 +1,4 @@
-"""Counts are right, add up over worker processes, never fall, and are told as Prometheus and Triton tell them."""
+"""Counts are right, add up over worker processes, never fall, and are reported as Prometheus and Triton do."""
 
 import json
 import subprocess
@@ -13,7 +13,6 @@ from contract.code import ROOT
 from contract.parity_result import Status
 from serve.catalog import Catalog, ServedModel
 from serve.metrics import exposition
-from serve.protocol import oip
 from serve.stats import BOUNDS, FILES, ModelStats, Stats
 
 NAMES = ["a-onnx", 'odd"\\\nname']
@@ -66,7 +65,7 @@ def test_the_total_is_a_copy() -> None:
 
 
 @pytest.mark.parametrize("folder", [None, "shared"])
-def test_several_workers_add_up_whoever_is_asked(tmp_path: Path, folder: str | None) -> None:
+def test_several_workers_add_up_in_each_workers_answer(tmp_path: Path, folder: str | None) -> None:
     workers = [Stats(NAMES, None if folder is None else tmp_path) for _ in range(3)]
     for number, worker in enumerate(workers):
         for _ in range(number + 1):
@@ -78,7 +77,7 @@ def test_several_workers_add_up_whoever_is_asked(tmp_path: Path, folder: str | N
     assert len(list(tmp_path.glob(FILES))) == (0 if folder is None else 3)
 
 
-def test_what_one_worker_has_told_is_not_forgotten_when_it_dies(tmp_path: Path) -> None:
+def test_the_counts_of_a_worker_that_died_stay(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib
 from serve.stats import Stats
@@ -162,10 +161,10 @@ def test_the_buckets_of_a_histogram_only_rise_and_end_at_its_count() -> None:
         assert (bounds[-1], values[-1]) == (float("inf"), count)
 
 
-def test_the_statistics_extension_tells_the_same() -> None:
+def test_the_statistics_extension_has_the_same_counts() -> None:
     stats = ModelStats()
     worked(stats)
-    answer = oip.model_stats("a-onnx", stats)
+    answer = stats.to_json("a-onnx")
     assert (answer["name"], answer["version"]) == ("a-onnx", "1")
     assert (answer["inference_count"], answer["execution_count"]) == (16, 3)
     assert answer["inference_stats"]["success"]["count"] == 4

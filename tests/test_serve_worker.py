@@ -1,118 +1,212 @@
-"""How workers share out the connections that come to their common socket."""
+"""How connections reach the workers, and what becomes of those that wait when a worker ends."""
 
 import asyncio
+import contextlib
+import http.client
+import os
+import select
+import shutil
+import signal
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import uvloop
+from uvicorn import Config
 
-from serve.worker import YIELD_SECONDS, Acceptor, Shares
+from serve.asgi import Front
+from serve.catalog import Catalog
+from serve.dataplane import DataPlane
+from serve.listeners import open_listeners
+from serve.settings import SettingError, Settings
+from serve.worker import ListeningServer, Worker, _accept
+from tests.serving import Service, started, wait_until
 
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        yield made
-
-
-def test_the_fewest_connections_are_those_of_workers_that_are_there() -> None:
-    shares = Shares()
-    first, second = shares.take(), shares.take()
-    assert shares.fewest() == 0, "nobody listens yet"
-    shares.tell(first, 7)
-    assert shares.fewest() == 7, "the second is still loading its models"
-    shares.tell(second, 3)
-    assert shares.fewest() == 3
-    shares.leave(second)
-    assert shares.fewest() == 7
-    assert shares.take() == second, "its place is free again"
+REQUEST = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-def test_more_workers_than_places_are_served_without() -> None:
-    shares = Shares()
-    while shares.take() is not None:
-        pass
-    shares.tell(None, 5)
-    shares.leave(None)
-    assert shares.fewest() == 0
+@pytest.fixture(scope="module")
+def service(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Two workers over a model that loads in an instant."""
+    folder = tmp_path_factory.mktemp("one") / "artifacts"
+    shutil.copytree(artifacts / "keras_cnn" / "onnx", folder / "keras_cnn" / "onnx")
+    with started(folder, tmp_path_factory.mktemp("output") / "service", SERVE_WORKERS="2") as running:
+        wait_until(lambda: len(running.workers()) == 2)
+        yield running
 
 
-@pytest.mark.parametrize(
-    ("mine", "others", "is_left"), [(0, 0, False), (1, 0, False), (2, 0, True), (9, 8, False), (11, 8, True)]
-)
-def test_a_connection_is_left_to_a_worker_with_fewer_for_a_moment(
-    listener: socket.socket, monkeypatch: pytest.MonkeyPatch, mine: int, others: int, is_left: bool
-) -> None:
-    now = 100.0
-    monkeypatch.setattr("serve.worker.time", SimpleNamespace(perf_counter=lambda: now))
-
-    async def main() -> None:
-        nonlocal now
-        shares = Shares()
-        me, other = shares.take(), shares.take()
-        shares.tell(other, others)
-        acceptor = Acceptor(listener, Any, range(mine), shares, me)
-        try:
-            assert acceptor._is_for_others() == is_left
-            now += 1.2 * YIELD_SECONDS
-            assert not acceptor._is_for_others(), "the other had its time"
-            now += 3 * YIELD_SECONDS
-            assert acceptor._is_for_others() == is_left, "this is another connection"
-            shares.leave(other)
-            assert not acceptor._is_for_others()
-        finally:
-            acceptor.close()
-
-    asyncio.run(main())
+@contextlib.contextmanager
+def listening(count: int) -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as opened:
+        yield [opened.enter_context(listener) for listener in open_listeners("127.0.0.1", 0, count)]
 
 
-def test_a_worker_that_stops_listening_is_no_longer_counted(listener: socket.socket) -> None:
-    async def main() -> None:
-        shares = Shares()
-        acceptor = Acceptor(listener, Any, range(4), shares, shares.take())
-        assert shares.fewest() == 4
-        acceptor.close()
-        acceptor.tell()  # its last connections end
-        assert shares.fewest() == 0
-
-    asyncio.run(main())
+# The listeners
 
 
-def test_what_comes_while_no_file_can_be_opened_is_taken_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve.worker.PAUSE_SECONDS", 0.05)
+def test_the_kernel_shares_out_connections() -> None:
+    with listening(2) as listeners, contextlib.ExitStack() as kept:
+        for _ in range(64):
+            kept.enter_context(socket.create_connection(listeners[0].getsockname()))
+        accepted = [[kept.enter_context(taken) for taken in _accept(listener)] for listener in listeners]
+    assert sum(map(len, accepted)) == 64
+    assert min(map(len, accepted)) >= 8  # fewer happen once in ten billion times
 
+
+@pytest.mark.parametrize(("first", "second"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+def test_a_second_service_cannot_listen_on_the_same_port(first: int, second: int) -> None:
+    with listening(first) as listeners:
+        port = listeners[0].getsockname()[1]
+        with pytest.raises(SettingError, match=f"HOST=127.0.0.1 PORT={port} cannot be listened on: Address already"):
+            open_listeners("127.0.0.1", port, second)
+
+
+def test_names_and_addresses_of_version_6_are_listened_on() -> None:
+    for host in ("localhost", "::1"):
+        for listener in open_listeners(host, 0, 2):
+            with listener, socket.create_connection(listener.getsockname()[:2]):
+                pass
+
+
+def test_what_waits_is_accepted_as_far_as_files_can_be_opened() -> None:
     class Exhausted(socket.socket):
-        failures = 2
+        left = 2
 
         def accept(self) -> Any:
-            if self.failures:
-                self.failures -= 1
+            self.left -= 1
+            if self.left < 0:
                 raise OSError(24, "Too many open files")
             return super().accept()
 
-    async def main() -> None:
-        made = asyncio.Event()
+    with Exhausted() as listener, contextlib.ExitStack() as kept:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        for _ in range(3):
+            kept.enter_context(socket.create_connection(listener.getsockname()))
+        assert len([kept.enter_context(taken) for taken in _accept(listener)]) == 2
 
-        class Made(asyncio.Protocol):
-            def __init__(self, told_when_lost: Any) -> None:
-                self.lost = told_when_lost
 
-            def connection_made(self, transport: Any) -> None:
-                transport.close()
-                made.set()
+# One worker's server
 
-        with Exhausted() as listener:
-            listener.bind(("127.0.0.1", 0))
-            listener.listen()
-            acceptor = Acceptor(listener, Made, [], Shares(), None)
-            start = time.monotonic()
-            with socket.create_connection(listener.getsockname()):
-                await asyncio.wait_for(made.wait(), 10)
-            assert time.monotonic() - start > 0.09, "it tried without a pause"
-            acceptor.close()
-            await acceptor.wait_closed()
 
-    asyncio.run(main())
+@contextlib.asynccontextmanager
+async def serving(listener: socket.socket, other: socket.socket) -> AsyncIterator[ListeningServer]:
+    """A worker's server, and the listener of another worker, which does nothing."""
+    front = Front(DataPlane(Catalog([]), Settings()))
+    kept = ("http", "ws", "lifespan", "interface", "access_log", "server_header", "proxy_headers")
+    config = Config(front, log_config=None, **{name: Worker.CONFIG_KWARGS[name] for name in kept})
+    worker = SimpleNamespace(config=config, wsgi=front, listener=listener, sockets=[listener, other])
+    server = ListeningServer(cast(Worker, worker))
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    yield server
+    if not front.is_ending:
+        await server.shutdown()
+
+
+def connect_to(listener: socket.socket) -> socket.socket:
+    """A connection that waits in this listener's queue, with a request."""
+    for _ in range(64):
+        connection = socket.create_connection(listener.getsockname(), timeout=10)
+        connection.sendall(REQUEST)
+        if waits(listener):
+            return connection
+        connection.close()
+    raise AssertionError("the kernel gave this listener none of 64 connections")
+
+
+def waits(listener: socket.socket) -> bool:
+    """Whether a connection is in the listener's queue."""
+    return bool(select.select([listener], [], [], 0)[0])
+
+
+def read_to_the_end(connection: socket.socket) -> bytes:
+    with connection, connection.makefile("rb") as received:
+        return received.read()
+
+
+def test_what_waits_for_another_worker_at_two_looks_is_taken() -> None:
+    async def main() -> bytes:
+        with listening(2) as (own, other):
+            async with serving(own, other) as server:
+                connection = connect_to(other)
+                await server.on_tick(1)
+                assert waits(other), "the other worker had no time to take it"
+                await server.on_tick(2)
+                assert not waits(other)
+                connection.shutdown(socket.SHUT_WR)
+                return await asyncio.to_thread(read_to_the_end, connection)
+
+    assert uvloop.run(main()).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_what_waits_at_the_end_is_answered_once() -> None:
+    async def main() -> list[bytes]:
+        with listening(2) as (own, other):
+            address = own.getsockname()
+            async with serving(own, other) as server:
+                waiting = [connect_to(other) for _ in range(3)]
+                _, answers = await asyncio.gather(
+                    server.shutdown(), asyncio.to_thread(lambda: [read_to_the_end(each) for each in waiting])
+                )
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address)
+            return answers
+
+    for answer in uvloop.run(main()):
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"connection: close\r\n" in answer
+
+
+# The service
+
+
+def test_a_worker_that_hangs_keeps_no_connection_waiting(service: Service) -> None:
+    stopped = min(service.workers())
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        for _ in range(12):
+            with contextlib.closing(service.connect()) as connection:
+                connection.request("GET", "/v2/health/live")
+                assert connection.getresponse().status == 200
+        assert time.monotonic() - start < 30
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+
+
+def test_a_reload_loses_no_connection(service: Service) -> None:
+    stop, statuses = threading.Event(), list[Any]()
+
+    def are_replaced(old: set[int]) -> bool:
+        now = service.workers()
+        return len(now) == 2 and not now & old
+
+    def connect_again_and_again() -> None:
+        while not stop.is_set():
+            try:
+                statuses.append(service.ask("GET", "/v2/health/live")[0])
+            except (OSError, http.client.HTTPException) as error:
+                statuses.append(error)
+
+    clients = [threading.Thread(target=connect_again_and_again) for _ in range(8)]
+    for client in clients:
+        client.start()
+    try:
+        for _ in range(2):
+            old = service.workers()
+            os.kill(service.process.pid, signal.SIGHUP)
+            wait_until(partial(are_replaced, old))
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+    assert set(statuses) == {200}
+    assert len(statuses) >= 16, "hardly a connection came during the reloads"

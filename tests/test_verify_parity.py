@@ -15,7 +15,7 @@ from contract.dataset import Split
 from contract.errors import ArtifactCorrupt, ArtifactMissing, ParityError
 from contract.manifest import MANIFEST, read_manifest, sha256_of, sha256_of_files, write_manifest
 from contract.parity_result import PARITY, ParityResult, read_status, write_parity
-from serve.runtimes import Tensors
+from contract.tensors import Tensors
 from train.keras_cnn import build
 from verify.__main__ import main
 from verify.parity import BATCHES, FLOAT32, Answers, Tolerance, answer, compare, judge, verify_model

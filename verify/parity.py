@@ -20,7 +20,8 @@ from tqdm import tqdm
 from contract.errors import ArtifactMissing, ParityError, RosettaError
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
 from contract.parity_result import BatchParity, Flip, ParityResult, write_parity
-from serve.runtimes import Runtime, load_runtime, numpy_dtype
+from contract.tensors import numpy_dtype
+from serve.runtimes import Runtime, load_runtime
 from verify.questions import Questions
 
 Answers = NDArray[np.floating[Any]]

@@ -13,7 +13,8 @@ from compare import servers
 from compare.http_calls import HEADER_LENGTH
 from compare.servers import Server
 from contract.manifest import read_manifest
-from serve.runtimes import Runtime, Tensors, load_runtime
+from contract.tensors import Tensors
+from serve.runtimes import Runtime, load_runtime
 
 TOLERANCE = 1e-5
 """A float32 in JSON, and another number of threads, may change the last digits."""

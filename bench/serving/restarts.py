@@ -1,6 +1,6 @@
-"""Workers come and go under load: no request may fail but those that a killed worker was answering.
+"""Workers are reloaded and killed under load: no request may fail but those that a killed worker was answering.
 
-The clients send no request a second time: whatever is not answered counts.
+The clients send no request twice: each request without an answer counts as failed.
 """
 
 import contextlib
@@ -24,15 +24,17 @@ CONNECTIONS = 8
 WORKERS = 2
 TIMES = 3
 PAUSE = 3.0
-"""Seconds between two restarts: the old workers are gone by then."""
+"""Seconds between two restarts: the old workers have ended by then."""
 
 
 @dataclass
 class Client:
-    """One connection, whose requests follow each other, and what became of them."""
+    """A client that sends one request after the other, and its results."""
 
     port: int
     call: Call
+    reconnects: bool
+    """Whether each request has a connection of its own, which may wait in the queue of a worker that ends."""
     answered: int = 0
     failed: int = 0
     slowest: float = 0.0
@@ -48,6 +50,8 @@ class Client:
             except (OSError, http.client.HTTPException):
                 good = False
                 connection.close()
+            if self.reconnects:
+                connection.close()
             self.answered += good
             self.failed += not good
             self.slowest = max(self.slowest, time.perf_counter() - start)
@@ -59,11 +63,13 @@ def reloaded_and_killed(setting: Setting) -> list[Row]:
     with servers.ours(setting.artifacts, WORKERS) as server:
         call.check(server)
         reloads = _under_load(server, call, lambda: _reload(server))
+        reconnected = _under_load(server, call, lambda: _reload(server), reconnects=True)
         kills = _under_load(server, call, lambda: _kill_a_worker(server))
         call.check(server)
     measure = f"Workers under load of {CONNECTIONS} connections"
     return [
         _row(measure, f"ours, {TIMES} reloads", *reloads, "no failed request"),
+        _row(measure, f"ours, {TIMES} reloads, a connection a request", *reconnected, "no failed request"),
         _row(measure, f"ours, {TIMES} workers killed", *kills, "failed <= in flight there"),
     ]
 
@@ -79,9 +85,11 @@ def _row(measure: str, name: str, clients: list[Client], in_flight: int, target:
     return Row(measure, name, figures, target=target, reached=failed <= in_flight)
 
 
-def _under_load(server: Server, call: Call, event: Callable[[], int]) -> tuple[list[Client], int]:
-    """Let clients send all the while; `event`, a few times over, says how many requests it may cost."""
-    clients, stop = [Client(server.port, call) for _ in range(CONNECTIONS)], threading.Event()
+def _under_load(
+    server: Server, call: Call, event: Callable[[], int], reconnects: bool = False
+) -> tuple[list[Client], int]:
+    """The clients after a few events under load, and how many requests these may cost: each `event` returns its own."""
+    clients, stop = [Client(server.port, call, reconnects) for _ in range(CONNECTIONS)], threading.Event()
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         running = [pool.submit(client.run, stop) for client in clients]
         allowed = 0
@@ -96,7 +104,7 @@ def _under_load(server: Server, call: Call, event: Callable[[], int]) -> tuple[l
 
 
 def _reload(server: Server) -> int:
-    """Start new workers and let the old ones end."""
+    """Start new workers and wait until the old ones have ended."""
     old = server.workers()
     server.process.send_signal(signal.SIGHUP)
     deadline = time.monotonic() + 60
@@ -106,7 +114,7 @@ def _reload(server: Server) -> int:
 
 
 def _kill_a_worker(server: Server) -> int:
-    """Kill the worker with most connections, and say how many it had: each had at most one request."""
+    """Kill the worker with the most connections. Their number is returned: each has at most one request."""
     connections = {worker: _connections(worker, server.port) for worker in server.workers()}
     worker = max(connections, key=lambda worker: connections[worker])
     os.kill(worker, signal.SIGKILL)

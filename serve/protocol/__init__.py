@@ -2,14 +2,18 @@
 
     tensors.py      what a tensor is on the wire: datatypes, shapes, JSON numbers and raw bytes
     oip.py          the Open Inference Protocol v2, with the binary tensor extension
+    oip_reader.py   the fast ways to read it
     tfserving.py    TensorFlow Serving's REST API
+    encoding.py     compressed bodies
+    memory.py       what was worked out for one request and holds for the next
 
-Nothing here knows of Flask or ASGI: both fronts hand over a body and its headers, and send the `Reply` that comes back.
+Nothing here depends on Flask or ASGI, on the runtimes or on the statistics: a front hands over a body and its headers,
+and sends the `Reply`.
 """
 
 from dataclasses import dataclass, field
 
-from serve.runtimes import Tensors
+from contract.tensors import Tensors
 
 MAX_BATCH = 4096
 """Rows in one request; a `.pt2` program is exported for as many."""
@@ -24,10 +28,10 @@ class InferRequest:
 
     inputs: Tensors
     outputs: tuple[tuple[str, bool], ...]
-    """The outputs asked for, in that order; True where the answer's bytes are wanted raw."""
+    """The requested outputs, in order; True for raw bytes in the answer."""
     id: str | None = None
     timeout: float | None = None
-    """Seconds that the caller waits, by its own word."""
+    """The request's own time limit in seconds."""
 
     @property
     def rows(self) -> int:
@@ -36,7 +40,7 @@ class InferRequest:
 
 @dataclass(slots=True)  # a frozen one takes twice as long to make, and there is one for each request
 class Reply:
-    """An HTTP answer, whatever front sends it."""
+    """An HTTP answer, for any front."""
 
     body: bytes
     code: int = 200

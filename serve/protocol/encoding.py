@@ -1,4 +1,4 @@
-"""Compressed bodies: gzip and deflate, in both directions. The limit on a request counts what comes out."""
+"""Compressed bodies: gzip and deflate, in both directions. The limit on a request counts the decompressed bytes."""
 
 import gzip
 import zlib
@@ -10,7 +10,7 @@ WINDOWS = {
     "x-gzip": (16 + zlib.MAX_WBITS,),
     "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS),
 }
-"""How zlib is told of each encoding. What is called deflate comes with or without zlib's own header."""
+"""The window sizes by which zlib knows each encoding. Callers send deflate with or without zlib's own header."""
 
 WORTH_IT = 1000
 """Bytes; a smaller answer is not compressed."""
@@ -38,11 +38,11 @@ def _inflate(body: bytes, name: str, limit: int) -> bytes:
             raise BodyTooLarge(f"The request is larger than {limit} bytes when decompressed. Send less at once.")
         if inflater.eof and not inflater.unused_data:
             return result
-    raise InputError(f"The body is not whole {name} data: {len(body)} bytes were got.")
+    raise InputError(f"The body is not complete {name} data: got {len(body)} bytes.")
 
 
 def compress(body: bytes, accepted: str) -> tuple[bytes, str | None]:
-    """The body as the caller's Accept-Encoding likes it, and the encoding's name; None where it stays as it is."""
+    """The body, compressed if the caller's Accept-Encoding allows it, and the encoding's name; None if it does not."""
     if not accepted or len(body) < WORTH_IT:
         return body, None
     names = _accepted(accepted)

@@ -4,199 +4,38 @@ JSON has no NaN and no infinity: in requests they are refused, in answers they a
 """
 
 import functools
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import orjson
-import simdjson
 
 from contract.errors import InputError
 from contract.manifest import Manifest, TensorSpec
+from contract.tensors import Tensors, numpy_dtype
 from serve.protocol import VERSION, InferRequest, Reply, tensors
 from serve.protocol.tensors import DATATYPES, show
-from serve.runtimes import Tensors, numpy_dtype
-from serve.stats import Duration, ModelStats
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 UNSUPPORTED = ("classification", "shared_memory_region")
 """Parameters of extensions that the server's metadata does not list."""
 
-USUAL = frozenset({"inputs", "id", "model_name", "name", "datatype", "shape", "data"})
-"""The fields of a request that is read the fast way."""
 
-LAYOUTS, LAYOUT_BYTES = 256, 4096
-"""How many layouts are remembered, and how long the JSON of one may be."""
-
-FLOAT32 = np.dtype(np.float32)
-
-Known = tuple[bytes, bytes | int, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
-
-_layouts: dict[Known, "Layout"] = {}
-"""By the JSON of a binary request and the number of bytes behind it, or by the JSON before a request's numbers and that
-behind them; and by what the model takes and gives."""
-
-_parsers = threading.local()
+def json_length(body: bytes, header_length: str) -> int:
+    """How many bytes of the body are JSON, by the header `HEADER_LENGTH`. Raises InputError."""
+    is_number = header_length.isascii() and header_length.isdigit() and len(header_length) <= 20
+    if not is_number or int(header_length) > len(body):
+        raise InputError(
+            f"{HEADER_LENGTH} is {show(header_length)}, expected a number from 0 to {len(body)}, the body's bytes."
+        )
+    return int(header_length)
 
 
-def parse_infer(body: bytes, header_length: str | None, manifest: Manifest) -> InferRequest:
-    """Read an inference request; `header_length` is the header of that name, where there is one.
+def parse_request(header: bytes, payload: memoryview, manifest: Manifest) -> InferRequest:
+    """Read a request's JSON, and the raw tensors behind it.
 
-    Raises InputError, whose message says what was got and what was expected.
+    Raises InputError, whose message states what was sent and what was expected.
     """
-    if header_length is None:
-        return _parse_numbers(body, manifest) or _parse_fast(body, manifest) or _parse(body, memoryview(b""), manifest)
-    length = _header_length(body, header_length)
-    if length == 0:
-        return _parse_raw(memoryview(body), manifest)
-    return _parse_known(body[:length], memoryview(body)[length:], manifest)
-
-
-def _header_length(body: bytes, said: str) -> int:
-    digits = said.isascii() and said.isdigit() and len(said) <= 20
-    if not digits or int(said) > len(body):
-        raise InputError(f"{HEADER_LENGTH} is {show(said)}, expected a number from 0 to {len(body)}, the body's bytes.")
-    return int(said)
-
-
-def known_layout(body: bytes, header_length: str | None, manifest: Manifest) -> "Layout | None":
-    """What a request says of which nothing but the values is new, or None for any other.
-
-    A client sends the same JSON with each request, and it was found right when it came first. Raw values are right,
-    whatever they are; those in JSON are not looked at here. Raises InputError as `parse_infer` does.
-    """
-    if header_length is None:
-        start = body.rfind(b"[")
-        return _layouts.get((body[:start], body[body.find(b"]", start) + 1 :], manifest.inputs, manifest.outputs))
-    length = _header_length(body, header_length)
-    return _layouts.get((body[:length], len(body) - length, manifest.inputs, manifest.outputs))
-
-
-def _parse_numbers(body: bytes, manifest: Manifest) -> InferRequest | None:
-    """A request of which nothing but the numbers is new, or None for any other.
-
-    What is between the last opening bracket and the next closing one is then all that is to be read: half of the work.
-    """
-    layout = known_layout(body, None, manifest)
-    if layout is None:
-        return None
-    try:
-        start = body.rfind(b"[")
-        numbers: Any = _parser().parse(body[start : body.find(b"]", start) + 1])
-        values = np.frombuffer(numbers.as_buffer(of_type="d"), np.float64)
-    except (ValueError, TypeError, RuntimeError):
-        return None
-    ((name, _, shape, _),) = layout.tensors
-    return InferRequest({name: _floats(values, shape, manifest.inputs[0])}, layout.outputs)
-
-
-def _floats(values: tensors.Array, shape: tuple[int, ...], spec: TensorSpec) -> tensors.Array:
-    tensors.check_count(values.size, shape, spec)
-    return tensors.cast(values, FLOAT32, spec).reshape(shape)
-
-
-def _parse_fast(body: bytes, manifest: Manifest) -> InferRequest | None:
-    """The usual request - one input of float32, flat numbers, no parameters - or None for any other.
-
-    It costs a third of the general way: simdjson writes the numbers into one buffer, and no Python object is made for
-    each. Whatever is unusual or wrong is left to the general way, which also has the messages.
-    """
-    (spec, *others) = manifest.inputs
-    # Brackets: the list of inputs, the shape, and the data, which is flat if there are no more.
-    if others or spec.dtype != "float32" or body.count(b"[") != 3:
-        return None
-    try:
-        document: Any = _parser().parse(body)
-        tensor = document["inputs"][0]
-        fields = [*document, *tensor]
-        shape = tensor["shape"].as_list()
-        if not USUAL.issuperset(fields) or len(set(fields)) < len(fields):  # of two equal keys, the last counts
-            return None
-        if tensor["name"] != spec.name or tensor["datatype"] != "FP32" or len(document["inputs"]) != 1:
-            return None
-        identity = document["id"] if "id" in fields else None  # get() throws in C++ where there is none: 4 us
-        if not isinstance(identity, str | None):
-            return None
-        values = np.frombuffer(tensor["data"].as_buffer(of_type="d"), np.float64)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError):
-        return None
-    shape = tensors.check_shape(shape, spec)
-    request = InferRequest({spec.name: _floats(values, shape, spec)}, _all_outputs(manifest, False), identity)
-    if identity is None:
-        _remember_numbers(body, request, manifest)
-    return request
-
-
-def _remember_numbers(body: bytes, request: InferRequest, manifest: Manifest) -> None:
-    """Let `_parse_numbers` know a request that was read the fast way: its last bracket opens the data, or the shape."""
-    start = body.rfind(b"[")
-    before, behind = body[:start], body[body.index(b"]", start) + 1 :]
-    if len(before) + len(behind) <= LAYOUT_BYTES and before.rstrip().removesuffix(b":").rstrip().endswith(b'"data"'):
-        _remember((before, behind, manifest.inputs, manifest.outputs), request)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What the JSON of a request says that describes its tensors and nothing else."""
-
-    tensors: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]
-    """Name, dtype, shape, and where the tensor begins in the bytes behind the header."""
-    outputs: tuple[tuple[str, bool], ...]
-    timeout: float | None
-
-    @property
-    def rows(self) -> int:
-        return self.tensors[0][2][0]
-
-
-def _parse_known(header: bytes, payload: memoryview, manifest: Manifest) -> InferRequest:
-    """What `_parse` does, with a memory: a client sends the same header with each request, and other bytes behind it.
-
-    Such a header was found right when it came first, and says nothing of the values.
-    """
-    known = header, len(payload), manifest.inputs, manifest.outputs
-    if layout := _layouts.get(known):
-        inputs = {name: np.ndarray(shape, dtype, payload, start) for name, dtype, shape, start in layout.tensors}
-        return InferRequest(inputs, layout.outputs, None, layout.timeout)
-    request = _parse(header, payload, manifest)
-    if len(header) <= LAYOUT_BYTES and request.id is None and _is_raw(request.inputs, payload):
-        _remember(known, request)
-    return request
-
-
-def _remember(known: Known, request: InferRequest) -> None:
-    if len(_layouts) >= LAYOUTS:
-        _layouts.clear()
-    _layouts[known] = _layout(request)
-
-
-def _is_raw(inputs: Tensors, payload: memoryview) -> bool:
-    """Whether all inputs lie in the payload as they are, and every value is a good one."""
-    return sum(array.nbytes for array in inputs.values()) == len(payload) and all(
-        array.dtype.kind not in "bO" for array in inputs.values()
-    )
-
-
-def _layout(request: InferRequest) -> Layout:
-    described, start = [], 0
-    for name, array in request.inputs.items():
-        described.append((name, array.dtype, array.shape, start))
-        start += array.nbytes
-    return Layout(tuple(described), request.outputs, request.timeout)
-
-
-def _parser() -> simdjson.Parser:
-    """One parser a thread: it keeps its memory from one request to the next."""
-    try:
-        return cast(simdjson.Parser, _parsers.parser)
-    except AttributeError:
-        _parsers.parser = simdjson.Parser()
-        return cast(simdjson.Parser, _parsers.parser)
-
-
-def _parse(header: bytes, payload: memoryview, manifest: Manifest) -> InferRequest:
     request = _object("The request", _parse_json(header))
     parameters = _object("The request's parameters", request.get("parameters", {}))
     _refuse_unsupported(parameters)
@@ -268,7 +107,7 @@ def _parse_input(
     return name, tensors.from_bytes(payload[:size], shape, spec), payload[size:]
 
 
-def _parse_raw(payload: memoryview, manifest: Manifest) -> InferRequest:
+def parse_raw(payload: memoryview, manifest: Manifest) -> InferRequest:
     """A body without any JSON: the only input's bytes, as many rows as they make."""
     spec = manifest.inputs[0]
     sizes = spec.shape[1:]
@@ -279,25 +118,26 @@ def _parse_raw(payload: memoryview, manifest: Manifest) -> InferRequest:
         raise InputError(f"The body has {len(payload)} bytes, expected a multiple of {row}: one row of {spec.name!r}.")
     shape = tensors.check_shape((len(payload) // row, *sizes), spec)
     inputs = {spec.name: tensors.from_bytes(payload, shape, spec)}
-    return InferRequest(inputs, _all_outputs(manifest, True))
+    return InferRequest(inputs, all_outputs(manifest, True))
 
 
 def _parse_outputs(outputs: Any, binary: bool, manifest: Manifest) -> tuple[tuple[str, bool], ...]:
     if outputs is None:
-        return _all_outputs(manifest, binary)
+        return all_outputs(manifest, binary)
     known = [spec.name for spec in manifest.outputs]
-    asked: dict[str, bool] = {}
+    requested: dict[str, bool] = {}
     for output in _list("outputs", outputs):
         name = _object("An output", output).get("name")
         if not isinstance(name, str) or name not in known:
             raise InputError(f"The model has no output {show(name)}. Its outputs are {_names(known)}.")
         parameters = _object(f"The parameters of the output {name!r}", output.get("parameters", {}))
         _refuse_unsupported(parameters)
-        asked[name] = _flag(parameters, "binary_data", binary)
-    return tuple(asked.items()) or _all_outputs(manifest, binary)
+        requested[name] = _flag(parameters, "binary_data", binary)
+    return tuple(requested.items()) or all_outputs(manifest, binary)
 
 
-def _all_outputs(manifest: Manifest, binary: bool) -> tuple[tuple[str, bool], ...]:
+def all_outputs(manifest: Manifest, binary: bool) -> tuple[tuple[str, bool], ...]:
+    """The outputs of a request that names none."""
     return tuple((spec.name, binary) for spec in manifest.outputs)
 
 
@@ -323,7 +163,7 @@ def _timeout(parameters: Mapping[str, Any]) -> float | None:
 
 
 def infer_reply(model: str, request: InferRequest, outputs: Tensors) -> Reply:
-    """The answer: JSON, and behind it the raw bytes of the outputs that were asked for that way."""
+    """The answer: JSON, and behind it the raw bytes of the outputs that were requested raw."""
     if len(request.outputs) == 1 and request.id is None:
         return _reply_of_one(model, *request.outputs[0], outputs)
     answers, payloads = [], []
@@ -348,7 +188,7 @@ def infer_reply(model: str, request: InferRequest, outputs: Tensors) -> Reply:
 
 
 def _reply_of_one(model: str, name: str, binary: bool, outputs: Tensors) -> Reply:
-    """The same for the usual request: all but the numbers is known from the last answer of this shape."""
+    """`infer_reply` for the usual request: all but the numbers is the same as in the last answer of this shape."""
     array = outputs[name]
     datatype = tensors.datatype_of(array)
     if not binary:
@@ -430,39 +270,3 @@ def _names(names: Any) -> str:
 def parse_object(body: bytes) -> Mapping[str, Any]:
     """A body that is a JSON object. Raises InputError."""
     return _object("The request", _parse_json(body))
-
-
-def model_stats(name: str, stats: ModelStats) -> dict[str, Any]:
-    """A model's numbers as Triton's statistics extension gives them: counts, and nanoseconds in all."""
-
-    def duration(what: Duration) -> dict[str, int]:
-        return {"count": what.count, "ns": round(what.seconds * 1e9)}
-
-    calls = Duration(sum(c.count for c in stats.calls.values()), sum(c.seconds for c in stats.calls.values()))
-    nothing = Duration()
-    return {
-        "name": name,
-        "version": VERSION,
-        "last_inference": round(stats.last * 1000),
-        "inference_count": stats.rows,
-        "execution_count": calls.count,
-        "inference_stats": {
-            "success": duration(stats.success),
-            "fail": duration(stats.fail),
-            "queue": duration(stats.queue),
-            "compute_input": duration(nothing),
-            "compute_infer": duration(calls),
-            "compute_output": duration(nothing),
-            "cache_hit": duration(nothing),
-            "cache_miss": duration(nothing),
-        },
-        "batch_stats": [
-            {
-                "batch_size": rows,
-                "compute_input": duration(nothing),
-                "compute_infer": duration(call),
-                "compute_output": duration(nothing),
-            }
-            for rows, call in sorted(stats.calls.items())
-        ],
-    }

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from contract.errors import InputError
 from contract.manifest import TensorSpec
+from contract.tensors import numpy_dtype
 from serve.protocol import MAX_BATCH
-from serve.runtimes import numpy_dtype
 
 Array = NDArray[Any]
 
@@ -40,7 +40,7 @@ DOT_SIZE = 10_000
 at each. From there on, the BLAS behind NumPy starts threads."""
 
 _DATATYPES = {numpy_dtype(name): datatype for name, datatype in DATATYPES.items()}
-"""A dtype's name, which would be another way there, is put together by NumPy at each call: 2 us."""
+"""By the dtype itself: NumPy makes a dtype's name anew at each call, which takes 2 us."""
 
 
 def check_shape(shape: Any, spec: TensorSpec) -> tuple[int, ...]:
@@ -48,8 +48,8 @@ def check_shape(shape: Any, spec: TensorSpec) -> tuple[int, ...]:
     fits = (
         isinstance(shape, list | tuple)
         and len(shape) == len(spec.shape)
-        and all(type(got) is int and got >= 0 for got in shape)
-        and all(size in (None, got) for got, size in zip(shape, spec.shape, strict=True))
+        and all(type(size) is int and size >= 0 for size in shape)
+        and all(size in (None, sent) for sent, size in zip(shape, spec.shape, strict=True))
     )
     if not fits:
         expected = f"[{', '.join('-1' if size is None else str(size) for size in spec.shape)}]"
@@ -71,7 +71,7 @@ def from_json(data: Any, shape: Sequence[int], spec: TensorSpec) -> Array:
 
 def _from_list(data: list[Any], shape: Sequence[int], spec: TensorSpec) -> Array:
     dtype = numpy_dtype(spec.dtype)
-    # NumPy would take "1" for 1 and true for 1: what JSON held is checked before it is cast.
+    # NumPy casts "1" and true to 1, so the types in the JSON are checked before the cast.
     allowed = _json_types(dtype)
     if wrong := _types(data) - allowed:
         raise InputError(
@@ -86,7 +86,7 @@ def _from_list(data: list[Any], shape: Sequence[int], spec: TensorSpec) -> Array
 
 
 def check_count(count: int, shape: Sequence[int], spec: TensorSpec) -> None:
-    """Raise InputError unless there are as many values as the shape says."""
+    """Raise InputError unless the number of values is the shape's."""
     if count != math.prod(shape):
         raise InputError(
             f"The data of {spec.name!r} is {count} values, expected {math.prod(shape)} for shape {list(shape)}."
@@ -171,7 +171,7 @@ def _parse_byte_strings(data: memoryview, spec: TensorSpec) -> Array:
         (length,) = struct.unpack_from("<I", data, start)
         start += 4 + length
         if start > len(data):
-            raise InputError(f"The data of {spec.name!r} announces {length} bytes, {len(data)} were got in all.")
+            raise InputError(f"The data of {spec.name!r} announces {length} bytes, got {len(data)} in all.")
         items.append(bytes(data[start - length : start]))
     array = np.empty(len(items), object)
     array[:] = items
@@ -198,11 +198,11 @@ def _json_names(types: Iterable[type]) -> str:
     return " and ".join(sorted(names.get(kind, "null") for kind in types))
 
 
-_short = reprlib.Repr()  # of what may be large or deep, it looks at the beginning only
+_short = reprlib.Repr()  # it looks only at the beginning of a value that is large or deep
 _short.maxstring = _short.maxlong = 70
 
 
 def show(value: Any) -> str:
-    """What was got, short enough for a message."""
+    """A value, short enough for a message."""
     text = "missing" if value is None else _short.repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

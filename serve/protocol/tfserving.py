@@ -10,9 +10,9 @@ import orjson
 
 from contract.errors import InputError
 from contract.manifest import Manifest, TensorSpec
+from contract.tensors import Tensors
 from serve.protocol import VERSION, InferRequest, Reply, tensors
 from serve.protocol.tensors import show
-from serve.runtimes import Tensors
 
 SIGNATURE = "serving_default"
 
@@ -29,7 +29,7 @@ DTYPES = {
 
 
 def parse_predict(body: bytes, manifest: Manifest) -> tuple[InferRequest, str]:
-    """Read a predict request, and say which form it had: "instances" or "inputs". Raises InputError."""
+    """A predict request, and its form: "instances" or "inputs". Raises InputError."""
     try:
         request = orjson.loads(body)
     except ValueError as error:
@@ -50,7 +50,7 @@ def parse_predict(body: bytes, manifest: Manifest) -> tuple[InferRequest, str]:
 
 
 def _columns_of_rows(rows: Any, manifest: Manifest) -> Mapping[str, Any]:
-    """A list of rows -> name -> the list of that input's rows. The name may be left out where there is one input."""
+    """A list of rows -> name -> the list of that input's rows. The name of a single input may be left out."""
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{ROWS!r} is {show(rows)}, expected a list of at least one row.")
     names = [spec.name for spec in manifest.inputs]
@@ -75,7 +75,7 @@ def _columns(columns: Any, manifest: Manifest) -> Mapping[str, Any]:
 
 
 def _tensor(values: Any, spec: TensorSpec) -> tensors.Array:
-    """Nested values -> the input. Their nesting is the shape: there is no other word of it."""
+    """Nested values -> the input. Their nesting is the shape, which the request does not state."""
     if spec.dtype == "bytes":
         try:
             values = _decode(values, spec)
@@ -102,7 +102,7 @@ def _decode(value: Any, spec: TensorSpec) -> Any:
 
 
 def predict_reply(request: InferRequest, form: str, outputs: Tensors) -> Reply:
-    """The answer in the form of the question; the outputs' names are left out where there is one output."""
+    """The answer in the form of the request; the name of a single output is left out."""
     columns = {name: _values(outputs[name]) for name, _ in request.outputs}
     single = next(iter(columns.values())) if len(columns) == 1 else None
     if form == COLUMNS:

@@ -5,27 +5,24 @@ inputs' names, dtypes and shapes before. They may be called from several threads
 """
 
 import contextlib
-import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import ModelUnavailable
 from contract.manifest import Manifest
-
-Tensors = Mapping[str, NDArray[Any]]
+from contract.tensors import Tensors, numpy_dtype
 
 
 class Runtime(Protocol):
     """What executes an artifact."""
 
     title: str
-    """Its name and version, for people: "ONNX Runtime 1.31.1"."""
+    """Its name and version, for users: "ONNX Runtime 1.31.1"."""
     platform: str
     """Its name in the Open Inference Protocol's model metadata, as Triton spells it where Triton knows it."""
 
@@ -60,7 +57,7 @@ def load_runtime(folder: Path, manifest: Manifest, threads: int = 1) -> Runtime:
     """
     runtime = open_runtime(folder, manifest, threads)
     try:
-        with _explained(folder, manifest):
+        with _failures_explained(folder, manifest):
             runtime.predict(warm_up_inputs(manifest))
     except Exception:
         runtime.close()
@@ -69,15 +66,15 @@ def load_runtime(folder: Path, manifest: Manifest, threads: int = 1) -> Runtime:
 
 
 def open_runtime(folder: Path, manifest: Manifest, threads: int = 1) -> Runtime:
-    """Load an artifact, and leave it cold: its first call is its caller's. Raises what `load_runtime` raises."""
+    """Load an artifact, without a first call. Raises what `load_runtime` raises."""
     load = import_runtime(manifest)
-    with _explained(folder, manifest):
+    with _failures_explained(folder, manifest):
         runtime = load(folder, manifest, threads)
     return PieceByPiece(runtime, manifest.batch) if manifest.batch else runtime
 
 
 class PieceByPiece:
-    """A runtime whose graph takes one batch alone: more rows are asked in pieces, the last one filled up."""
+    """A runtime whose graph takes one batch alone: more rows run in pieces, and the last piece is filled up."""
 
     def __init__(self, runtime: Runtime, batch: int) -> None:
         self.title, self.platform, self.in_process = runtime.title, runtime.platform, runtime.in_process
@@ -98,7 +95,7 @@ class PieceByPiece:
         self._runtime.close()
 
     def __getattr__(self, name: str) -> Any:
-        """What a runtime has beside the protocol, such as its process's id."""
+        """The attributes that only some runtimes have, such as the id of a process."""
         return getattr(self._runtime, name)
 
 
@@ -106,7 +103,7 @@ def import_runtime(manifest: Manifest) -> LoadRuntime:
     """Import what runs artifacts of this format. Raises ModelUnavailable."""
     family = manifest.format.split("-")[0]
     if family not in RUNTIMES:
-        raise ModelUnavailable(f"No runtime runs {manifest.name}: {family!r} is none of {', '.join(RUNTIMES)}.")
+        raise ModelUnavailable(f"No runtime runs {manifest.name}: {family!r} is not one of {', '.join(RUNTIMES)}.")
     module, _, name = RUNTIMES[family].partition(":")
     try:
         load: LoadRuntime = getattr(importlib.import_module(module), name)
@@ -118,8 +115,8 @@ def import_runtime(manifest: Manifest) -> LoadRuntime:
 
 
 @contextlib.contextmanager
-def _explained(folder: Path, manifest: Manifest) -> Iterator[None]:
-    """A runtime may raise anything on a file that it does not like."""
+def _failures_explained(folder: Path, manifest: Manifest) -> Iterator[None]:
+    """Raise ModelUnavailable for any error: a runtime may raise anything for a file that it cannot use."""
     try:
         yield
     except ModelUnavailable:
@@ -141,11 +138,3 @@ def warm_up_inputs(manifest: Manifest, batch: int = 1) -> dict[str, NDArray[Any]
         )
         for spec in manifest.inputs
     }
-
-
-@functools.cache  # NumPy's own look-up takes 1 us
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The NumPy dtype of a manifest's dtype; byte strings are kept as `bytes` objects."""
-    if name == "bytes":
-        return np.dtype(object)
-    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)

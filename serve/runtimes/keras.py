@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from contract.manifest import Manifest
-from serve.runtimes import Tensors
+from contract.tensors import Tensors
 
 
 class KerasRuntime:

@@ -9,7 +9,7 @@ import onnxruntime
 
 from contract.errors import InputError
 from contract.manifest import Manifest
-from serve.runtimes import Tensors
+from contract.tensors import Tensors
 
 
 class OnnxRuntime:
@@ -36,7 +36,7 @@ class OnnxRuntime:
 
 
 def _with_texts(tensors: Tensors, convert: Callable[[Any], Any]) -> Tensors:
-    """Byte strings converted one by one: ONNX Runtime wants and gives `str` where the wire has bytes."""
+    """Byte strings converted one by one: ONNX Runtime takes and returns `str` where the protocol has bytes."""
     if all(array.dtype != object for array in tensors.values()):
         return tensors
     each = np.frompyfunc(convert, 1, 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from contract.manifest import Manifest
-from serve.runtimes import Tensors
+from contract.tensors import Tensors
 from serve.runtimes.keras import set_threads
 
 

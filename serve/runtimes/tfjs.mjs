@@ -61,7 +61,7 @@ async function answer(model, header, payload) {
   tf.dispose([inputs, named]);
 }
 
-// Outputs are asked for by the signature: model.predict() gives them the names in another order than the tensors.
+// The signature names the outputs: model.predict() returns the names in another order than the tensors.
 async function predict(model, inputs) {
   const names = Object.keys(model.signature.outputs);
   const values = await execute(model, inputs, names.map((name) => model.signature.outputs[name].name));

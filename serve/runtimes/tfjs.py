@@ -1,7 +1,7 @@
 """TF.js on the server: a Node child process that this runtime starts, watches and restarts.
 
 Both sides speak in frames: a header's length (4 bytes, little-endian), the header as JSON, and the tensors' bytes in
-the header's order. The child is told to go by closing its standard input, so it never outlives this process.
+the header's order. The child ends when its standard input is closed, so it never outlives this process.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from contract.errors import ArtifactError, ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest, verify_files
-from serve.runtimes import Tensors
+from contract.tensors import Tensors
 
 SCRIPT = Path(__file__).with_suffix(".mjs")
 PACKAGES = SCRIPT.parents[2] / "web" / "node_modules"
@@ -47,14 +47,14 @@ class TFJSRuntime:
         self.title = f"TF.js {self._version}"
 
     def predict(self, inputs: Tensors) -> Tensors:
-        """Raises RuntimeFailure when the child dies or hangs; the next call finds a new one."""
-        return self._ask(inputs, None)
+        """Raises RuntimeFailure when the child dies or hangs; the next call starts a new one."""
+        return self._call(inputs, None)
 
     def fetch(self, inputs: Tensors, nodes: Sequence[str]) -> Tensors:
-        """What these nodes of the graph give. Raises as `predict` does."""
-        return self._ask(inputs, nodes)
+        """The values of these nodes of the graph. Raises as `predict` does."""
+        return self._call(inputs, nodes)
 
-    def _ask(self, inputs: Tensors, nodes: Sequence[str] | None) -> Tensors:
+    def _call(self, inputs: Tensors, nodes: Sequence[str] | None) -> Tensors:
         with self._lock:
             if self._child.poll() is not None:
                 self._restart()
@@ -80,7 +80,7 @@ class TFJSRuntime:
     def _restart(self) -> None:
         self._stop()  # its pipes are still open
         try:
-            verify_files(self._folder, self._manifest)  # another export may lie there by now
+            verify_files(self._folder, self._manifest)  # it may be another export by now
         except ArtifactError as error:
             raise ModelUnavailable(
                 f"The Node process of {self._name} cannot be restarted: {error} Or start the service again."
@@ -97,7 +97,7 @@ class TFJSRuntime:
             [node, str(SCRIPT), str(self._folder.resolve())], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._child = child
-        # A child that hangs reads nothing: a write that blocks would wait for it for ever.
+        # A child that hangs reads nothing, and a blocking write would wait for it for ever.
         os.set_blocking(_open(child.stdin).fileno(), False)
         try:
             header, _ = self._receive(time.monotonic() + START_SECONDS)
@@ -150,10 +150,10 @@ class TFJSRuntime:
         while done < count:
             if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TimeoutError("no answer within its time limit")
-            got = os.readv(pipe, [view[done:]])
-            if got == 0:
+            count_read = os.readv(pipe, [view[done:]])
+            if count_read == 0:
                 raise EOFError(f"it ended, with exit status {self._child.wait()}")
-            done += got
+            done += count_read
         return view
 
     def _tensors(self, specs: list[dict[str, Any]], payload: memoryview) -> Tensors:

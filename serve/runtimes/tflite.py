@@ -10,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from contract.manifest import Manifest
-from serve.runtimes import Tensors
+from contract.tensors import Tensors
 
 
 class LiteRTRuntime:
@@ -21,7 +21,7 @@ class LiteRTRuntime:
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.title = f"LiteRT {importlib.metadata.version('ai-edge-litert')}"
-        # Given a path, LiteRT maps the file: the process would die when somebody writes over it.
+        # LiteRT maps a file that it gets by its path: the process would die when the file is overwritten.
         content = (folder / "model.tflite").read_bytes()
         self._interpreter = Interpreter(model_content=content, num_threads=threads)
         known = self._interpreter.get_signature_list()
@@ -36,7 +36,7 @@ class LiteRTRuntime:
             return dict((self._one if one else self._any)(**inputs))
 
     def _runner(self, name: str, known: Collection[str]) -> Callable[..., Tensors]:
-        """A file that somebody brought may have other signatures than ours, or none."""
+        """A user's file may have other signatures than ours, or none."""
         if not known:
             return self._without_signature
         runner: Callable[..., Tensors] = self._interpreter.get_signature_runner(

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from contract.manifest import Manifest
-from serve.runtimes import Tensors
+from contract.tensors import Tensors
 
 
 class TorchRuntime:
@@ -34,5 +34,5 @@ class TorchRuntime:
 
 
 def tensor(values: NDArray[Any]) -> torch.Tensor:
-    """The same memory, except where it is read-only, as a request's is: PyTorch warns of such memory."""
+    """The same memory, except where it is read-only, as a request's is: PyTorch warns about such memory."""
     return torch.from_numpy(values if values.flags.writeable else values.copy())

@@ -43,8 +43,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def model(request: pytest.FixtureRequest, models: list[Model]) -> Model:
-    """Each model of --model in turn, or else the first and the last one: what does not depend on the model is asked
-    of these alone."""
+    """Each model of --model in turn, or else the first and the last one. They stand for all in rules that do not depend
+    on the model."""
     if request.param == "last" and len(models) == 1:
         pytest.skip("there is one model only")
     named = {model.name: model for model in models}

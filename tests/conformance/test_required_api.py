@@ -29,13 +29,13 @@ def test_server_health_is_200(server: Server, state: str) -> None:
     assert server.get(f"/v2/health/{state}").status == 200
 
 
-def test_a_body_of_server_live_says_live(server: Server) -> None:
+def test_a_body_of_server_live_has_live(server: Server) -> None:
     """Required API, Server Live Response JSON Object: {"live": bool}. Earlier versions of the protocol have no body."""
     answer = server.get("/v2/health/live")
     assert not answer.body or answer.json["live"] is True, answer
 
 
-def test_a_body_of_server_ready_says_ready(server: Server) -> None:
+def test_a_body_of_server_ready_has_ready(server: Server) -> None:
     """Required API, Server Ready Response JSON Object: {"ready": bool} in its schema, {"live": bool} in its text."""
     answer = server.get("/v2/health/ready")
     assert not answer.body or answer.json.get("ready", answer.json.get("live")) is True, answer
@@ -192,7 +192,7 @@ def test_exactly_the_requested_outputs_are_returned_in_their_order(server: Serve
 
 def test_unknown_parameters_do_no_harm(server: Server, model: Model, document: dict[str, Any]) -> None:
     """Required API, Parameters: what a server does not know it may ignore or refuse."""
-    answer = server.infer(model, document | {"parameters": {"a parameter of nobody": 1}})
+    answer = server.infer(model, document | {"parameters": {"an unknown parameter": 1}})
     assert answer.status == 200 or answer.is_refusal, answer
 
 
@@ -296,7 +296,7 @@ def test_a_wrong_request_is_refused(server: Server, model: Model, document: dict
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"no JSON", b"[]", b"null", b'{"inputs": [}', b"\xff\xfe\x00", b"[" * 9999]
 )
-def test_a_body_that_is_no_request_is_refused(server: Server, model: Model, body: bytes) -> None:
+def test_a_body_that_is_not_a_request_is_refused(server: Server, model: Model, body: bytes) -> None:
     """Required API, Inference: the request object is required in the body."""
     answer = server.ask("POST", f"{model.path}/infer", body, {"Content-Type": "application/json"})
     assert answer.is_refusal, answer
@@ -309,7 +309,7 @@ def test_a_body_cut_short_is_refused(server: Server, model: Model, document: dic
     assert [str(answer) for answer in answers if not answer.is_refusal] == []
 
 
-def test_refusals_say_that_they_are_json(server: Server) -> None:
+def test_refusals_are_labelled_as_json(server: Server) -> None:
     """RFC 9110, 8.3 Content-Type; required API, Model Metadata Response JSON Error Object."""
     answer = server.get("/v2/models/no_model_has_this_name")
     assert answer.headers.get("content-type", "").startswith("application/json")
