@@ -1,7 +1,7 @@
 """Bring every architecture of the zoo, and make a table of the formats that it was converted to.
 
     python -m bench.zoo vit_tiny_torch lstm_keras     some of them (default: all), as `make zoo ZOO="..."`
-    python -m bench.zoo --write bench/zoo/README.md
+    python -m bench.zoo --write docs/zoo.md
 
 Results are kept in `build/zoo/results`: an interrupted run continues, and a model is measured again when code changed.
 """
