@@ -1,66 +1,155 @@
 # Rosetta Serve: one trained model in every deployment format, served side by side.
 #
-# Targets are manifests: an artifact's manifest is written last, so a file that is there is whole.
+# Targets are manifests: an artifact's manifest is written last, so an artifact that has one is whole.
 
-DATASET   ?= fashion_mnist
-HOST      ?= 127.0.0.1
-PORT      ?= 8000
-TRAIN     ?=
-VERIFY    ?=
-URL       ?= http://$(HOST):$(PORT)
-MODEL     ?=
-MODELS    ?=
-FORMAT    ?=
-PYTHON    ?= python3
+# The variables to set on the command line or in the environment. `make help` prints the line above each. Any other name on
+# the command line is an error.
 
-# A model that somebody brought has a folder of artifacts of its own; `conformance` and `diagnose` name served models by MODEL.
-OWN       := $(if $(filter conformance diagnose,$(MAKECMDGOALS)),,$(MODEL)$(MODELS))
-OWN_NAME  := $(shell basename "$(OWN)" | sed 's/\.[A-Za-z0-9]*$$//' | tr A-Z a-z | sed 's/[^a-z0-9_]/_/g')
-ARTIFACTS ?= artifacts$(if $(OWN),-$(OWN_NAME),$(if $(filter fashion_mnist,$(DATASET)),,-$(DATASET)))
+## The data set: fashion_mnist or cifar10
+DATASET       ?= fashion_mnist
+## The address that the service listens on
+HOST          ?= 127.0.0.1
+## The port that the service listens on
+PORT          ?= 8000
+## The model file to bring in place of training; for diagnose and conformance, a model's name
+MODEL         ?=
+## A folder of model files to bring
+MODELS        ?=
+## The brought model's name, where it is not the file's
+NAME          ?=
+## The brought model's classes: a text file with one on each line
+LABELS        ?=
+## The data on which to compare the brought model's formats: a folder of pictures, for example
+DATA          ?=
+## How pixels become the brought model's input: none, unit, symmetric, imagenet, caffe, or "size=224 scale=1/255"
+PREPROCESS    ?=
+## The function that builds the network of brought weights: module:callable
+ARCH          ?=
+## What the brought model answers with: probabilities, logits or values
+ANSWERS       ?=
+## 1 allows a brought file to run its own code
+TRUST         ?=
+## The memory that bringing one model may take, in GiB
+MEMORY_GIB    ?=
+## The time that bringing one model may take, in minutes
+MINUTES       ?=
+## The format to diagnose, such as tflite
+FORMAT        ?=
+## Where compare should choose a format for: server, browser or mobile
+TARGET        ?=
+## The most that a chosen format may weigh, in MB
+MAX_MB        ?=
+## The longest that a chosen format may take for a picture, in ms
+MAX_MS        ?=
+## The share of pictures whose class has to stay, such as 0.999
+MIN_AGREEMENT ?=
+## An earlier report.json to compare with
+BASELINE      ?=
+## The server that conformance tests
+URL           ?= http://$(HOST):$(PORT)
+## The architectures of the zoo to bring; all where it is empty
+ZOO           ?=
+## The folder of the artifacts; by default it follows DATASET and MODEL
+ARTIFACTS     ?= artifacts$(if $(OWN),-$(OWN_NAME),$(if $(filter fashion_mnist,$(DATASET)),,-$(DATASET)))
+## The Python that makes .venv
+PYTHON        ?= python3
+## An index of CPU builds of PyTorch, instead of PyTorch's own
+TORCH_INDEX   ?=
+## The folder of downloaded data sets
+ROSETTA_DATA  ?=
+## The Chromium that tests and measures the page
+CHROMIUM      ?=
+## 1 shows the warnings of pip and of the frameworks
+VERBOSE       ?=
+## The container engine: docker or podman
+ENGINE        ?=
+## The base image of the containers
+BASE          ?=
+## The tag of the images that up, ps and sbom take
+TAG           ?=
+## The network of a container build's steps
+NETWORK       ?=
+## The stack's name under Compose
+COMPOSE_PROJECT_NAME ?=
+## How long up waits for the stack, in seconds
+READY_SECONDS ?=
+## Arguments for training, such as "--epochs 2"
+TRAIN         ?=
+## Arguments for the parity gate, such as "--limit 256"
+VERIFY        ?=
+## Arguments for compare
+COMPARE       ?=
+## Arguments for diagnose
+DIAGNOSE      ?=
+## Arguments for bench-serve, such as "--only json --seconds 5"
+SERVING       ?=
+## Arguments for pytest
+PYTEST        ?=
 
-PY     := .venv/bin/python
-OURS   := keras_cnn torch_cnn
-A      := $(ARTIFACTS)
+# The settings of pip and of the service (SERVE_*) pass through: their own programs check them.
+SETTINGS := $(shell sed -n 's/^\([A-Z_]*\) *?=.*/\1/p' Makefile)
+GIVEN    := $(foreach name,$(.VARIABLES),$(if $(findstring command,$(origin $(name))),$(name)))
+UNKNOWN  := $(firstword $(filter-out $(SETTINGS) SERVE_% PIP_% MAKE% -%,$(GIVEN)))
+ifdef UNKNOWN
+$(error $(shell ./bootstrap nearest $(UNKNOWN) $(SETTINGS)))
+endif
 
-export HOST PORT ARTIFACTS PYTHON
+# A brought model has a folder of artifacts of its own. For `conformance` and `diagnose` MODEL is the name of a model.
+OWN      := $(if $(filter conformance diagnose,$(MAKECMDGOALS)),,$(MODEL)$(MODELS))
+OWN_NAME := $(shell basename "$(OWN)" | sed 's/\.[A-Za-z0-9]*$$//' | tr A-Z a-z | sed 's/[^a-z0-9_]/_/g')
+PY       := .venv/bin/python
+OURS     := keras_cnn torch_cnn
+A        := $(ARTIFACTS)
+# The file whose tables commands write.
+TABLES   := README.md
+# Runs a step: warnings go to build/logs, and are shown when it fails.
+QUIETLY  := ./bootstrap quietly
+
+export HOST PORT ARTIFACTS PYTHON VERBOSE
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 
-# What each rule's code is made of, as the imports say it.
+# The files that each rule's code consists of: contract/code.py reads the imports.
 -include build/code.mk
 build/code.mk: $(shell find contract train export serve/runtimes verify -name '*.py')
 	@mkdir -p $(@D) && $(PYTHON) -m contract.code >$@.partial && mv $@.partial $@
 
 .DELETE_ON_ERROR:
-.PHONY: brought all up down logs ps sbom wheelhouse bench-images test-containers run artifacts verify web compare serve test conformance diagnose lint bench bench-serve readme screenshots help clean lock zoo
+.PHONY: brought $(shell sed -n 's/^\([a-z-]*\):.* \#\# .*/\1/p' Makefile)
 
-run: ## Do it all: environment, data, training, exports, parity; then serve the page (PORT=8000, HOST=127.0.0.1, DATASET=fashion_mnist; MODEL=file: your own)
+run: ## Do everything: install, train, export, verify, and serve the page (PORT= HOST= DATASET=; MODEL=file serves your own model)
 	@./bootstrap port
-	@$(MAKE) --no-print-directory $(if $(OWN),brought web,verify web $(A)/samples/index.json)
+	@$(MAKE) --no-print-directory $(if $(OWN),bring web,verify web $(A)/samples/index.json)
 	@$(MAKE) --no-print-directory serve
 
-artifacts: $(foreach model,$(OURS),$(foreach format,onnx savedmodel tflite tfjs,$(A)/$(model)/$(format)/manifest.json)) ## Train both models and write every artifact
+train: $(A)/keras_cnn/keras/manifest.json $(A)/torch_cnn/torch/manifest.json ## Train both models (DATASET= TRAIN="--epochs 2")
+
+export: $(foreach model,$(OURS),$(foreach format,onnx savedmodel tflite tfjs,$(A)/$(model)/$(format)/manifest.json)) ## Convert both models to every format
+
+artifacts: train export ## Write every artifact: train, then export
 
 upper  = $(shell echo $(subst -,_,$(1)) | tr a-z A-Z)
 option = $(if $($(call upper,$(1))),--$(1) "$($(call upper,$(1)))")
 
-SAID := name labels data preprocess arch answers trust
+# These describe a brought model. They count on the command line alone: many a shell has a NAME of its own.
+DESCRIPTION := name labels data preprocess arch answers trust
 
-# The file takes the place of training, and what is unchanged is not made again. What is said of it counts from the command line
-# alone: many a shell has a NAME of its own.
-brought: .venv/ready web/node_modules/.package-lock.json ## Bring your own model: every format, compared with it (MODEL=file or MODELS=folder; LABELS= DATA= PREPROCESS= ARCH= NAME= TRUST=)
-	@test -n "$(OWN)" || { echo "error: say which: make brought MODEL=path/to/model.h5, or MODELS=folder" >&2; exit 1; }
-	@$(PY) -m bring $(foreach path,MODEL MODELS,$(if $($(path)),"$($(path))")) --artifacts $(A) $(foreach name,memory-gib minutes,$(call option,$(name))) $(foreach name,$(SAID),$(if $(findstring command,$(origin $(call upper,$(name)))),$(call option,$(name))))
+# The file takes the place of training. What is unchanged is not made again.
+bring: .venv/ready web/node_modules/.package-lock.json ## Bring your own model: write every format and compare it with the model (MODEL=file or MODELS=folder; LABELS= DATA= PREPROCESS= ARCH= ANSWERS= NAME= TRUST= MEMORY_GIB= MINUTES=)
+	@test -n "$(OWN)" || { echo "error: No model is named. Set MODEL=path/to/model.h5, or MODELS=folder." >&2; exit 1; }
+	@$(PY) -m bring $(foreach path,MODEL MODELS,$(if $($(path)),"$($(path))")) --artifacts $(A) $(foreach name,memory-gib minutes,$(call option,$(name))) $(foreach name,$(DESCRIPTION),$(if $(findstring command,$(origin $(call upper,$(name)))),$(call option,$(name))))
+
+brought: bring
 
 verify: $(foreach model,$(OURS),$(A)/$(model)/.verified) ## Compare every artifact with its source: the parity gate
 
 web: web/dist/index.html ## Build the page
 
-serve: ## Serve what is there, building nothing
-	@$(PY) -m serve
+serve: ## Serve the artifacts that are there; build nothing (PORT= HOST=)
+	@./bootstrap serve
 
-# --- The environment. What is downloaded, and how much, is said before it is taken.
+# --- The environment. bootstrap says what it downloads, and how much, before it does.
 
 .venv/ready: bootstrap requirements.lock
 	@./bootstrap python
@@ -74,19 +163,19 @@ $(A)/.data: $(CODE.contract.dataset) | .venv/ready
 	@./bootstrap data $(DATASET)
 	@mkdir -p $(A) && touch $@
 
-# --- Training: one source artifact a framework. TRAIN= passes settings on, such as TRAIN="--epochs 2".
+# --- Training: one source artifact for each framework.
 
 $(A)/keras_cnn/keras/manifest.json: $(CODE.train.keras_cnn) requirements.lock $(A)/.data | .venv/ready
-	$(PY) -m train.keras_cnn $(@D) --dataset $(DATASET) $(TRAIN)
+	@$(QUIETLY) train.keras_cnn $(PY) -m train.keras_cnn $(@D) --dataset $(DATASET) $(TRAIN)
 
 $(A)/torch_cnn/torch/manifest.json: $(CODE.train.torch_cnn) requirements.lock $(A)/.data | .venv/ready
-	$(PY) -m train.torch_cnn $(@D) --dataset $(DATASET) $(TRAIN)
+	@$(QUIETLY) train.torch_cnn $(PY) -m train.torch_cnn $(@D) --dataset $(DATASET) $(TRAIN)
 
-# --- Exports: one rule an edge of the graph of formats. An upgraded converter remakes its artifacts.
+# --- Exports: one rule for each edge of the graph of formats. An upgraded converter remakes its artifacts.
 
-define edge # model, parent's format, format
-$(A)/$(1)/$(3)/manifest.json: $(A)/$(1)/$(2)/manifest.json $(CODE.export.$(2)_to_$(3)) requirements.lock | .venv/ready
-	$(PY) -m export $(A)/$(1)/$(2) $(3)
+define edge # model, the parent's format, format
+$(A)/$(1)/$(3)/manifest.json: $(A)/$(1)/$(2)/manifest.json $(CODE.export) $(CODE.export.$(2)_to_$(3)) requirements.lock | .venv/ready
+	@$(QUIETLY) export.$(1)-$(3) $(PY) -m export $(A)/$(1)/$(2) $(3)
 endef
 
 $(eval $(call edge,keras_cnn,keras,onnx))
@@ -96,71 +185,71 @@ $(eval $(call edge,torch_cnn,onnx,savedmodel))
 $(foreach model,$(OURS),$(eval $(call edge,$(model),savedmodel,tflite)))
 $(foreach model,$(OURS),$(eval $(call edge,$(model),savedmodel,tfjs)))
 
-# --- Parity: all artifacts of a model are compared in one process, which asks the source once.
+# --- Parity: one process compares all artifacts of a model, and runs the source once.
 
-# The target is a mark of its own, since make removes the targets of a command that fails: a failed result has to stay, so
-# that it is served as the reason.
+# The target is an empty file, because make removes the targets of a command that fails. A failed result has to stay: the
+# service gives it as the reason.
 
 define parity # model
 $(A)/$(1)/.verified: $(foreach format,onnx savedmodel tflite tfjs,$(A)/$(1)/$(format)/manifest.json) $(CODE.verify) | web/node_modules/.package-lock.json
-	$(PY) -m verify $(A)/$(1) --dataset $(DATASET) $(VERIFY)
+	@$(QUIETLY) verify.$(1) $(PY) -m verify $(A)/$(1) --dataset $(DATASET) $(VERIFY)
 	@touch $$@
 endef
 
 $(foreach model,$(OURS),$(eval $(call parity,$(model))))
 
 $(A)/samples/index.json: $(CODE.verify.samples) $(A)/.data | .venv/ready
-	$(PY) -m verify.samples $(@D) --dataset $(DATASET)
+	@$(QUIETLY) verify.samples $(PY) -m verify.samples $(@D) --dataset $(DATASET)
 
 # --- The page.
 
 web/dist/index.html: $(shell find web/src web/public -type f 2>/dev/null) web/index.html web/vite.config.ts web/tsconfig.json web/node_modules/.package-lock.json
-	npm --prefix web run build
+	@$(QUIETLY) web npm --prefix web run --silent build -- --logLevel warn
 	@touch $@
 
-# --- Containers: docker/Dockerfile and docker/compose.yaml, with Docker or Podman. Nothing of .venv is needed for them.
+# --- Containers: docker/Dockerfile and docker/compose.yaml, with Docker or Podman. They need nothing of .venv.
 
-all: ## Build every container image; training, exports and parity happen inside (MODEL=file: your own; ENGINE=docker or podman, BASE=, TORCH_INDEX=)
-	@DATASET="$(DATASET)" TRAIN="$(TRAIN)" MODEL="$(MODEL)" $(foreach name,$(SAID),$(call upper,$(name))="$(if $(findstring command,$(origin $(call upper,$(name)))),$($(call upper,$(name))))") docker/build
+all: ## Build every container image; the build trains, exports and verifies (MODEL=file builds your own model; ENGINE= BASE= TORCH_INDEX=)
+	@DATASET="$(DATASET)" TRAIN="$(TRAIN)" MODEL="$(MODEL)" $(foreach name,$(DESCRIPTION),$(call upper,$(name))="$(if $(findstring command,$(origin $(call upper,$(name)))),$($(call upper,$(name))))") docker/build
 	@echo "The images are built. Start them with: make up"
 
-up: ## Start the stack of these images and print the page's address (PORT=8000, HOST=127.0.0.1)
+up: ## Start the stack of these images and print the page's address (PORT= HOST= TAG=)
 	@docker/stack up
 
 down: ## Stop the stack
 	@docker/stack down
 
-logs: ## Follow what the stack's containers write
+logs: ## Follow the logs of the stack's containers
 	@docker/stack logs
 
 ps: ## List the stack's containers
 	@docker/stack ps
 
-sbom: ## Write what each image holds, as CycloneDX, to build/sbom
+sbom: ## List what each image holds, as CycloneDX, in build/sbom
 	@docker/sbom
 
-wheelhouse: ## Gather all that a build downloads in docker/wheelhouse, for `make all` without a network
-	@docker/fill-wheelhouse
+wheelhouse: ## Gather every download of a build in docker/wheelhouse, for `make all` without a network
+	@docker/offline/fill-wheelhouse
 
-bench-images: .venv/ready ## Measure the images (size, start, memory, the gateway's hop), and write the README's table
-	$(PY) -m bench.images --write README.md
+bench-images: .venv/ready ## Measure the images: size, start, memory, the gateway's hop; and write the table
+	$(PY) -m bench.images --write $(TABLES)
 
-test-containers: .venv/ready ## Build the images and test the stack on a real engine; as root on Debian it is installed and started
+test-containers: .venv/ready ## Build the images and test the stack on a real engine; as root on Debian, install and start one
 	@./bootstrap browser
-	@docker/with-engine $(PY) -m pytest tests/containers $(PYTEST)
+	@docker/offline/with-engine $(PY) -m pytest tests/containers $(PYTEST)
 
 # --- Checks, figures, and the rest.
 
-test: .venv/ready web/node_modules/.package-lock.json web/dist/index.html lint ## Install what the tests need and run them all, the page in real Chromium included
+test: .venv/ready web/node_modules/.package-lock.json web/dist/index.html lint ## Install what the tests need, and run all tests, with the page in real Chromium
 	@./bootstrap browser
 	@./bootstrap data fashion_mnist
 	npm --prefix web test
 	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
-conformance: .venv/ready ## Test any server of the Open Inference Protocol v2 (URL=http://127.0.0.1:8000; MODEL= names one)
+conformance: .venv/ready ## Test any server of the Open Inference Protocol v2 (URL= MODEL=name)
 	$(PY) -m pytest tests/conformance --confcutdir=tests/conformance --url=$(URL) $(if $(MODEL),--model=$(MODEL)) -rs $(PYTEST)
 
-diagnose: | .venv/ready ## Find where an artifact parts from its source, layer by layer, and why (MODEL=keras_cnn FORMAT=tflite)
+diagnose: | .venv/ready ## Find the layer where an artifact departs from its source, and why (MODEL=keras_cnn FORMAT=tflite)
 	@$(PY) -m verify.diagnose "$(MODEL)" "$(FORMAT)" --artifacts $(A) --dataset $(DATASET) $(DIAGNOSE)
 
 lint: .venv/ready web/node_modules/.package-lock.json ## Check style and types: ruff, strict mypy, tsc --strict
@@ -169,26 +258,25 @@ lint: .venv/ready web/node_modules/.package-lock.json ## Check style and types: 
 	$(PY) -m mypy
 	npm --prefix web run check
 
-# A damaged artifact or a failed parity is part of the answer here, so nothing of `verify` is asked for first.
-compare: $(if $(OWN),brought,artifacts) web ## Measure every artifact and say which format to ship (TARGET=server|browser|mobile MAX_MB= MAX_MS= MIN_AGREEMENT=; BASELINE=report.json)
+# A damaged artifact or a failed parity is part of the answer, so `verify` is not a prerequisite.
+compare: $(if $(OWN),bring,artifacts) web ## Measure every artifact and say which format to ship (TARGET=server|browser|mobile MAX_MB= MAX_MS= MIN_AGREEMENT= BASELINE=report.json)
 	-@./bootstrap browser
 	$(PY) -m compare $(A) --dataset $(DATASET) $(foreach name,target max-mb max-ms min-agreement baseline,$(call option,$(name))) $(COMPARE)
 
-
-zoo: .venv/ready web/node_modules/.package-lock.json ## Bring real architectures, and tabulate every format of each (ZOO="vit_tiny_torch lstm_keras": some)
+zoo: .venv/ready web/node_modules/.package-lock.json ## Bring real architectures, and tabulate every format of each (ZOO="vit_tiny_torch lstm_keras")
 	@./bootstrap data fashion_mnist
 	@$(PY) -m bench.zoo $(or $(ZOO),--write bench/zoo/README.md)
 
-bench-serve: verify ## Measure the service against what one would use instead (SERVING="--only json --seconds 5 --rounds 5")
+bench-serve: verify ## Measure the service beside the servers that you could use instead (SERVING="--only json --seconds 5")
 	$(PY) -m bench.serving --artifacts $(A) $(SERVING)
 
-bench: verify ## Measure what was not measured yet, and print it as tables: answers, time, sizes, training, stages
+bench: verify ## Measure what has no measurement yet, and print tables: answers, time, sizes, training, stages
 	@$(MAKE) --no-print-directory compare
 	$(PY) -m compare.tables $(A)
 
-readme: verify ## Fill the README's tables with the figures that `make bench` prints
+readme: verify ## Fill the documents' tables with the figures that `make bench` prints
 	@$(MAKE) --no-print-directory compare
-	$(PY) -m compare.tables $(A) --write README.md
+	$(PY) -m compare.tables $(A) --write $(TABLES)
 
 screenshots: verify web $(A)/samples/index.json ## Take pictures of the page: the README's, and more in artifacts/screenshots
 	@./bootstrap browser
@@ -199,7 +287,7 @@ UV_COMPILE := .venv/uv/bin/uv pip compile --python-version 3.11 --python-platfor
 PACKAGES := service=http train=train export=train,export,onnx,tflite \
   keras=http,keras torch=http,torch onnx=http,onnx tflite=http,tflite
 
-lock: pyproject.toml .venv/ready ## Resolve pyproject.toml anew into requirements.lock, and the images' packages from that
+lock: pyproject.toml .venv/ready ## Resolve pyproject.toml into requirements.lock and the images' packages
 	$(PY) -m pip install --quiet --upgrade --target .venv/uv uv
 	$(UV_COMPILE) pyproject.toml --extra test --generate-hashes --no-emit-package torch --no-emit-package rosetta-serve -o requirements.lock
 	@echo "# Made by \`make lock\`: what each image installs, at the versions and hashes of requirements.lock." >docker/packages
@@ -208,8 +296,10 @@ lock: pyproject.toml .venv/ready ## Resolve pyproject.toml anew into requirement
 	  $(UV_COMPILE) pyproject.toml $$(echo ",$${list#*=}" | sed 's/,/ --extra /g') -c requirements.lock --no-emit-package rosetta-serve | sed 's/==.*//'; \
 	done >>docker/packages
 
-help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help: ## List the targets and the variables
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' Makefile
+	@echo
+	@awk '/^## / {about = substr($$0, 4)} /^[A-Z_]+ *\?=/ {printf "%-21s %s\n", $$1 "=", about}' Makefile
 
-clean: ## Remove artifacts and builds; the environment and the data stay (`git clean -fdX` takes these too)
+clean: ## Remove artifacts and builds; keep the environment and the data (`git clean -fdX` removes these, too)
 	rm -rf artifacts artifacts-* build web/dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,7 +1,7 @@
 """What a container image costs: bytes to pull, seconds until ready, memory when warm; and what the gateway's hop adds.
 
-python -m bench.images                      prints the tables
-python -m bench.images --write README.md    writes them between the markers of that page
+python -m bench.images                               prints the tables
+python -m bench.images --write docs/containers.md    writes them between the markers of that page
 """
 
 import argparse

@@ -30,12 +30,13 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
 from contract.errors import BroughtError
+from contract.records import decode, encode, parse
 
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -98,25 +99,12 @@ class Description:
     """The subfolders of `data`: labels for a model that has none and as many classes."""
 
     def to_json(self) -> str:
-        return json.dumps({**asdict(self), "data": str(self.data) if self.data else None})
+        return json.dumps(encode(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """What `to_json` wrote."""
-        values = json.loads(text)
-        preprocess = values["preprocess"] and {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values["preprocess"].items()
-        }
-        return cls(
-            **{
-                **values,
-                "labels": tuple(values["labels"]),
-                "classes": tuple(values["classes"]),
-                "data": values["data"] and Path(values["data"]),
-                "preprocess": preprocess and Preprocess(**preprocess),
-                "inputs": tuple(InputShape(**{**each, "shape": tuple(each["shape"])}) for each in values["inputs"]),
-            }
-        )
+        """Read what `to_json` wrote. Raises RecordError on anything else."""
+        return decode(cls, parse(text))
 
 
 def describe(path: Path, options: Mapping[str, str]) -> Description:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bring.description import Description, Preprocess
-from contract.errors import BroughtError
+from contract.errors import BroughtError, one_line
 from contract.manifest import ImageSpec, TensorSpec
 from verify.questions import invented
 
@@ -211,18 +211,17 @@ def _probe(wrapping: Wrapping, source: Source, name: str) -> tuple[Wrapping, lis
     """Run the graph, as in the file, on a few rows. Raises BroughtError when it does not answer or answers nonsense."""
     specs = tuple(_probe_spec(spec, wrapping) for spec in source.inputs)
     has_integers = any(np.dtype(spec.dtype).kind in "iu" for spec in specs if spec.dtype not in ("bytes", "bfloat16"))
-    failure: Exception | None = None
+    reason = ""
     for bound in INTEGER_BOUNDS if has_integers and wrapping.image is None else INTEGER_BOUNDS[-1:]:
         inputs = invented(specs, wrapping.batch or PROBE_ROWS, bound)
         try:
             answers = [np.asarray(answer) for answer in source.predict(inputs)]
         except Exception as error:  # a framework may raise anything; a smaller bound may work
-            failure = error
+            reason = one_line(error, 500)
             continue
         _check_answers(answers, source, specs, bound, name)
         return replace(wrapping, integer_bound=bound), answers
-    message = " ".join(f"{type(failure).__name__}: {failure}".split())[:500]
-    raise BroughtError(f"{name} was read, but does not answer {_shapes(source.inputs)}: {message}")
+    raise BroughtError(f"{name} was read, but does not answer {_shapes(source.inputs)}: {reason}")
 
 
 def _probe_spec(spec: TensorSpec, wrapping: Wrapping) -> TensorSpec:

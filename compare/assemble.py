@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from compare import answers
-from compare.browser import PACKAGES, RUNTIMES
+from compare.browser import RUNTIMES
 from compare.figures import Figure, Measured, Missing, exact, once, over_rounds
 from compare.footprint import file_figures, image, installed
 from compare.latency import BATCHES
@@ -16,18 +16,9 @@ from compare.report import SCHEMA, Artifact, Report, Row, Training
 from compare.store import Record
 from compare.training import SCRIPTS, compare_training
 from contract.errors import ParityError
+from contract.formats import FORMATS, family_of
 from contract.manifest import MANIFEST, sha256_of
 from contract.parity_result import read_status
-
-IMAGES = {
-    "keras": "serve-keras",
-    "savedmodel": "serve-keras",
-    "torch": "serve-torch",
-    "onnx": "serve-onnx",
-    "tflite": "serve-tflite",
-    "tfjs": "serve-tfjs",
-}
-"""Family of formats -> the image that serves it."""
 
 
 def assemble(bench: Bench, done: Measurements) -> Report:
@@ -180,7 +171,7 @@ def _of_batch(record: Record, batch: int) -> Mapping[str, Any]:
 def _server_row(subject: Subject, artifact: Artifact, bench: Bench, done: Measurements) -> Row:
     alone = Rounds("time", subject.name, bench, done, subject.problem)
     http = Rounds("http", subject.name, bench, done, subject.problem)
-    family = subject.folder.name.split("-")[0]
+    family = family_of(subject.folder.name)
     figures: dict[str, Measured] = {
         name: alone.figure("s", lambda record, name=name: record[name])  # type: ignore[misc]
         for name in ("import", "load", "first_call")
@@ -192,7 +183,7 @@ def _server_row(subject: Subject, artifact: Artifact, bench: Bench, done: Measur
     figures["service_memory"] = http.figure("B", lambda record: record["memory"])
     figures["installed"] = installed(family)
     figures["ship"] = _sum(artifact.figures["disk"], figures["installed"])
-    figures["image"] = image(f"rosetta-serve/{IMAGES[family]}")
+    figures["image"] = image(f"rosetta-serve/{FORMATS[family].image}")
     threads = bench.settings.threads
     backend = f"CPU, threads: {threads}" if family != "tfjs" else "wasm, SIMD, threads: 1"
     return Row(f"{subject.name}@server", subject.name, "server", alone.text("runtime"), backend, figures)
@@ -216,7 +207,7 @@ def _overhead(alone: Rounds, http: Rounds) -> Measured:
 
 
 def _browser_rows(subject: Subject, bench: Bench, done: Measurements) -> Iterable[Row]:
-    family = subject.folder.name.split("-")[0]
+    family = family_of(subject.folder.name)
     for runtime, title in RUNTIMES.get(family, {}).items():
         name = f"{subject.name}@{runtime}"
         rounds = Rounds("browser", name, bench, done, subject.problem)
@@ -234,7 +225,8 @@ def _browser_rows(subject: Subject, bench: Bench, done: Measurements) -> Iterabl
         figures["difference"] = rounds.figure("", lambda record: record["difference"])
         figures["clock"] = rounds.figure("s", lambda record: record["resolution"])
         figures["per_sample"] = rounds.figure("", lambda record: record["calls_per_sample"])
-        version = bench.machine.versions.get(PACKAGES[family], "")
+        browser = FORMATS[family].browser
+        version = bench.machine.versions.get(browser.package, "") if browser else ""
         yield Row(name, subject.name, "browser", f"{title} {version}".strip(), rounds.text("backend"), figures)
 
 

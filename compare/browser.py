@@ -20,17 +20,14 @@ from playwright.sync_api import Browser, Error, Page, Request, sync_playwright
 from compare import servers
 from compare.http_calls import folder_of
 from contract.errors import ModelUnavailable, RuntimeFailure
+from contract.formats import TABLE
 from contract.manifest import Manifest, read_manifest
 from verify.parity import FLOAT32, Answers
 
 RUNTIMES: Mapping[str, Mapping[str, str]] = {
-    "tfjs": {"tfjs-wasm": "TensorFlow.js", "tfjs-webgl": "TensorFlow.js", "tfjs-webgpu": "TensorFlow.js"},
-    "onnx": {"onnx-wasm": "ONNX Runtime Web", "onnx-webgpu": "ONNX Runtime Web"},
-    "tflite": {"litert-wasm": "LiteRT.js"},
+    format.name: dict.fromkeys(format.browser.ids, format.browser.title) for format in TABLE if format.browser
 }
 """Family of formats -> the page's runtimes for it, with their titles."""
-
-PACKAGES = {"tfjs": "@tensorflow/tfjs-core", "onnx": "onnxruntime-web", "tflite": "@litertjs/core"}
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (

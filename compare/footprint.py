@@ -15,18 +15,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from compare.figures import Measured, Missing, exact
+from contract.formats import FORMATS
 from contract.manifest import Manifest
 
-PACKAGES = {
-    "keras": ("keras", "tensorflow-cpu"),
-    "savedmodel": ("tensorflow-cpu",),
-    "torch": ("torch",),
-    "onnx": ("onnxruntime",),
-    "tflite": ("ai-edge-litert",),
-}
-"""Family of formats -> the Python packages that run it. TF.js runs in Node, on `NODE_PACKAGES`."""
-
-NODE_PACKAGES = ("@tensorflow/tfjs-core", "@tensorflow/tfjs-converter", "@tensorflow/tfjs-backend-wasm")
 NODE_MODULES = Path(__file__).resolve().parents[1] / "web" / "node_modules"
 
 
@@ -44,10 +35,10 @@ def file_figures(folder: Path, manifest: Manifest) -> dict[str, Measured]:
 @functools.cache  # TensorFlow has 20,000 files
 def installed(family: str) -> Measured:
     """Bytes of the runtime's packages as installed here, with everything that they require."""
-    if family == "tfjs":
-        return _installed_node()
+    if packages := FORMATS[family].node_packages:
+        return _installed_node(packages)
     try:
-        names = requirements(PACKAGES[family])
+        names = requirements(FORMATS[family].packages)
     except importlib.metadata.PackageNotFoundError as error:
         return Missing(f"The package {error.name} is not installed.")
     files = {file for name in names for file in _files(name)}
@@ -79,12 +70,12 @@ def _files(package: str) -> list[Path]:
     return [Path(str(file.locate())).resolve() for file in importlib.metadata.files(package) or []]
 
 
-def _installed_node() -> Measured:
+def _installed_node(packages: Iterable[str]) -> Measured:
     """Bytes of Node itself, and of the packages as npm has installed them."""
     node = shutil.which("node")
     if node is None:
         return Missing("`node` is not on the PATH.")
-    folders, wanted = set[Path](), list(NODE_PACKAGES)
+    folders, wanted = set[Path](), list(packages)
     while wanted:
         folder = NODE_MODULES / wanted.pop()
         if folder in folders:

@@ -11,6 +11,7 @@ from pathlib import Path
 from compare.browser import CHROMIUM
 from compare.footprint import NODE_MODULES
 from compare.report import Machine
+from verify.processor import processor_name
 
 PYTHON_PACKAGES = (
     "numpy", "keras", "tensorflow-cpu", "torch", "onnx", "onnxruntime", "ai-edge-litert", "tf2onnx", "onnxscript",
@@ -25,20 +26,13 @@ NODE_PACKAGES = (
 def this_machine() -> Machine:
     """This machine, and every version that can change a figure. A package that is not installed is left out."""
     return Machine(
-        processor=_processor(),
+        processor=processor_name(),
         cores=os.cpu_count() or 1,
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         system=_system(),
         python=platform.python_version(),
         versions=dict(sorted((_python_versions() | _node_versions() | _program_versions()).items())),
     )
-
-
-def _processor() -> str:
-    for line in _lines(Path("/proc/cpuinfo")):
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _system() -> str:

@@ -30,6 +30,7 @@ from compare.training import SCRIPTS, fault_of
 from contract.code import ROOT, digest, files_of
 from contract.errors import ArtifactMissing, RosettaError, RuntimeFailure
 from contract.failed_edge import read_failed_edges
+from contract.formats import family_of
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
 from verify import questions
 from verify.questions import Questions
@@ -263,7 +264,7 @@ class Bench:
 
     def _browser(self, subject: Subject, round: int) -> Iterator[Task]:
         seconds = self.settings.seconds
-        for runtime in RUNTIMES.get(subject.folder.name.split("-")[0], ()):
+        for runtime in RUNTIMES.get(family_of(subject.folder.name), ()):
 
             def measure(runtime: str = runtime) -> Record:
                 answers = self.answers(subject)[MANY]
@@ -278,7 +279,7 @@ class Bench:
             folders = [
                 subject.folder
                 for subject in self.subjects
-                if subject.manifest and subject.manifest.format.split("-")[0] in RUNTIMES
+                if subject.manifest and family_of(subject.manifest.format) in RUNTIMES
             ]
             try:
                 self._session = self._sessions.enter_context(Session.over(folders))

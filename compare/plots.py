@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from compare.figures import Figure, shown
 from compare.latency import BATCHES
 from compare.report import Report
+from contract.formats import FORMATS, family_of
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,8 @@ class Theme:
     formats: Mapping[str, str]
 
 
-PALETTE = ("keras", "torch", "onnx", "savedmodel", "tflite", "tfjs")
-
-
 def _palette(*colours: str) -> dict[str, str]:
-    return dict(zip(PALETTE, colours, strict=True))
+    return dict(zip(FORMATS, colours, strict=True))
 
 
 # People with any colour vision can tell these colours apart; markers and line styles tell the models apart.
@@ -86,7 +84,7 @@ def _style(theme: Theme) -> Any:
 
 
 def _colour(report: Report, artifact: str, theme: Theme) -> str:
-    return theme.formats.get(report.artifacts[artifact].format.split("-")[0], theme.faint)
+    return theme.formats.get(family_of(report.artifacts[artifact].format), theme.faint)
 
 
 def _model_number(report: Report, artifact: str) -> int:
@@ -284,7 +282,7 @@ def _front(report: Report, theme: Theme) -> Drawing:
 
 def _legend(report: Report, theme: Theme) -> Iterator[Any]:
     for format in dict.fromkeys(artifact.format for artifact in report.artifacts.values()):
-        colour = theme.formats.get(format.split("-")[0], theme.faint)
+        colour = theme.formats.get(family_of(format), theme.faint)
         yield Line2D([], [], marker="s", linestyle="none", color=colour, label=format)
     for number, model in enumerate(sorted({artifact.model for artifact in report.artifacts.values()})):
         yield Line2D(

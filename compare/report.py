@@ -1,21 +1,18 @@
 """The results of `make compare` as `report.json` keeps them: typed, versioned, each figure with unit and spread."""
 
-import json
-import types
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from compare.figures import Figure, Measured, Missing
+from compare.figures import Measured, Missing
 from contract.errors import RosettaError
+from contract.formats import family_of
 from contract.manifest import write_json
+from contract.records import RecordError, decode, encode, parse
 
 SCHEMA = 2
 """The page reads this version too: web/src/report.ts."""
 REPORT = "report.json"
-
-T = TypeVar("T")
 
 
 class ReportError(RosettaError):
@@ -156,7 +153,7 @@ class Target:
 
     def takes(self, format: str) -> bool:
         """Whether an artifact in this format runs there."""
-        return self.families is None or format.split("-")[0] in self.families
+        return self.families is None or family_of(format) in self.families
 
 
 @dataclass(frozen=True)
@@ -247,14 +244,14 @@ class Report:
 
 
 def write_report(folder: Path, report: Report) -> None:
-    write_json(folder / REPORT, asdict(report))
+    write_json(folder / REPORT, encode(report))
 
 
 def read_report(path: Path) -> Report:
     """Raises ReportError if there is no report, if it has another schema, or if it cannot be read."""
     try:
-        data = json.loads(path.read_bytes())
-        if data["schema"] != SCHEMA:
+        data = parse(path.read_bytes())
+        if isinstance(data, dict) and data.get("schema", SCHEMA) != SCHEMA:
             raise ReportError(
                 f"{path} has schema {data['schema']}, expected {SCHEMA}: another version of this project wrote it. "
                 "Run `make compare` again to write a new one. To compare with an old baseline, check out the version "
@@ -263,38 +260,5 @@ def read_report(path: Path) -> Report:
         return decode(Report, data)
     except OSError as error:
         raise ReportError(f"There is no report {path} ({error.strerror}). Run `make compare` to write one.") from None
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ReportError(f"{path} cannot be read as a report ({type(error).__name__}: {error}).") from error
-
-
-def decode(kind: type[T], data: Any) -> T:
-    """JSON -> the type, which is made of dataclasses, mappings, tuples, unions of these, and plain values.
-
-    Raises TypeError or KeyError for anything else.
-    """
-    result: T = _decode(kind, data)
-    return result
-
-
-def _decode(kind: Any, data: Any) -> Any:
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return _decode_one_of(arguments, data)
-    if origin is tuple:
-        return tuple(_decode(arguments[0], item) for item in data)
-    if origin is not None:
-        return {str(key): _decode(arguments[1], item) for key, item in data.items()}
-    if isinstance(kind, type) and is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return kind(**{part.name: _decode(hints[part.name], data[part.name]) for part in fields(kind)})
-    if kind is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
-    if not isinstance(data, kind):
-        raise TypeError(f"{data!r} is not of type {kind.__name__}")
-    return data
-
-
-def _decode_one_of(kinds: tuple[Any, ...], data: Any) -> Any:
-    if Missing in kinds:
-        return _decode(Missing if "missing" in data else Figure, data)
-    return None if data is None else _decode(kinds[0], data)
+    except RecordError as error:
+        raise ReportError(f"{path} cannot be read as a report ({error}).") from error

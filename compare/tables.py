@@ -1,4 +1,4 @@
-"""A report's tables in Markdown: artifacts, browser, advice, training, and the time that each stage takes.
+"""A report's tables in Markdown: the short answer, artifacts, browser, advice, training, and what each stage takes.
 
 python -m compare.tables artifacts                                      prints the tables
 python -m compare.tables artifacts --write README.md docs/compare.md    writes each table into the page with its marks
@@ -12,10 +12,38 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from compare.figures import Figure, Measured, Missing
-from compare.report import REPORT, Report, ReportError, read_report
+from compare.report import REPORT, Recommendation, Report, ReportError, read_report
 from contract.errors import RosettaError
 
 START, END = "<!-- figures: {} -->", "<!-- /figures -->"
+
+
+def answer_table(report: Report) -> Iterator[str]:
+    """The short answer: one line for each artifact, then what to ship to each target."""
+    rows = [row for row in report.rows.values() if row.where == "server"]
+    cells = (
+        [
+            f"`{row.artifact}`",
+            ", ".join(filter(None, _answers(report, row.artifact)[1:])),
+            str(report.figure(row.name, "http_p50@1")),
+            " + ".join(str(report.figure(row.name, name)) for name in ("disk", "installed")),
+        ]
+        for row in rows
+    )
+    yield from _table("artifact|largest difference, same class|1 picture over HTTP|artifact + runtime", cells)
+    yield ""
+    yield from (_choice(report, recommendation) for recommendation in report.recommendations)
+
+
+def _choice(report: Report, recommendation: Recommendation) -> str:
+    """What to ship, and the artifacts that are as good within the noise, each once."""
+    target = report.targets[recommendation.target].title
+    if recommendation.choice is None:
+        return f"- For {target}, nothing fits."
+    rows = (recommendation.choice, *recommendation.ties)
+    choice, *ties = dict.fromkeys(f"`{report.rows[row].artifact}`" for row in rows)
+    others = f" As good within the noise: {', '.join(ties)}." if ties else ""
+    return f"- For {target}, ship {choice}.{others}"
 
 
 def artifact_table(report: Report) -> Iterator[str]:
@@ -118,6 +146,7 @@ def _table(header: str, rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 TABLES: dict[str, Callable[[Report], Iterator[str]]] = {
+    "answer": answer_table,
     "artifacts": artifact_table,
     "browser": browser_table,
     "advice": advice_list,

@@ -1,16 +1,15 @@
 """How an artifact behaves when it is called: may requests share a call, and does the same request get the same answer?
 
-Parity says whether answers are right; this says whether they depend on anything else than the request. It is written
-beside the manifest by whoever asked the artifact, and holds for exactly the bytes that were asked.
+Parity says whether answers are right. This says whether they depend on anything besides the request. The parity gate
+writes it beside the manifest, and it holds for exactly the bytes that were run.
 """
 
-import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from contract.manifest import MANIFEST, sha256_of, write_json
+from contract.records import RecordError, decode, parse
 
 BEHAVIOUR = "behaviour.json"
 
@@ -19,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What asking an artifact showed."""
+    """What an artifact did when it was called in several ways."""
 
     artifact_sha256: str
     """Of its manifest, which names the sha256 of every file."""
@@ -43,13 +42,12 @@ def write_behaviour(folder: Path, behaviour: Behaviour) -> None:
 
 
 def read_behaviour(folder: Path) -> Behaviour | None:
-    """What is known of the artifact in `folder`; None where nobody asked exactly these bytes."""
+    """What is known of the artifact in `folder`; None where exactly these bytes were never run."""
     try:
-        data: Any = json.loads((folder / BEHAVIOUR).read_bytes())
-        behaviour = Behaviour(**{name: str(data[name]) for name in ("artifact_sha256", "mixing", "unsteady")})
+        behaviour = decode(Behaviour, parse((folder / BEHAVIOUR).read_bytes()))
         return behaviour if behaviour.artifact_sha256 == sha256_of(folder / MANIFEST) else None
     except FileNotFoundError:
         return None
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (OSError, RecordError) as error:
         log.warning("%s cannot be read: %s. Run `make verify`.", folder / BEHAVIOUR, error)
         return None

@@ -1,9 +1,9 @@
-"""What a module is made of: the project's own files that it imports, read from the imports themselves.
+"""Which of the project's files a module depends on, read from its imports.
 
-    python -m contract.code        writes make's prerequisites: a variable a module that a rule runs
+    python -m contract.code        writes make's prerequisites: one variable for each module that a rule may run
 
-make, the container images and stored measurements ask here which files a result depends on, so that no list of files is
-kept by hand. Only the standard library is imported: make asks before there is an environment.
+Make, the container images and stored measurements ask here which files a result depends on, so nobody keeps a list of
+files by hand. This module imports the standard library only: make runs it before the environment exists.
 """
 
 import ast
@@ -18,30 +18,37 @@ ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
 """The versions of every library: what the project's code depends on besides itself."""
 
+STAGES = ("contract", "train", "export", "verify")
+"""The folders whose modules the Makefile's rules run."""
+
+LOADED_BY_NAME = {"verify": ("serve.runtimes.*",)}
+"""What a command loads by the names in a table, which no import statement shows."""
+
 
 def files_of(*names: str, root: Path = ROOT) -> list[Path]:
     """The files of these modules and of everything that they import in turn, sorted.
 
-    `serve.runtimes.*` stands for each module of that package: what a table of names loads, no import statement shows.
-    A file that lies beside a module by the same name belongs to it, such as `tfjs.mjs` to `tfjs.py`. Raises
-    ModuleNotFoundError for a name that is not a module of the project.
+    `serve.runtimes.*` stands for every module of that package: no import statement shows what a table of names loads.
+    A file beside a module with the same name belongs to it, as `tfjs.mjs` to `tfjs.py`.
+
+    Raises ModuleNotFoundError for a name that is not a module of the project.
     """
     waiting = [module for name in names for module in _expanded(name, root)]
-    found: dict[str, list[Path]] = {}
+    modules: dict[str, list[Path]] = {}
     while waiting:
         module = waiting.pop()
-        if module in found:
+        if module in modules:
             continue
         path = _path(module, root)
         if path is None:
             raise ModuleNotFoundError(f"{module} is not a module of this project: no such file below {root}.")
-        found[module] = [path, *_beside(path)]
-        waiting += [name for name in _imported_modules(path, module, root) if name not in found]
-    return sorted({path for paths in found.values() for path in paths})
+        modules[module] = [path, *_beside(path)]
+        waiting += [name for name in _imported_modules(path, module, root) if name not in modules]
+    return sorted({path for paths in modules.values() for path in paths})
 
 
 def digest(files: Iterable[Path], root: Path = ROOT) -> str:
-    """The sha256 over the names and contents of files of this project; files that are not there count, too."""
+    """The sha256 of the names and contents of files of this project; a missing file counts as missing."""
     total = hashlib.sha256()
     for file in sorted(files):
         total.update(f"{file.relative_to(root)}\0".encode())
@@ -50,7 +57,7 @@ def digest(files: Iterable[Path], root: Path = ROOT) -> str:
 
 
 def imports(path: Path, module: str) -> Iterator[tuple[int, str]]:
-    """Line and full name of everything that a module imports, at its top or inside a function."""
+    """The line and the full name of each import of a module, at its top or inside a function."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -71,7 +78,7 @@ def module_of(path: Path, root: Path = ROOT) -> str:
 
 @functools.cache
 def _imported_modules(path: Path, module: str, root: Path) -> frozenset[str]:
-    """The project's modules that a module imports, and the packages that these lie in: importing runs them, too."""
+    """The project's modules that a module imports, and the packages that hold these: importing runs them too."""
     names = {module, *(name for _, name in imports(path, module))}
     modules: set[str] = set()
     for name in names:
@@ -82,7 +89,7 @@ def _imported_modules(path: Path, module: str, root: Path) -> frozenset[str]:
 
 
 def _path(module: str, root: Path) -> Path | None:
-    """The file of a module; None where it is not a module of the project."""
+    """The file of a module, or None where it is not a module of the project."""
     base = root.joinpath(*module.split("."))
     return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
 
@@ -99,13 +106,12 @@ def _expanded(name: str, root: Path) -> list[str]:
 
 
 def _make_variables() -> Iterator[str]:
-    """`CODE.<module> := <files>` for everything that a rule of the Makefile runs."""
-    rules = {"train.keras_cnn", "train.torch_cnn", "verify.samples", "contract.dataset"}
-    rules |= {module_of(path) for path in (ROOT / "export").glob("*_to_*.py")}
-    names = {rule: (rule, "export") if rule.startswith("export.") else (rule,) for rule in rules}
-    names["verify"] = ("verify.__main__", "serve.runtimes.*")
-    for rule, modules in sorted(names.items()):
-        yield f"CODE.{rule} := {' '.join(path.relative_to(ROOT).as_posix() for path in files_of(*modules))}"
+    """`CODE.<module> := <files>` for every module that a rule may run; `CODE.verify` is that of its `__main__`."""
+    modules = [module_of(path) for stage in STAGES for path in sorted((ROOT / stage).rglob("*.py"))]
+    commands = {module.removesuffix(".__main__"): module for module in modules}  # __main__ comes after __init__
+    for name, module in commands.items():
+        files = files_of(module, *LOADED_BY_NAME.get(name, ()))
+        yield f"CODE.{name} := {' '.join(path.relative_to(ROOT).as_posix() for path in files)}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Named, pinned, checksummed data sets: `load("fashion_mnist", "test")`.
 
-    python -m contract.dataset fashion_mnist      gets the files where they are missing, and checks them
+    python -m contract.dataset fashion_mnist      downloads the files that are missing, and checks them all
 
-What is pinned is the sha256 of the *content*: Debian's package and the public downloads hold the same images in
-gzip files that differ in their headers.
+The sha256 of each file's *content* is pinned: Debian's package and the public downloads hold the same images in gzip
+files with different headers.
 """
 
 import gzip
@@ -35,19 +35,19 @@ DATA = Path(os.environ.get("ROSETTA_DATA") or Path(__file__).resolve().parent.pa
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures and what they show: images (N, H, W, C) uint8, labels (N,) uint8."""
+    """Pictures and their classes: images (N, H, W, C) uint8, labels (N,) uint8."""
 
     images: Bytes
     labels: Bytes
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
-            raise DataError(f"{len(self.images)} images but {len(self.labels)} labels: one label an image is expected.")
+            raise DataError(f"{len(self.images)} images but {len(self.labels)} labels: each image needs one label.")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set as its publisher names it, and where its files may lie."""
+    """A data set as its publisher names it, and where its files may be."""
 
     name: str
     title: str
@@ -59,9 +59,9 @@ class Dataset:
     splits: Mapping[str, tuple[str, ...]]
     parse: Callable[[ImageSpec, list[bytes]], Split]
     homes: tuple[str, ...]
-    """Addresses to download from, tried in this order."""
+    """Base URLs to download from, tried in this order."""
     archive: str | None = None
-    """The one archive at `homes` that holds the files; None where each file is there by itself."""
+    """The archive at `homes` that holds all files; None where each file is downloaded by itself."""
     system_folder: Path | None = None
     system_package: str | None = None
 
@@ -82,12 +82,12 @@ def _parse_idx_array(content: bytes) -> Bytes:
         raise DataError(f"Not an IDX file of unsigned bytes: it starts with {content[:4].hex(' ')}, expected 00 00 08.")
     rank = content[3]
     if not 1 <= rank <= 4 or len(content) < 4 + 4 * rank:
-        raise DataError(f"An IDX file of {len(content)} bytes announces {rank} dimensions, expected 1 to 4.")
+        raise DataError(f"An IDX file of {len(content)} bytes claims {rank} dimensions, expected 1 to 4.")
     shape = np.frombuffer(content, ">u4", rank, offset=4).tolist()
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
-    announced = math.prod(shape)
-    if values.size != announced:
-        raise DataError(f"An IDX file announces {announced} values ({shape}), but holds {values.size}.")
+    expected = math.prod(shape)
+    if values.size != expected:
+        raise DataError(f"An IDX file claims {expected} values ({shape}), but holds {values.size}.")
     return values.reshape(shape)
 
 
@@ -179,14 +179,14 @@ def load(name: str, split: str, limit: int | None = None) -> Split:
 
 
 def fetch(name: str) -> None:
-    """Get every file of a data set that is missing, and check them all."""
+    """Download every file of a data set that is missing, and check them all."""
     dataset = get(name)
     for file in dataset.files:
         _content(dataset, file)
 
 
 def _content(dataset: Dataset, file: str) -> bytes:
-    """A file's content, from the system's package, from `DATA`, or downloaded into `DATA`."""
+    """A file's content, from the system's package, from `DATA`, or downloaded into `DATA`. Raises DataError."""
     for path in _places(dataset, file):
         if path.is_file():
             return _checked(path, dataset.files[file])
@@ -194,7 +194,7 @@ def _content(dataset: Dataset, file: str) -> bytes:
         try:
             _unpack(archive, dataset, archive.parent)
         except BROKEN as error:
-            raise DataError(f"{archive} is truncated or altered ({error}). Remove it, and it is downloaded.") from error
+            raise DataError(f"{archive} is truncated or altered ({error}). Remove it to download it again.") from error
         return _content(dataset, file)
     return _checked(_download(dataset, file), dataset.files[file])
 
@@ -209,7 +209,7 @@ def _places(dataset: Dataset, file: str) -> list[Path]:
 
 def _checked(path: Path, sha256: str) -> bytes:
     """The content of `path`. Raises DataError unless it has this sha256."""
-    advice = f"Remove {path} and run the same command again: it is downloaded anew."
+    advice = f"Remove {path} and run the same command again: it is downloaded again."
     try:
         raw = path.read_bytes()
         content = gzip.decompress(raw) if path.suffix == ".gz" else raw
@@ -221,7 +221,7 @@ def _checked(path: Path, sha256: str) -> bytes:
 
 
 def _download(dataset: Dataset, file: str) -> Path:
-    """Download `file` (or the archive that holds it) into `DATA`; nothing that fails its check gets its name."""
+    """Download `file` (or the archive that holds it) into `DATA`; a file that fails its check is not kept."""
     folder = DATA / dataset.name
     folder.mkdir(parents=True, exist_ok=True)
     remote = dataset.archive or f"{file}.gz"
@@ -243,7 +243,7 @@ def _download(dataset: Dataset, file: str) -> Path:
             partial.unlink(missing_ok=True)
     package = f"Install it with `apt-get install {dataset.system_package}`, or put" if dataset.system_package else "Put"
     raise DataError(
-        f"{dataset.title} is not here and could not be downloaded ({'; '.join(failures)}). "
+        f"{dataset.title} is not on this machine and could not be downloaded ({'; '.join(failures)}). "
         f"{package} {remote} into {folder}."
     )
 
@@ -251,11 +251,11 @@ def _download(dataset: Dataset, file: str) -> Path:
 def _check_download(partial: Path, sha256: str) -> None:
     content = gzip.decompress(partial.read_bytes())
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise DataError("what came is not the published file: its sha256 differs")
+        raise DataError("the download is not the published file: its sha256 differs")
 
 
 def _unpack(archive: Path, dataset: Dataset, folder: Path) -> None:
-    """Take the data set's own files out of the archive, whatever folder they are in, and nothing else."""
+    """Extract the data set's own files, whatever folder of the archive they are in, and nothing else."""
     with tarfile.open(archive, "r:gz") as tar:
         members = {Path(member.name).name: member for member in tar.getmembers() if member.isfile()}
         for file, sha256 in dataset.files.items():

@@ -6,26 +6,26 @@
     |   |-- ArtifactMissing       there is none: no folder, or a folder without a manifest
     |   '-- ArtifactCorrupt       a file does not match the manifest, or the manifest cannot be read
     |-- TrainingError         a training script cannot go on
-    |-- BroughtError          a model that somebody brought, or what is said of it, cannot be used
+    |-- BroughtError          a user's own model, or its description, cannot be used
     |   '-- UntrustedModel        reading the file would run code that is in it
-    |-- ExportError           a converter failed, or wrote something else than it should
+    |-- ExportError           a converter failed, or did not write what it should
     |   '-- UnknownEdge           no exporter leads from this format to that one
     |-- ParityError           answers cannot be compared
     |-- InputError            what a caller sent cannot be used
     |   |-- ImageError            a picture that cannot be read
     |   |   |-- ImageTooLarge         more pixels or bytes than the limit
-    |   |   '-- UnsupportedImage      not a picture, or not in a format that is read here
-    |   |-- NotAPictureModel      a picture for a model that takes other tensors
+    |   |   '-- UnsupportedImage      not a picture, or not in a supported format
+    |   |-- NotAPictureModel      a picture was sent to a model that does not take one
     |   |-- BodyTooLarge          a request body over the limit, as sent or when decompressed
     |   |-- BodyIncomplete        a request body that stopped before its end
-    |   '-- UnsupportedEncoding   a Content-Encoding that is not read here
+    |   '-- UnsupportedEncoding   an unsupported Content-Encoding
     |-- UnknownModel          no served model has this name
     |-- ModelUnavailable      the model is known, but its artifact cannot be run
     |-- Overloaded            too many requests wait for the model
     |-- DeadlineExceeded      the answer did not come within the request's time limit
     '-- RuntimeFailure        a runtime crashed, hung, or failed inside
 
-A message says what failed, what was got, what was expected, and what to do. Nothing here knows of HTTP.
+A message says what failed, what was got, what was expected, and what to do. Nothing here knows about HTTP.
 """
 
 
@@ -54,15 +54,15 @@ class TrainingError(RosettaError):
 
 
 class BroughtError(RosettaError):
-    """A model that somebody brought, or what is said of it, cannot be used."""
+    """A user's own model, or its description, cannot be used."""
 
 
 class UntrustedModel(BroughtError):
-    """Reading the file would run code that is in it, and nobody said that it is trusted."""
+    """Reading the file would run code that is in it, and the user did not set TRUST=1."""
 
 
 class ExportError(RosettaError):
-    """A converter failed, or wrote something else than it should."""
+    """A converter failed, or did not write what it should."""
 
 
 class UnknownEdge(ExportError):
@@ -86,11 +86,11 @@ class ImageTooLarge(ImageError):
 
 
 class UnsupportedImage(ImageError):
-    """Bytes that are no picture, or not in a format that is read here."""
+    """Bytes that are not a picture, or not in a supported format."""
 
 
 class NotAPictureModel(InputError):
-    """A picture for a model that takes other tensors."""
+    """A picture was sent to a model that does not take one."""
 
 
 class BodyTooLarge(InputError):
@@ -102,7 +102,7 @@ class BodyIncomplete(InputError):
 
 
 class UnsupportedEncoding(InputError):
-    """A Content-Encoding that is not read here."""
+    """An unsupported Content-Encoding."""
 
 
 class UnknownModel(RosettaError):
@@ -123,3 +123,14 @@ class DeadlineExceeded(RosettaError):
 
 class RuntimeFailure(RosettaError):
     """A runtime crashed, hung, or failed inside."""
+
+
+def one_line(error: BaseException, longest: int | None = None) -> str:
+    """An error in one line: `ValueError: no such axis`; cut after `longest` characters.
+
+    A RosettaError is written for people, so it comes without the name of its class.
+    """
+    message = " ".join(str(error).split())
+    if not isinstance(error, RosettaError):
+        message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return message if longest is None or len(message) <= longest else f"{message[:longest]} ..."

@@ -3,19 +3,19 @@
 The steps, in this order, all in unsigned 8-bit integers:
 
 1.  decode   the first and only frame; 16-bit samples keep their high byte; colour profiles and gamma are ignored
-2.  orient   as the EXIF orientation says; a broken or missing one says nothing, and XMP is not asked
-3.  flatten  alpha goes over white: (c * a + 255 * (255 - a) + 127) // 255. A PNG colour key is alpha 0; as many of
-             its low bits count as a sample has. It is ignored in 16-bit pictures, where no decoder agrees with another
+2.  orient   by the EXIF orientation; a broken or missing one counts as 1, and XMP is ignored
+3.  flatten  alpha is blended over white: (c * a + 255 * (255 - a) + 127) // 255. A PNG colour key is alpha 0; only its
+             low bits count, as many as a sample has. It is ignored in 16-bit pictures, where decoders disagree
 4.  colour   for one channel: (19595 R + 38470 G + 7471 B + 32768) >> 16 (BT.601); for three, grey is repeated
-5.  invert   "auto": if more than two thirds of the pixels of the outermost ring are brighter than 127 (their grey,
-             that is), every value v becomes 255 - v: a product on white. No picture of Fashion-MNIST is, of 70,000 the
-             brightest ring has 57 % bright pixels. "never": nothing happens
+5.  invert   "auto": if the grey of more than two thirds of the pixels of the outermost ring is above 127, every value
+             v becomes 255 - v: a product on white. None of the 70,000 pictures of Fashion-MNIST is inverted: their
+             brightest ring has 57 % bright pixels. "never": no picture is inverted
 6.  fit      "contain": the picture is scaled to lie within height x width, centred on 0;
              "cover": its centre is cropped to the aspect ratio, then scaled. Either way the inner size is rounded half
-             up and at least 1, and where the margins cannot be equal, the top and left ones are the smaller
+             up and is at least 1; where the margins cannot be equal, the top and left ones are smaller
 7.  resample "area": every target pixel is the mean of the source area that it covers, rounded half up
 
-A picture that already has the model's size passes 6 and 7 unchanged. The result is float32, NHWC, 0..255.
+Steps 6 and 7 leave a picture of the model's own size unchanged. The result is float32, NHWC, 0..255.
 """
 
 import io
@@ -45,16 +45,16 @@ TRANSPOSES = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-"""What undoes each EXIF orientation."""
+"""The operation that undoes each EXIF orientation."""
 
-# The limit above is ours, and is checked first; Pillow's own would warn below it.
+# MAX_PIXELS is checked first; Pillow's own limit would warn below it.
 PIL.Image.MAX_IMAGE_PIXELS = None
 
 
 def image_to_batch(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
     """Turn a picture's bytes into the batch that a model takes: (1, height, width, channels), float32, 0..255.
 
-    Raises ImageError, or one of its kinds, for bytes that are not a usable picture.
+    Raises ImageError or one of its subclasses for bytes that are not a usable picture.
     """
     return fit(decode(data, max_pixels), spec)[np.newaxis].astype(np.float32, order="C")
 
@@ -62,12 +62,12 @@ def image_to_batch(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Steps 1 to 3: bytes -> (H, W, 1) grey or (H, W, 3) RGB, uint8."""
     if not data:
-        raise UnsupportedImage("The picture is empty: 0 bytes were got. Send the bytes of a PNG or JPEG file.")
+        raise UnsupportedImage("The picture is empty: got 0 bytes. Send the bytes of a PNG or JPEG file.")
     try:
         picture = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
     except PIL.UnidentifiedImageError:
         raise UnsupportedImage(
-            f"Not a picture that is read here: {len(data)} bytes that start with {data[:8].hex(' ')}. "
+            f"Not a picture in a supported format: got {len(data)} bytes that start with {data[:8].hex(' ')}. "
             f"Send one of {', '.join(FORMATS)}."
         ) from None
     except Exception as error:  # decoders raise a dozen kinds of error on broken bytes
@@ -80,18 +80,16 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
                 "Make it smaller."
             )
         try:
-            # A phone's photo may carry a second picture (MPO: a preview, a depth map); it is not animated for that.
+            # A phone's photo may hold a second picture (MPO: a preview, a depth map), which does not make it animated.
             frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
             if frames == 1:
                 return _flatten(picture, data)
-        except Exception as error:  # as above
+        except Exception as error:  # as for the header
             raise ImageError(
                 f"The {picture.format} picture of {width} x {height} pixels is truncated or broken ({error}). "
                 "Send the whole file, or save it again."
             ) from error
-    raise ImageError(
-        f"The {picture.format} picture is animated: {frames} frames were got, 1 is expected. Send one frame."
-    )
+    raise ImageError(f"The {picture.format} picture is animated: got {frames} frames, expected 1. Send one frame.")
 
 
 def _flatten(picture: PIL.Image.Image, data: bytes) -> Pixels:
@@ -127,7 +125,7 @@ def _orient(picture: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _orientation(exif: bytes) -> int:
-    """The orientation in an EXIF block, 1 if it has none. (Pillow's reader would also believe XMP; browsers do not.)"""
+    """The orientation in an EXIF block, 1 if it has none. (Pillow's reader would also read XMP; browsers do not.)"""
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
@@ -204,11 +202,11 @@ def _cover(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 def _area(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Step 7. Sums are exact integers below 2**53, so that a double in JavaScript holds them too."""
+    """Step 7. Sums are exact integers below 2**53, so that a JavaScript number holds them too."""
     source_height, source_width, _ = pixels.shape
     if (source_height, source_width) == (height, width):
         return pixels
-    if source_width > 16 * source_height:  # a long side goes first, so that what is left in between is small
+    if source_width > 16 * source_height:  # the long side goes first, so that the intermediate array is small
         return _area(pixels.swapaxes(0, 1), width, height).swapaxes(0, 1)
     rows = _sum_spans(pixels, height)
     sums = _sum_spans(rows.swapaxes(0, 1), width).swapaxes(0, 1)
@@ -217,7 +215,7 @@ def _area(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 def _sum_spans(pixels: NDArray[Any], count: int) -> NDArray[np.int64]:
-    """Cut axis 0 into `count` equal spans; sum each, a whole source pixel weighing `count`."""
+    """Cut axis 0 into `count` equal spans and sum each; a whole source pixel weighs `count`."""
     size = len(pixels)
     result = np.empty((count, *pixels.shape[1:]), np.int64)
     for target in range(count):

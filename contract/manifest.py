@@ -12,11 +12,12 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from contract.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
+from contract.records import RecordError, decode, encode, parse, without_schema
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -27,21 +28,18 @@ FORMAT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)?")
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output. `None` in `shape` stands for any size: the batch."""
+    """One input or output. `None` in `shape` stands for any size, such as the batch."""
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
     layout: str
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(str(data["name"]), str(data["dtype"]), tuple(data["shape"]), str(data["layout"]))
+    """A letter for each axis: `NHWC`."""
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """How a picture becomes the input: see `contract/image.py` for what the words mean."""
+    """How a picture becomes the input: `contract/image.py` says what each setting means."""
 
     height: int
     width: int
@@ -52,14 +50,14 @@ class ImageSpec:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1 or self.channels not in (1, 3):
-            raise ValueError(f"{self.shape} is no size of a picture: expected (height, width, 1 or 3)")
-        for kind, word, known in (
+            raise ValueError(f"{self.shape} is not the size of a picture: expected (height, width, 1 or 3)")
+        for setting, value, known in (
             ("resample", self.resample, ("area",)),
             ("fit", self.fit, ("contain", "cover")),
             ("invert", self.invert, ("auto", "never")),
         ):
-            if word not in known:
-                raise ValueError(f"{kind} is {word!r}: expected {' or '.join(known)}")
+            if value not in known:
+                raise ValueError(f"{setting} is {value!r}: expected {' or '.join(known)}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,13 +79,16 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
     made_with: Mapping[str, Any] = field(default_factory=dict)
     batch: int | None = None
-    """The only batch that its graph takes, where it takes one alone: its runtime is asked piece by piece then."""
+    """The fixed batch size of its graph, whose runtime then runs other batches piece by piece; None accepts any."""
 
     def __post_init__(self) -> None:
         check_name("model", self.model, MODEL_NAME)
         check_name("format", self.format, FORMAT_NAME)
-        if self.batch is not None and (type(self.batch) is not int or self.batch < 1):
-            raise ValueError(f"batch {self.batch!r} is no batch: expected a whole number of at least 1, or null")
+        if self.batch is not None and self.batch < 1:
+            raise ValueError(f"batch is {self.batch}: expected a whole number of at least 1, or null")
+        for path in self.files:
+            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+                raise ValueError(f"the file name {path!r} leaves the artifact's folder")
 
     @property
     def name(self) -> str:
@@ -100,19 +101,19 @@ class Manifest:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether somebody said that code which is in the files may run."""
+        """Whether the user trusted it (TRUST=1), so that code in its files may run."""
         return self.made_with.get("trusted") is True
 
     def file(self, *suffixes: str) -> str:
-        """The one file that ends like this. Raises ArtifactCorrupt."""
-        found = [name for name in self.files if name.endswith(suffixes)]
-        if len(found) != 1:
-            raise ArtifactCorrupt(f"{self.name} has {len(found)} files {' or '.join(suffixes)}, expected one.")
-        return found[0]
+        """The only file with one of these suffixes. Raises ArtifactCorrupt where there are none or several."""
+        names = [name for name in self.files if name.endswith(suffixes)]
+        if len(names) != 1:
+            raise ArtifactCorrupt(f"{self.name} has {len(names)} files {' or '.join(suffixes)}, expected one.")
+        return names[0]
 
     @property
     def classifies(self) -> bool:
-        """Whether it takes one picture, and gives one probability a class."""
+        """Whether it takes one picture and gives one probability for each class."""
         if self.image is None or len(self.inputs) != 1 or not self.outputs or len(self.outputs[0].shape) != 2:
             return False
         first = self.outputs[0]
@@ -123,35 +124,18 @@ class Manifest:
         return self.labels or tuple(f"class {number}" for number in range(count))
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
-        if data["schema"] != SCHEMA:
-            raise ValueError(f"schema {data['schema']}, expected {SCHEMA}")
-        files = {str(path): str(digest) for path, digest in data["files"].items()}
-        for path in files:
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                raise ValueError(f"the file name {path!r} leaves the artifact's folder")
-        return cls(
-            model=data["model"],
-            format=data["format"],
-            parent=data["parent"],
-            inputs=tuple(TensorSpec.from_json(spec) for spec in data["inputs"]),
-            outputs=tuple(TensorSpec.from_json(spec) for spec in data["outputs"]),
-            image=None if data["image"] is None else ImageSpec(**data["image"]),
-            labels=tuple(data["labels"]),
-            files=files,
-            made_with=dict(data["made_with"]),
-            batch=data.get("batch"),
-        )
+    def from_json(cls, data: Any) -> Self:
+        """Read what `to_json` wrote. Raises RecordError on anything else."""
+        return decode(cls, {"batch": None, **without_schema(data, SCHEMA)})  # the oldest manifests have no batch
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, **asdict(self)}
+        return {"schema": SCHEMA, **encode(self)}
 
 
 def check_name(kind: str, name: str, pattern: re.Pattern[str]) -> None:
-    """Raise ValueError unless the whole of `name` matches `pattern`: names become folders and addresses."""
+    """Raise ValueError unless the whole of `name` matches `pattern`: names become folders and parts of URLs."""
     if not pattern.fullmatch(name):
-        raise ValueError(f"{name!r} is no {kind} name: expected {pattern.pattern}")
+        raise ValueError(f"{name!r} is not a {kind} name: expected {pattern.pattern}")
 
 
 def sha256_of(path: Path) -> str:
@@ -168,7 +152,7 @@ def sha256_of_files(folder: Path, files: Iterable[Path]) -> dict[str, str]:
 def write_json(path: Path, data: Any) -> None:
     """Write atomically: a reader sees the old file or the new one, never a half.
 
-    A number without end is written as one too large for a float: JSON has no infinity, and everyone reads that as one.
+    Infinity is written as 1e999: JSON has no infinity, and every reader takes a number too large for a float as one.
     """
     text = re.sub(r"Infinity(?=,?$)", "1e999", json.dumps(data, indent=2, ensure_ascii=False), flags=re.MULTILINE)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -185,26 +169,25 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read an artifact's manifest; its files are not looked at (see `verify_files`).
+    """Read an artifact's manifest. Its files are not checked: `verify_files` does that.
 
-    Raises ArtifactMissing where there is none, ArtifactCorrupt where it cannot be read.
+    Raises ArtifactMissing where there is no manifest, ArtifactCorrupt where it cannot be read.
     """
     path = folder / MANIFEST
     try:
-        return Manifest.from_json(json.loads(path.read_bytes()))
+        return Manifest.from_json(parse(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactMissing(
             f"There is no artifact in {folder}: it has no {MANIFEST}. Make it with `make artifacts`."
         ) from None
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except RecordError as error:
         raise ArtifactCorrupt(
-            f"{path} cannot be read as a manifest ({type(error).__name__}: {error}). "
-            f"Remove {folder} and run `make artifacts`."
+            f"{path} cannot be read as a manifest ({error}). Remove {folder} and run `make artifacts`."
         ) from error
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Raise ArtifactCorrupt unless every file is there and has the sha256 that the manifest names."""
+    """Raise ArtifactCorrupt unless every file exists and has the sha256 that the manifest names."""
     for name, expected in manifest.files.items():
         path = folder / name
         if not path.is_file():
@@ -220,10 +203,10 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
 
 @contextlib.contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `folder` when the block ends without an error.
+    """Yield an empty folder that replaces `folder` when the block ends without an error.
 
     Whatever happens inside the block, `folder` is the old artifact or the new one. What an interrupted run left
-    beside it is swept away first.
+    beside it is removed first.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -240,21 +223,21 @@ def staged(folder: Path) -> Iterator[Path]:
             raise
         raise ArtifactError(
             f"No disk space is left for {folder}. Free some and run the same command again; "
-            "what was there before is untouched."
+            "what was there before is unchanged."
         ) from error
 
 
 def _is_disk_full(error: Exception, folder: Path) -> bool:
-    """Whether a full disk is behind an error: frameworks' writers raise errors of their own for it."""
+    """Whether a full disk is the cause of an error: frameworks raise their own errors for it."""
     full = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError) and error.errno in full:
         return True
-    said = "".join(f"{part}" for part in (error, error.__cause__))
-    return any(os.strerror(number) in said for number in full) or "file write failed" in said
+    message = f"{error}{error.__cause__}"
+    return any(os.strerror(number) in message for number in full) or "file write failed" in message
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what an interrupted run left; put the old artifact back if it was stopped halfway through `_swap`."""
+    """Remove what an interrupted run left; restore the old artifact where it stopped halfway through `_swap`."""
     for old in folder.parent.glob(f".{folder.name}.*.old.partial"):
         if not folder.exists():
             old.rename(folder)

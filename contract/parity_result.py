@@ -1,16 +1,14 @@
-"""How a parity result is written beside an artifact's manifest, and what it says of the artifact's status.
+"""The parity result beside an artifact's manifest, and the artifact's status that follows from it.
 
 A result holds for exactly the bytes that were compared: it names the sha256 of both manifests, and these name the
 sha256 of every file.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, write_json
+from contract.records import RecordError, decode, encode, parse
 
 PARITY = "parity.json"
 
@@ -25,7 +23,7 @@ class Flip:
     """Its index in the split."""
     source: int
     artifact: int
-    """The two classes."""
+    """The class that each of the two gives."""
     margin: float
     """The source's largest probability minus its second largest."""
     difference: float
@@ -44,19 +42,15 @@ class BatchParity:
     min_cosine: float
     max_kl: float | None
     """The largest Kullback-Leibler divergence of a picture's answer from the source's, in nats; None where answers are
-    no probabilities."""
+    not probabilities."""
     agreement: float
     """The share of pictures that both put into the same class."""
     flips: tuple[Flip, ...]
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**{**data, "flips": tuple(Flip(**flip) for flip in data["flips"])})
-
 
 @dataclass(frozen=True)
 class EdgeDifference:
-    """A question beside the ordinary ones that the artifact answers otherwise than the source."""
+    """An edge question to which the artifact's answer is not the source's."""
 
     question: str
     """What is special about its inputs: "values from -120 to 120"."""
@@ -87,12 +81,16 @@ class ParityResult:
     """The share of pictures that the artifact answers right; None where labels are unknown."""
     batches: tuple[BatchParity, ...]
     seconds: float
-    edges: int = 0
+    edges: int
     """How many edge questions the source could answer."""
-    differs: tuple[EdgeDifference, ...] = ()
-    """Those that the artifact answers otherwise."""
-    processor: str = ""
+    differs: tuple[EdgeDifference, ...]
+    """Where the artifact's answers are not the source's."""
+    processor: str
     """The processor's model and its vector instructions: answers were compared on this one."""
+
+    def __post_init__(self) -> None:
+        if not self.batches:
+            raise ValueError("batches is empty: expected a comparison at one batch size at least")
 
     @property
     def max_abs_diff(self) -> float:
@@ -101,12 +99,6 @@ class ParityResult:
     @property
     def agreement(self) -> float:
         return min(batch.agreement for batch in self.batches)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        batches = tuple(BatchParity.from_json(batch) for batch in data["batches"])
-        differs = tuple(EdgeDifference(**each) for each in data.get("differs", ()))
-        return cls(**{**data, "batches": batches, "reasons": tuple(data["reasons"]), "differs": differs})
 
 
 @dataclass(frozen=True)
@@ -125,24 +117,27 @@ class Status:
 
 def write_parity(folder: Path, result: ParityResult) -> None:
     """Write `parity.json` beside the manifest in `folder`, atomically."""
-    write_json(folder / PARITY, asdict(result))
+    write_json(folder / PARITY, encode(result))
 
 
 def read_status(folder: Path) -> Status:
-    """The status of the artifact in `folder`. Its manifest must be readable; anything else only makes it unverified."""
+    """The status of the artifact in `folder`.
+
+    Raises what `read_manifest` raises; anything else that cannot be read makes the artifact unverified.
+    """
     manifest = read_manifest(folder)
     if manifest.is_source:
         return Status("source", "training wrote it: the others are compared with it")
     try:
-        return _judge(folder, manifest, ParityResult.from_json(json.loads((folder / PARITY).read_bytes())))
+        return _judge(folder, manifest, decode(ParityResult, parse((folder / PARITY).read_bytes())))
     except FileNotFoundError:
         return Status("unverified", "it was never compared with its source: run `make verify`")
-    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+    except (OSError, RecordError) as error:
         return Status("unverified", f"its {PARITY} cannot be read ({error}): run `make verify`")
 
 
 def _judge(folder: Path, manifest: Manifest, result: ParityResult) -> Status:
-    """Raises what a result that this module did not write may raise."""
+    """Raises OSError where the result names files that cannot be read."""
     if result.artifact_sha256 != sha256_of(folder / MANIFEST):
         return Status("unverified", "its parity result is for other bytes than these: run `make verify`")
     source = folder.parent / result.source.removeprefix(f"{manifest.model}-") / MANIFEST

@@ -1,28 +1,29 @@
-# Sourced by the scripts beside it: which engine is used, and what to do where there is none.
+# Sourced by the other scripts: finds the container engine, or says what to do without one. Sourcing it changes to the
+# project's folder.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export DOCKER_BUILDKIT=1
 
 IMAGES=rosetta-serve
 TARGETS=(train export serve-keras serve-torch serve-onnx serve-tflite serve-tfjs gateway)
-RELEASE=$(sed -n 's/^RELEASE = "\(.*\)"/\1/p' serve/settings.py)
+RELEASE=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' contract/__init__.py)
 
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # find_engine: set ENGINE to a client that can build and whose engine answers: docker, else podman.
 find_engine() {
-  local client said
+  local client message
   mapfile -t clients < <(type -aP ${ENGINE:-docker podman})
   [ "${#clients[@]}" -gt 0 ] ||
-    fail "No container engine was found: ${ENGINE:-neither docker nor podman} is on the PATH. Install one (on Debian: apt-get install docker.io), or use \`make run\`, which needs none."
+    fail "There is no container engine: ${ENGINE:+no }${ENGINE:-neither docker nor podman} is on the PATH. Install one (on Debian: apt-get install docker.io), or use \`make run\`, which needs none."
   for client in "${clients[@]}"; do
-    can_build "$client" && ENGINE=$client && said=$("$client" info 2>&1 >/dev/null) && return
+    can_build "$client" && ENGINE=$client && message=$("$client" info 2>&1 >/dev/null) && return
   done
-  [ -n "${said+set}" ] ||
+  [ -n "${message+set}" ] ||
     fail "$(${clients[0]} --version 2>&1 | head -1) cannot build: it lacks its plugin buildx. Install that (docker-buildx or docker-buildx-plugin), or use \`make run\`, which needs no engine."
-  case $said in
+  case $message in
     *ermission\ denied*) fail "You may not use the engine's socket. Run \`sudo usermod -aG docker \$USER\` and log in again, or use \`make run\`, which needs no engine." ;;
-    *) fail "The engine of $ENGINE does not answer. Start it (\`sudo systemctl start docker\`), or use \`make run\`, which needs none. It says: $(tail -1 <<<"$said" | cut -c -200)" ;;
+    *) fail "The engine of $ENGINE does not answer. Start it (\`sudo systemctl start docker\`), or use \`make run\`, which needs none. It says: $(tail -1 <<<"$message" | cut -c -200)" ;;
   esac
 }
 
@@ -33,9 +34,4 @@ can_build() {
   local version
   version=$("$1" --version 2>/dev/null | sed -n 's/^Docker version \([0-9]*\)\..*/\1/p')
   [ "${version:-99}" -lt 23 ]
-}
-
-# mirror: the one that apt uses already; where none is found debootstrap knows one itself.
-mirror() {
-  grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | head -1
 }

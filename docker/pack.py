@@ -1,4 +1,4 @@
-"""Pick what one image holds of the artifacts: every manifest, since parity names the source's, but few files.
+"""Copy the part of the artifacts that one image holds: all manifests, since parity names the source's, but few files.
 
 python docker/pack.py ARTIFACTS TARGET FORMAT... [samples]
 """
@@ -11,7 +11,7 @@ MANIFESTS = ("manifest.json", "parity.json", "behaviour.json")
 
 
 def pack(artifacts: Path, target: Path, wanted: list[str]) -> None:
-    """Copy manifests of all artifacts, and the files of those of the formats wanted, whatever their precision."""
+    """Copy the manifests of all artifacts, and the files of the wanted formats in any precision."""
     target.mkdir(parents=True, exist_ok=True)
     for file in sorted(path for path in artifacts.rglob("*") if path.is_file()):
         model, *rest = file.relative_to(artifacts).parts

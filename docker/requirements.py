@@ -1,4 +1,4 @@
-"""Cut requirements.lock into one file for each image, in a build stage: what an image lacks cannot rebuild it.
+"""Cut requirements.lock into one file for each image: a change of one package rebuilds only the images that have it.
 
 python docker/requirements.py requirements.lock pyproject.toml docker/packages TARGET
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 def split(lock: Path, project: Path, packages: Path, target: Path) -> None:
     """Write TARGET/<image>/requirements.txt, with hashes, and TARGET/<image>/torch.txt, which may be empty.
 
-    PyTorch's CPU build is found in another place than all else, and is no part of the lock: pyproject.toml pins it.
+    PyTorch's CPU build comes from another index, so the lock leaves it out: pyproject.toml pins it.
     """
     locked = {block.partition("==")[0]: block for block in re.split(r"\n(?=\S)", lock.read_text().strip())}
     extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]

@@ -51,16 +51,16 @@ def _artifact(name: str, files: dict[str, str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the document; each component once, in the order in which they were found."""
+    """Print the document; each component once, in order."""
     name, version = sys.argv[1:]
-    found = {component["bom-ref"]: component for component in components()}
+    parts = {component["bom-ref"]: component for component in components()}
     image = {"type": "container", "bom-ref": name, "name": name, "version": version}
     document = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
         "version": 1,
         "metadata": {"component": image | {"licenses": [{"license": {"id": "Apache-2.0"}}]}},
-        "components": list(found.values()),
+        "components": list(parts.values()),
     }
     print(json.dumps(document, indent=1))
 

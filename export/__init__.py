@@ -1,11 +1,11 @@
-"""Exporters: one file an edge of the graph of formats.
+"""Exporters: one file for each edge of the graph of formats.
 
     keras --> savedmodel --> tflite          torch --> onnx --> savedmodel --> tflite
       |           '--> tfjs                                         '--> tfjs
       '--> onnx   savedmodel --> onnx, for a model that starts there
 
-`export_artifact(parent, format)` finds the edge, calls it, hashes what came, and writes the manifest. An artifact's
-inputs and outputs are its source's: names, dtype, layout and meaning do not change on any edge.
+`export_artifact(parent, format)` finds the edge, calls its exporter, hashes the files, and writes the manifest. An
+artifact's inputs and outputs are its source's: no edge changes their names, dtype, layout or meaning.
 """
 
 import importlib
@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from contract.errors import ExportError, RosettaError, UnknownEdge
+from contract.errors import ExportError, RosettaError, UnknownEdge, one_line
+from contract.formats import FORMATS
 from contract.manifest import Manifest, read_manifest, sha256_of_files, staged, verify_files, write_manifest
 
 Exporter = Callable[[Path, Manifest, Path], Sequence[Path]]
@@ -28,10 +29,10 @@ class Route:
 
     name: str
     exporter: str
-    """`module:function`: named and not imported, since each brings a framework of its own. The module's `CONVERTERS`
-    are the packages that it converts with."""
+    """`module:function`: a name and not an import, since each needs its own framework. The module's `CONVERTERS` are
+    the packages that it converts with."""
     batch: int | None = None
-    """The only batch that what it writes takes; None: as the parent."""
+    """The fixed batch size of the artifact that it writes, or None if it accepts what its parent accepts."""
 
 
 EXPORTERS: dict[tuple[str, str], tuple[Route, ...]] = {
@@ -60,8 +61,11 @@ EXPORTERS: dict[tuple[str, str], tuple[Route, ...]] = {
     ),
     ("savedmodel", "onnx"): (Route("tf2onnx of the frozen graph", "export.savedmodel_to_onnx:export"),),
 }
-"""(parent's format, format) -> its routes, in the order in which they are tried: where the first one fails, or its
-artifact does not answer like the source, the next one may do."""
+"""(parent's format, format) -> its routes, in the order in which they are tried: where the first route fails, or its
+artifact does not answer like the source, the next one may succeed."""
+
+EXPORTED = tuple(format for format in FORMATS if any(format == target for _, target in EXPORTERS))
+"""The formats that exporters write, in the table's order."""
 
 
 def find_routes(parent: str, format: str) -> tuple[Route, ...]:
@@ -86,10 +90,10 @@ def load_exporter(route: Route) -> tuple[Exporter, dict[str, str]]:
 def export_artifact(parent: Path, format: str, folder: Path | None = None, number: int = 0) -> Manifest:
     """Convert the artifact in `parent` to `format`, into `folder` (by default its sibling of that name).
 
-    `number` chooses among the edge's routes.
+    `number` is the place of the route among the edge's routes.
 
     Raises UnknownEdge for an edge that is not in EXPORTERS, ArtifactError for a parent that is missing or damaged, and
-    ExportError when the converter fails. In each case what was in `folder` before is still there.
+    ExportError when the converter fails. On an error `folder` stays as it was.
     """
     folder = folder or parent.with_name(format)
     source = read_manifest(parent)
@@ -114,7 +118,8 @@ def export_artifact(parent: Path, format: str, folder: Path | None = None, numbe
 def export_all(source: Path, failures: dict[str, RosettaError]) -> Iterator[Manifest]:
     """Convert the artifact in `source` to every format that can be reached from it, each along the fewest edges.
 
-    An edge that fails is noted in `failures`, by its format, and the others go on; what lies below it is left out.
+    The error of an edge that fails goes into `failures`, by its format, and the other edges go on; formats that can be
+    reached only through the failed one are left out.
     """
     parents = [source]
     known = {read_manifest(source).format}
@@ -136,9 +141,8 @@ def _convert(exporter: Exporter, parent: Path, source: Manifest, staging: Path, 
         files = exporter(parent, source, staging)
     except RosettaError:
         raise
-    except Exception as error:  # a converter may raise anything; what it says is what a person needs to know
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ExportError(f"{edge} failed in its converter: {said}") from error
+    except Exception as error:  # a converter may raise anything, and its message is what the user needs
+        raise ExportError(f"{edge} failed in its converter: {one_line(error)}") from error
     if not files:
-        raise ExportError(f"{edge} wrote no file, expected at least one. This is a fault of the exporter.")
+        raise ExportError(f"{edge} wrote no file, expected at least one. This is a fault in the exporter.")
     return files

@@ -13,6 +13,7 @@ from tensorflow.python.ops import math_ops
 
 from contract.manifest import Manifest
 from export.floor_division import teach_tf2onnx
+from export.keras_model import load_keras
 from export.known_operators import in_known_operators
 from export.onnx_graph import finish_onnx, sparing_memory, write_frozen
 from export.signatures import tensor_spec
@@ -22,10 +23,8 @@ CONVERTERS = ("keras", "tf2onnx", "onnx")
 
 def by_keras(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.onnx`, with the source's names and a free batch."""
-    model = keras.models.load_model(
-        parent / manifest.file(".h5", ".keras"), compile=False, safe_mode=not manifest.is_trusted
-    )
-    # A Sequential that was read from a file can be exported only once it was called.
+    model = load_keras(parent, manifest)
+    # A Sequential that was loaded from a file can be exported only after a call.
     zeros = [np.zeros([size or 1 for size in spec.shape], spec.dtype) for spec in manifest.inputs]
     model(zeros[0] if len(zeros) == 1 else zeros)
     path = target / "model.onnx"
@@ -37,13 +36,11 @@ def by_keras(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
 
 
 def by_frozen_graph(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
-    """The same from the graph of one call, with everything that does not vary made a constant.
+    """Write the same from the graph of one call, in which everything that does not vary is a constant.
 
-    Keras takes tensors that a layer keeps beside its weights, such as Normalization's mean, for inputs.
+    Keras's own export makes inputs of tensors that a layer keeps beside its weights, such as Normalization's mean.
     """
-    model = keras.models.load_model(
-        parent / manifest.file(".h5", ".keras"), compile=False, safe_mode=not manifest.is_trusted
-    )
+    model = load_keras(parent, manifest)
 
     def call(*tensors: Any) -> Any:
         return keras.tree.flatten(model(tensors[0] if len(tensors) == 1 else list(tensors), training=False))
@@ -55,9 +52,9 @@ def by_frozen_graph(parent: Path, manifest: Manifest, target: Path) -> Sequence[
 
 @contextlib.contextmanager
 def _gelu_by_erf() -> Iterator[None]:
-    """Trace GELU with Erf: TensorFlow's own has Erfc, which is 1 - Erf, and which ONNX lacks.
+    """Trace GELU with Erf: TensorFlow uses Erfc, which is 1 - Erf, and which ONNX does not have.
 
-    Here alone: the converter to TF Lite knows GELU by its Erfc, and has no Erf.
+    Only exports to ONNX do this: the converter to TF Lite recognises GELU by its Erfc, and has no Erf.
     """
     with mock.patch.object(math_ops, "erfc", lambda x, name=None: 1.0 - tf.math.erf(x)):
         yield

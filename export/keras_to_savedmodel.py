@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from contract.manifest import Manifest
 from export import signatures
+from export.keras_model import load_keras
 from export.known_operators import in_known_operators
 from export.overflow import without_overflow
 
@@ -16,9 +15,7 @@ CONVERTERS = ("keras", "tensorflow-cpu")
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write the SavedModel's files, with the signatures `serving_default` and `batch1`."""
-    model = keras.models.load_model(
-        parent / manifest.file(".h5", ".keras"), compile=False, safe_mode=not manifest.is_trusted
-    )
+    model = load_keras(parent, manifest)
 
     def function(*tensors: Any) -> Sequence[Any]:
         outputs = model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)

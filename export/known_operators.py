@@ -1,4 +1,4 @@
-"""What TensorFlow computes by operators that converters or runtimes do not know, in those that all of them know."""
+"""Trace a graph with operators that every converter and runtime knows, in place of those that some do not know."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ CHANNELS_LAST = (None, "NWC", "NHWC", "NDHWC")
 
 @contextlib.contextmanager
 def in_known_operators() -> Iterator[None]:
-    """Trace convolutions of groups as depthwise ones, or as one for each group; sums over products as MatMul.
+    """Trace grouped convolutions as depthwise ones, or as one for each group, and Einsum as MatMul.
 
-    Keras has XLA compile convolutions of groups, which no converter looks into; onnx2tf leaves some depthwise ones as
-    such, which TF.js does not have, and for which TF Lite takes twice the time. Keras writes attention with Einsum,
-    which TF.js does not have either.
+    Keras compiles grouped convolutions with XLA, which no converter can read. onnx2tf writes some depthwise
+    convolutions as grouped ones, which TF.js does not have, and which take twice the time in TF Lite. Keras writes
+    attention with Einsum, which TF.js does not have either.
     """
     function, convolution, einsum = tf.function, nn_ops.convolution_internal, tf.einsum
 
-    def without_xla(*of: Any, jit_compile: bool | None = None, **others: Any) -> Any:
-        return (lambda compiled: compiled) if jit_compile else function(*of, **others)
+    def without_xla(*arguments: Any, jit_compile: bool | None = None, **others: Any) -> Any:
+        return (lambda compiled: compiled) if jit_compile else function(*arguments, **others)
 
     def by_groups(inputs: Any, kernel: Any, *others: Any, **settings: Any) -> Any:
         kernel = tf.convert_to_tensor(kernel)
@@ -31,7 +31,7 @@ def in_known_operators() -> Iterator[None]:
             return convolution(inputs, kernel, *others, **settings)
         strides, dilations = (_pair(settings.get(name)) for name in ("strides", "dilations"))
         if kernel.shape[-2] == 1 and kernel.shape.rank == 4 and strides[0] == strides[1]:
-            # Both count the channels that come out by groups: the kernel only has another axis for them.
+            # Both order the output channels by group: the depthwise kernel only has another axis for them.
             kernel = tf.reshape(kernel, [*kernel.shape[:2], groups, -1])
             return tf.nn.depthwise_conv2d(
                 inputs, kernel, [1, *strides, 1], settings["padding"], settings.get("data_format"), dilations
@@ -42,7 +42,7 @@ def in_known_operators() -> Iterator[None]:
     def by_matmul(equation: str, *inputs: Any, **settings: Any) -> Any:
         try:
             return special_math_ops._einsum_v1(equation, *inputs)
-        except ValueError:  # an equation that it does not know
+        except ValueError:  # it does not know this equation
             return einsum(equation, *inputs, **settings)
 
     with (
@@ -54,8 +54,8 @@ def in_known_operators() -> Iterator[None]:
 
 
 def _pair(setting: Any) -> list[int]:
-    """A setting of two dimensions, however TensorFlow takes it: none, one number, or one for each of two or four."""
+    """A setting for two dimensions, from any form that TensorFlow accepts: none, one number, or a list of 1, 2 or 4."""
     if setting is None or isinstance(setting, int):
         return [setting or 1] * 2
-    given = [int(each) for each in setting]
-    return given * 2 if len(given) == 1 else given[1:-1] if len(given) == 4 else given
+    values = [int(value) for value in setting]
+    return values * 2 if len(values) == 1 else values[1:-1] if len(values) == 4 else values

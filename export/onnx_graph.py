@@ -1,4 +1,4 @@
-"""What exporters to ONNX do last: the source's names, a batch called "batch", a check of the file; and GELU's name."""
+"""The last steps of every export to ONNX: the source's names, a batch called "batch", a check of the file."""
 
 import contextlib
 import gc
@@ -25,7 +25,7 @@ GELU_SINCE = 20
 
 
 def write_frozen(function: Any, manifest: Manifest, target: Path) -> Path:
-    """Convert a concrete function by tf2onnx, its variables and captured tensors made constants."""
+    """Convert a concrete function with tf2onnx; its variables and captured tensors become constants."""
     import tf2onnx
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -46,10 +46,11 @@ def write_frozen(function: Any, manifest: Manifest, target: Path) -> Path:
 
 @contextlib.contextmanager
 def sparing_memory() -> Iterator[None]:
-    """Let tf2onnx have two copies of the graph in memory, and not one for each step of its optimisation.
+    """Keep two copies of tf2onnx's graph in memory, instead of one for each step of its optimisation.
 
-    They are cycles, which only the garbage collector takes apart, and it comes too seldom for objects so few and so
-    large: ConvNeXt-tiny, 111 MB of ONNX, took 6.4 GiB and 22 s, and takes 3.1 GiB and 17 s when it comes at each step.
+    The copies are reference cycles, which only the garbage collector frees, and it runs too seldom for objects so few
+    and so large: ConvNeXt-tiny, 111 MB of ONNX, took 6.4 GiB and 22 s; with a collection at each step it takes 3.1 GiB
+    and 17 s.
     """
     from tf2onnx import optimizer
 
@@ -59,7 +60,7 @@ def sparing_memory() -> Iterator[None]:
         return lambda: (gc.collect(), factory())[1]
 
     def optimizers() -> dict[str, Callable[[], Any]]:
-        gc.freeze()  # what is there before needs no looking at
+        gc.freeze()  # objects that exist already need no collection
         return {name: collecting(factory) for name, factory in usual().items()}
 
     try:
@@ -72,7 +73,7 @@ def sparing_memory() -> Iterator[None]:
 def finish_onnx(path: Path, manifest: Manifest) -> None:
     """Give the graph's inputs and outputs the manifest's names, in its order, and rewrite the file.
 
-    Raises ExportError when their number, dtype or shape is not the manifest's.
+    Raises ExportError when their number, dtypes or shapes are not the manifest's.
     """
     model = onnx.load(path)
     for kind, values, specs in (
@@ -87,15 +88,15 @@ def finish_onnx(path: Path, manifest: Manifest) -> None:
             if manifest.batch is None:
                 value.type.tensor_type.shape.dim[0].dim_param = BATCH
     keep_zeros_before_pooling(model)
-    _pool_all_by_its_name(model)
+    _name_global_pooling(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
 
-def _pool_all_by_its_name(model: ModelProto) -> None:
-    """Call a mean over windows larger than the picture one over all of it, so that no converter pads up to them.
+def _name_global_pooling(model: ModelProto) -> None:
+    """Replace an AveragePool whose window is larger than the picture by GlobalAveragePool, which needs no padding.
 
-    EfficientNet of transformers takes windows of 1280 from 7x7; onnx2tf padded each picture to 8 GB for that.
+    EfficientNet of transformers pools windows of 1280 over 7x7; onnx2tf padded each picture to 8 GB for that.
     """
     pools = [node for node in model.graph.node if node.op_type == "AveragePool"]
     if not pools:
@@ -105,16 +106,16 @@ def _pool_all_by_its_name(model: ModelProto) -> None:
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim[2:]] for value in inferred.value_info
     }
     for node in pools:
-        told = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
         size = sizes.get(node.input[0]) or [0]
-        is_larger = all(0 < length < window for length, window in zip(size, told["kernel_shape"], strict=False))
-        if is_larger and told.get("ceil_mode") and not any(told.get("pads", ())):
+        is_larger = all(0 < length < window for length, window in zip(size, attributes["kernel_shape"], strict=False))
+        if is_larger and attributes.get("ceil_mode") and not any(attributes.get("pads", ())):
             node.op_type = "GlobalAveragePool"
             del node.attribute[:]
 
 
 def name_gelu(path: Path) -> None:
-    """GELU that is written out with Erf becomes one node: TF Lite has GELU, and no Erf."""
+    """Replace GELU that is written out with Erf by one node: TF Lite has GELU, and no Erf."""
     from onnxscript import rewriter
 
     model = onnx.load(path)
@@ -123,7 +124,7 @@ def name_gelu(path: Path) -> None:
     if all(used.version < GELU_SINCE for used in model.opset_import if not used.domain):
         try:
             model = version_converter.convert_version(model, GELU_SINCE)
-        except Exception:  # it has many kinds, for an operator that cannot be taken there: all stays as it was
+        except Exception:  # of many kinds, for an operator that cannot be upgraded: the file stays as it is
             return
     onnx.save(rewriter.rewrite(model, pattern_rewrite_rules=_gelu_written_out()), path)
 
@@ -152,7 +153,7 @@ def _check(kind: str, value: ValueInfoProto, spec: TensorSpec, batch: int | None
     is_text = spec.dtype == "bytes"
     expected = TensorProto.STRING if is_text else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
     wanted = (batch, *spec.shape[1:])
-    # A size that one of the two leaves open is no contradiction, and a converter that forgot them all says nothing.
+    # A size that one of the two leaves open fits any size, and a converter may leave out the whole shape.
     fits = not shape or (
         len(shape) == len(wanted)
         and (batch is not None or shape[0] is None)

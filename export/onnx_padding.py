@@ -1,7 +1,7 @@
-"""Zeros around what a MaxPool of an ONNX graph reads, written so that ONNX Runtime keeps them.
+"""Zero padding before a MaxPool in an ONNX graph, written so that ONNX Runtime keeps it.
 
-ONNX Runtime 1.31 takes a Pad of zeros into the MaxPool behind it, whose own padding is minus infinity: where all the
-neighbours are negative, the zeros were the largest (ResNet50V2: probabilities off by 0.85). It does so with zeros only.
+ONNX Runtime 1.31 fuses a Pad of zeros into the MaxPool behind it, whose own padding is minus infinity. Where all the
+neighbours are negative, a zero should be the maximum (ResNet50V2: probabilities off by 0.85). Only zeros are fused.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ SMALLEST: dict[int, NDArray[Any]] = {
     TensorProto.FLOAT: np.array(np.finfo(np.float32).tiny),
     TensorProto.DOUBLE: np.array(np.finfo(np.float32).tiny, np.float64),
 }
-"""What is padded instead of zero: too small to be seen in any answer. Whole numbers have no such thing."""
+"""What replaces zero as padding: too small to be seen in any answer. Integer types have no such value."""
 
 
 def keep_zeros_before_pooling(model: ModelProto) -> None:
-    """Pad what MaxPool reads with the smallest number there is, where the network pads with zeros."""
+    """Pad the input of each MaxPool with the smallest positive number, where the network pads with zeros."""
     pooled = {node.input[0] for node in model.graph.node if node.op_type == "MaxPool"}
     pads = [node for node in model.graph.node if node.op_type == "Pad" and node.output[0] in pooled]
     if not pads:
@@ -33,7 +33,7 @@ def keep_zeros_before_pooling(model: ModelProto) -> None:
         smallest = SMALLEST.get(types.get(node.input[0], 0))
         if smallest is None or not _pads_with_zeros(node, constants):
             continue
-        if len(node.input) == 1:  # before opset 11 attributes said how to pad
+        if len(node.input) == 1:  # before opset 11 the padding is in attributes
             _set(node, "value", float(smallest))
             continue
         name = f"smallest_{smallest.dtype}"
@@ -47,20 +47,20 @@ def _constants(model: ModelProto) -> dict[str, Any]:
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant":
-            told = _attributes(node)
-            if "value" in told:
-                values[node.output[0]] = numpy_helper.to_array(told["value"])
-            elif "value_float" in told:
-                values[node.output[0]] = np.array(told["value_float"])
+            attributes = _attributes(node)
+            if "value" in attributes:
+                values[node.output[0]] = numpy_helper.to_array(attributes["value"])
+            elif "value_float" in attributes:
+                values[node.output[0]] = np.array(attributes["value_float"])
     return values
 
 
 def _pads_with_zeros(node: NodeProto, constants: Mapping[str, Any]) -> bool:
-    told = _attributes(node)
-    if told.get("mode", b"constant") != b"constant":
+    attributes = _attributes(node)
+    if attributes.get("mode", b"constant") != b"constant":
         return False
     if len(node.input) == 1:
-        return not told.get("value", 0.0)
+        return not attributes.get("value", 0.0)
     if len(node.input) == 2 or not node.input[2]:
         return True
     value = constants.get(node.input[2])

@@ -16,7 +16,7 @@ import onnx2tf.onnx2tf
 import onnxruntime
 from numpy.typing import NDArray
 
-from contract.errors import ExportError
+from contract.errors import ExportError, one_line
 from contract.manifest import Manifest
 from export import signatures
 from export.known_operators import in_known_operators
@@ -47,38 +47,37 @@ def export(parent: Path, manifest: Manifest, target: Path, **options: Any) -> Se
 
 
 def unsimplified(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
-    """The same from the graph as it is: what its simplification makes of some graphs cannot be converted."""
+    """Write the same from the graph as it is: some graphs cannot be converted once they are simplified."""
     return export(parent, manifest, target, not_use_onnxsim=True)
 
 
 def _convert(path: str, scratch: str, manifest: Manifest, options: Mapping[str, Any]) -> Any:
-    """The ONNX graph as a tf_keras model with the same inputs; raises ExportError with the converter's own words."""
-    said = io.StringIO()
-    onnx2tf.onnx2tf.download_test_image_data = _pictures_to_try
+    """The ONNX graph as a tf_keras model with the same inputs. Raises ExportError with the converter's message."""
+    output = io.StringIO()
+    onnx2tf.onnx2tf.download_test_image_data = _calibration_pictures
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             return onnx2tf.convert(
                 input_onnx_file_path=path,
                 output_folder_path=scratch,
-                # Without this, an NHWC input is taken for NCHW and permuted once more.
+                # Otherwise onnx2tf takes an NHWC input for NCHW and permutes it once more.
                 keep_shape_absolutely_input_names=[spec.name for spec in manifest.inputs],
                 disable_model_save=True,
                 non_verbose=True,
                 **options,
             )
     except SystemExit as error:  # onnx2tf calls sys.exit(1) when an operator has no counterpart
-        raise ExportError(f"onnx2tf gave up on {manifest.name}: {_in_one_line(said.getvalue())}") from error
+        raise ExportError(f"onnx2tf gave up on {manifest.name}: {_summary(output.getvalue())}") from error
     except Exception as error:
-        # Which operator it was at is only in what it wrote.
-        where = re.search(r"onnx_op_name: ?(\S+)", said.getvalue())
+        # Only the output names the operator that failed.
+        where = re.search(r"onnx_op_name: ?(\S+)", output.getvalue())
         if where is None:
             raise
-        words = f"{type(error).__name__}: {error}"
-        raise ExportError(f"onnx2tf failed at {where[1]} of {manifest.name}: {words}") from error
+        raise ExportError(f"onnx2tf failed at {where[1]} of {manifest.name}: {one_line(error)}") from error
 
 
 def _fix_batch(path: str, batch: int) -> None:
-    """Every input takes this batch alone. Shapes that the graph computed are constants then: they are folded."""
+    """Fix the batch of every input, and fold the shapes that the graph computes: they are constants then."""
     model = onnx.load(path)
     for value in model.graph.input:
         value.type.tensor_type.shape.dim[0].dim_value = batch
@@ -90,13 +89,13 @@ def _fix_batch(path: str, batch: int) -> None:
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _pictures_to_try() -> NDArray[np.float32]:
-    """What onnx2tf asks graphs of pictures, to see whether axes are in their places: else it downloads pictures."""
+def _calibration_pictures() -> NDArray[np.float32]:
+    """Pictures on which onnx2tf checks the order of axes; without these it downloads some."""
     return np.random.default_rng(0).random((20, 128, 128, 3), dtype=np.float32)
 
 
-def _in_one_line(said: str) -> str:
-    """The beginning of what onnx2tf wrote, without its colours and the frames of its traceback."""
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines()
+def _summary(output: str) -> str:
+    """The beginning of onnx2tf's output, without colours and the frames of its traceback."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()
     words = " ".join(line for line in lines if not line.startswith((" ", "Traceback"))).split()
     return " ".join(words)[:500]

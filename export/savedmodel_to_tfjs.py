@@ -18,23 +18,24 @@ from contract.manifest import Manifest
 CONVERTERS = ("tensorflowjs", "tensorflow-cpu")
 
 UNUSED = ("tensorflow_decision_forests", "tensorflow_hub", "jax", "jax.experimental", "jax.experimental.jax2tf", "flax")
-"""Packages that tensorflowjs imports for its other input formats, and that its published requirements break on."""
+"""Packages that tensorflowjs imports for its other input formats. Its published requirements cannot be installed with
+them."""
 
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
-    """Write `model.json` and its weight files: convolution, bias and relu are fused, constants folded."""
+    """Write `model.json` and its weight files: convolution, bias and relu are fused, constants are folded."""
     return _converted(_converter(), parent, target)
 
 
 def unfused(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
-    """The same with every operator by itself: inside loops, fused ones get shapes that TF.js does not take."""
+    """Write the same with no operators fused: inside loops, fused ones get shapes that TF.js does not accept."""
     conversion = _converter()
     with _nothing_fused(conversion):
         return _converted(conversion, parent, target)
 
 
 def with_functions(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
-    """The same with the body of each loop as a function: the only way in which TF.js runs recurrent layers."""
+    """Write the same with the body of each loop as a function: only so does TF.js run recurrent layers."""
     conversion = _converter()
     with _nothing_fused(conversion):
         files = _converted(conversion, parent, target, control_flow_v2=True)
@@ -66,10 +67,10 @@ def _nothing_fused(conversion: Any) -> Iterator[None]:
 
 
 def _list_results(function: dict[str, Any]) -> None:
-    """Let lists hold results of the function, where these are the same.
+    """Put the function's results into its tensor lists, where the lists hold the same values.
 
-    At the end of a function TF.js 4.22 frees all that is none of its results, even what a list still holds: a recurrent
-    layer's outputs.
+    At the end of a function TF.js 4.22 frees every tensor that is not one of its results, even one that a list still
+    holds: a recurrent layer's outputs.
     """
     returned = {value.partition(":")[0] for value in function["ret"].values()}
     results = {
@@ -85,7 +86,9 @@ def _list_results(function: dict[str, Any]) -> None:
 
 def _converted(conversion: Any, parent: Path, target: Path, **more: Any) -> Sequence[Path]:
     optimise = conversion.optimize_graph
-    conversion.optimize_graph = lambda graph, *others, **more: optimise(_in_what_it_has(graph), *others, **more)
+    conversion.optimize_graph = lambda graph, *others, **more: optimise(
+        _without_missing_operators(graph), *others, **more
+    )
     try:
         conversion.convert_tf_saved_model(
             str(parent),
@@ -116,8 +119,8 @@ def _name_outputs(file: Path) -> None:
     file.write_text(json.dumps(model), encoding="utf-8")
 
 
-def _in_what_it_has(graph: Any) -> Any:
-    """The graph without the operators that TF.js does not have, or not for what they are used for here."""
+def _without_missing_operators(graph: Any) -> Any:
+    """The graph without operators that TF.js does not have, or does not have for the types that it uses here."""
     import tensorflow as tf
 
     definition = graph.as_graph_def()
@@ -135,21 +138,21 @@ def _in_what_it_has(graph: Any) -> Any:
 
 
 def _by_erf(definition: Any, node: Any) -> None:
-    """1 - Erf for Erfc, by which TensorFlow computes GELU."""
+    """Replace Erfc, with which TensorFlow computes GELU, by 1 - Erf."""
     import tensorflow as tf
 
     erf, one = definition.node.add(), definition.node.add()
     erf.CopyFrom(node)
     erf.op, erf.name = "Erf", f"{node.name}/erf"
     one.op, one.name = "Const", f"{node.name}/one"
-    one.input.append(f"^{erf.name}")  # inside the same loop, where there is one
+    one.input.append(f"^{erf.name}")  # in the same loop, if the node is in one
     one.attr["dtype"].CopyFrom(node.attr["T"])
     one.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(1, node.attr["T"].type))
     node.op, node.input[:] = "Sub", [one.name, erf.name]
 
 
 def _by_numbers(definition: Any, node: Any) -> None:
-    """Reverse a mask as whole numbers: TF.js' WebAssembly reads four bytes of each value, and masks have one."""
+    """Reverse a mask as integers: the WebAssembly backend reads four bytes of each value, and masks have one."""
     import tensorflow as tf
 
     mask, reverse = definition.node.add(), definition.node.add()
@@ -164,9 +167,9 @@ def _by_numbers(definition: Any, node: Any) -> None:
 
 
 def _converter() -> Any:
-    """tensorflowjs' converter; it is imported without `UNUSED`, the places of which empty modules take.
+    """tensorflowjs' converter, imported with empty modules in place of `UNUSED`.
 
-    This changes the process, so an export runs in one of its own (`python -m export`).
+    This changes the process, so an export runs in its own process (`python -m export`).
     """
     for name in UNUSED:
         if name not in sys.modules:

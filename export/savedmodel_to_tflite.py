@@ -1,7 +1,7 @@
 """savedmodel -> tflite. Load the result with `ai_edge_litert.interpreter.Interpreter("model.tflite")`.
 
 One file with two signatures over the same weights: `serving_default` takes any batch (the server), `batch1` takes one
-(browsers and phones, whose LiteRT refuses a free batch).
+row (browsers and phones, whose LiteRT refuses a free batch).
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ CONVERTERS = ("tensorflow-cpu",)
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.tflite`, with LiteRT's built-in operators only."""
-    # Subgraph 0, which callers that know nothing of signatures get, is the static one.
+    # Subgraph 0, which callers without signatures run, is the static one.
     return _converted(parent, target, ["batch1", "serving_default"])
 
 
 def export_one(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
-    """The same for one row at a time: some operators are converted only where every size is known."""
+    """Write the same for one row at a time: some operators are converted only where every size is known."""
     return _converted(parent, target, ["batch1"])
 
 

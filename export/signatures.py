@@ -1,7 +1,7 @@
-"""How both exporters to SavedModel write it: good names, and two signatures over the same weights.
+"""How both exporters to SavedModel write it: with the manifest's names, and two signatures over the same weights.
 
 Keras and onnx2tf both lose the output's name, and a browser's LiteRT needs a static batch. So the function is
-wrapped once more: `serving_default` takes any batch, `batch1` takes one.
+wrapped once more: `serving_default` takes any batch, `batch1` takes one row.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +21,9 @@ def save(
 ) -> Sequence[Path]:
     """Write `function` as a SavedModel into `target`.
 
-    `function` takes the manifest's inputs in their order, as tensors, and gives its outputs in their order; `variables`
-    are the tf.Variables that it reads, and whatever else has to be saved for it (tables, the model it was loaded from).
-    (Tracking a whole Keras model instead would keep the converter to TF Lite from seeing that they are constant.)
+    `function` takes the manifest's inputs in their order, as tensors, and returns its outputs in their order.
+    `variables` are the tf.Variables that it reads, and whatever else has to be saved for it, such as tables.
+    If a whole Keras model were tracked instead, the converter to TF Lite would not see that they are constant.
     """
     module = tf.Module()
     module.variables_read = list(variables)
@@ -31,7 +31,7 @@ def save(
     def named(*tensors: Any) -> dict[str, Any]:
         outputs = dict(zip((spec.name for spec in manifest.outputs), function(*tensors), strict=True))
         for spec in manifest.outputs:
-            # This only checks and notes the shape; tf.ensure_shape would be an operator, which TF.js cannot run.
+            # This only checks and records the shape; tf.ensure_shape would be an operator, which TF.js cannot run.
             outputs[spec.name].set_shape((manifest.batch, *spec.shape[1:]))
         return outputs
 
@@ -41,7 +41,7 @@ def save(
         )
         for signature, batch in SIGNATURES.items()
     }
-    # A converter may have made variables that belong to no layer: what the functions read is what has to be saved.
+    # A converter may have made variables that belong to no layer: all that the functions read has to be saved.
     known = {variable.ref() for variable in variables if isinstance(variable, tf.Variable)}
     read = (variable for signature in signatures.values() for variable in signature.graph.variables)
     module.others_read = list({variable.ref(): variable for variable in read if variable.ref() not in known}.values())

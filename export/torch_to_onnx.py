@@ -15,7 +15,7 @@ CONVERTERS = ("torch", "onnxscript", "onnx")
 
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
-    """Write `model.onnx`, with a free batch. The weights are inside, since a browser reads one file."""
+    """Write `model.onnx`, with a free batch. The weights are inside it, since a browser loads one file."""
     try:
         program = torch.onnx.export(
             torch.export.load(parent / "model.pt2"),
@@ -27,7 +27,7 @@ def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
         )
     except OnnxExporterError as error:
         raise ExportError(f"{manifest.name} -> onnx failed in PyTorch's exporter: {_summary(error)}") from error
-    assert program is not None  # it is, with dynamo=True
+    assert program is not None  # with dynamo=True it is a program
     path = target / "model.onnx"
     program.save(path, external_data=False)
     finish_onnx(path, manifest)
@@ -35,9 +35,9 @@ def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
 
 
 def traced(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
-    """The same from a call that is traced, with one fixed batch: what cannot be decomposed may be traced."""
+    """Write the same by tracing one call, with a fixed batch: some programs can only be traced."""
     network = torch.export.load(parent / "model.pt2").module()
-    network.train = lambda mode=True: network  # type: ignore[method-assign] # a program cannot be switched, and is as it was
+    network.train = lambda mode=True: network  # type: ignore[method-assign] # a program has no training mode to switch
     path = target / "model.onnx"
     example = tuple(
         torch.zeros([size or 1 for size in (manifest.batch, *spec.shape[1:])], dtype=getattr(torch, spec.dtype))
@@ -58,7 +58,7 @@ def traced(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
 
 
 def _summary(error: Exception) -> str:
-    """What went wrong, without what the exporter advises its own developers, and without its colours."""
-    said = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    _, found, summary = said.partition("## Exception summary")
-    return " ".join((summary if found else said).partition("While executing")[0].split())
+    """The error, without the exporter's advice to its own developers, and without colours."""
+    message = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    _, heading, summary = message.partition("## Exception summary")
+    return " ".join((summary if heading else message).partition("While executing")[0].split())

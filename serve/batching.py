@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from contract.errors import DeadlineExceeded, InputError, Overloaded, RosettaError, RuntimeFailure
+from contract.errors import DeadlineExceeded, InputError, Overloaded, RosettaError, RuntimeFailure, one_line
 from contract.tensors import Tensors
 from serve.catalog import ServedModel
 from serve.protocol import Reply
@@ -309,4 +309,4 @@ def failure(name: str, error: Exception) -> RosettaError:
     """The error as one of ours: inputs were checked, so what a runtime raises is its own fault."""
     if isinstance(error, RosettaError):
         return error
-    return RuntimeFailure(f"{name} failed inside its runtime: {type(error).__name__}: {error}")
+    return RuntimeFailure(f"{name} failed inside its runtime: {one_line(error)}")

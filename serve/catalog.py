@@ -14,6 +14,7 @@ from typing import cast
 from contract.behaviour import read_behaviour
 from contract.errors import ArtifactError, ModelUnavailable, UnknownModel
 from contract.failed_edge import FailedEdge, read_failed_edges
+from contract.formats import FORMATS, family_of
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
 from contract.parity_result import Status, read_status
 from serve.protocol.oip_reader import RequestReader
@@ -22,9 +23,6 @@ from serve.runtimes import Runtime, load_runtime
 from serve.settings import Settings
 
 log = logging.getLogger(__name__)
-
-FORMATS = ("keras", "torch", "onnx", "savedmodel", "tflite", "tfjs")
-"""The order in which a model's artifacts are shown: sources first, then by the number of conversions."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def load_catalog(artifacts: Path, settings: Settings = Settings()) -> Catalog:  
     failed = [
         edge
         for edge in read_failed_edges(artifacts)
-        if not settings.formats or _family(edge.format) in settings.formats
+        if not settings.formats or family_of(edge.format) in settings.formats
     ]
     return Catalog([load_model(folder, settings) for folder in sorted(folders, key=_order)], failed)
 
@@ -129,7 +127,7 @@ def find_artifacts(artifacts: Path, formats: Collection[str] = ()) -> list[Path]
         folder
         for folder in folders
         if not (folder.name.startswith(".") or folder.parent.name.startswith("."))
-        and (not formats or _family(folder.name) in formats)
+        and (not formats or family_of(folder.name) in formats)
     ]
 
 
@@ -146,7 +144,7 @@ def load_model(folder: Path, settings: Settings = Settings()) -> ServedModel:  #
         if behaviour and behaviour.unsteady:
             raise ModelUnavailable(f"{name} {behaviour.unsteady_words}")
         known = {} if behaviour is None else {"mixing": behaviour.mixing}
-        if address := settings.remotes.get(_family(folder.name)):  # the files may lie only there
+        if address := settings.remotes.get(family_of(folder.name)):  # the files may lie only there
             remote = RemoteRuntime(address, manifest, settings.timeout)
             return ServedModel(name, folder, manifest, status, source, remote, remote.sizes, **known)
         verify_files(folder, manifest)
@@ -158,14 +156,13 @@ def load_model(folder: Path, settings: Settings = Settings()) -> ServedModel:  #
     return ServedModel(name, folder, manifest, status, source, runtime, sizes, **known)
 
 
-def _family(format: str) -> str:
-    """The format without its precision."""
-    return format.split("-")[0]
-
-
 def _order(folder: Path) -> tuple[str, int, str]:
-    family = _family(folder.name)
-    return folder.parent.name, FORMATS.index(family) if family in FORMATS else len(FORMATS), folder.name
+    return folder.parent.name, _place(folder.name), folder.name
+
+
+def _place(format: str) -> int:
+    """The place of its family in the table of formats; a format that is not in the table comes last."""
+    return list(FORMATS).index(family) if (family := family_of(format)) in FORMATS else len(FORMATS)
 
 
 def _source(folder: Path, manifest: Manifest) -> str | None:

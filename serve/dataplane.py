@@ -20,6 +20,7 @@ from contract.errors import (
     NotAPictureModel,
     RosettaError,
     RuntimeFailure,
+    one_line,
 )
 from contract.image import image_to_batch
 from contract.manifest import ImageSpec
@@ -261,7 +262,7 @@ def measure(model: ServedModel, stats: ModelStats) -> None:
     try:
         one, many = (_median_seconds(model, rows) for rows in (1, MEASURED_ROWS))
     except Exception as error:  # a runtime may raise anything; requests get the error
-        log.warning("%s could not be measured: %s: %s", model.name, type(error).__name__, error)
+        log.warning("%s could not be measured: %s", model.name, one_line(error))
         return
     stats.row_seconds = max(0.0, (many - one) / (MEASURED_ROWS - 1))
     stats.call_seconds = max(0.0, one - stats.row_seconds)

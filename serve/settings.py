@@ -1,17 +1,20 @@
 """Every setting of the service, read from the environment once, at start."""
 
+import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from contract import __version__
 from contract.errors import RosettaError
 from contract.image import MAX_PIXELS
 from serve.runtimes import RUNTIMES
 
-RELEASE = "0.2.0"
+RELEASE = __version__
 PAGE = Path(__file__).resolve().parent.parent / "web" / "dist"
 
 
@@ -58,10 +61,10 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Raises SettingError for a value that is not a number, or out of range."""
-        return cls(
-            artifacts=Path(os.environ.get("ARTIFACTS") or cls.artifacts),
-            host=os.environ.get("HOST") or cls.host,
+        """Raises SettingError for a value that is not a number in range, and for a SERVE_* that is not a setting."""
+        settings = cls(
+            artifacts=Path(_text("ARTIFACTS") or cls.artifacts),
+            host=_text("HOST") or cls.host,
             port=_number("PORT", cls.port, 1, 65535),
             threads=_number("SERVE_THREADS", cls.threads, 1, 1024),
             max_bytes=_number("SERVE_MAX_BYTES", cls.max_bytes, 1, 2**40),
@@ -73,14 +76,37 @@ class Settings:
             batch_delay=_number("SERVE_BATCH_DELAY_US", cls.batch_delay, 0, 10**6),
             timeout=_number("SERVE_TIMEOUT", cls.timeout, 1, 3600),
             access_log=bool(_number("SERVE_ACCESS_LOG", int(cls.access_log), 0, 1)),
-            state=Path(state) if (state := os.environ.get("SERVE_STATE")) else None,
-            formats=_formats(os.environ.get("SERVE_FORMATS") or ""),
-            remotes=dict(map(_remote, _listed(os.environ.get("SERVE_REMOTES") or ""))),
+            state=Path(state) if (state := _text("SERVE_STATE")) else None,
+            formats=_formats(_text("SERVE_FORMATS")),
+            remotes=dict(map(_remote, _listed(_text("SERVE_REMOTES")))),
         )
+        _refuse_unknown()
+        return settings
+
+
+_known: set[str] = set()
+"""The variables that were read: what else is called SERVE_* is a mistake."""
+
+
+def _text(name: str) -> str:
+    _known.add(name)
+    return os.environ.get(name) or ""
+
+
+def _refuse_unknown() -> None:
+    # Kubernetes gives a container SERVE_ONNX_PORT_8000_TCP and the like for each service beside it, such as serve-onnx.
+    links = re.compile(r"SERVE_\w+_(PORT(_\d+_\w+)?|SERVICE_(HOST|PORT)(_\w+)?)")
+    for name in os.environ:
+        if name.startswith("SERVE_") and name not in _known and not links.fullmatch(name):
+            settings = sorted(known.removeprefix("SERVE_") for known in _known if known.startswith("SERVE_"))
+            nearest = difflib.get_close_matches(name.removeprefix("SERVE_"), settings, 1)
+            question = f" Did you mean SERVE_{nearest[0]}?" if nearest else ""
+            listed = ", ".join(f"SERVE_{known}" for known in settings)
+            raise SettingError(f"{name} is not a setting of the service.{question} The settings are {listed}.")
 
 
 def _number(name: str, default: int, least: int, most: int) -> int:
-    text = os.environ.get(name) or str(default)
+    text = _text(name) or str(default)
     if not text.isascii() or not text.isdigit() or len(text) > 20 or not least <= int(text) <= most:
         raise SettingError(f"{name}={text[:40]} cannot be used: expected a whole number from {least} to {most}.")
     return int(text)

@@ -27,14 +27,14 @@ LABELS = tuple("abcdefghij")
 
 @pytest.fixture(scope="session")
 def environment() -> Mapping[str, str]:
-    """This process's environment, without what a `make` that started the tests would pass on to another one."""
+    """This process's environment, without the settings that a `make` that started the tests passes on."""
     settings = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "DATASET", "ARTIFACTS", "TRAIN", "VERIFY")
     return {name: value for name, value in os.environ.items() if name not in settings}
 
 
 @pytest.fixture(scope="session")
 def make(environment: Mapping[str, str]) -> Run:
-    """Run `make` in the project with the tests' small settings; the environment is the one that runs the tests."""
+    """Run `make` in the project with small settings, in the environment that runs the tests."""
     ready = ["-o", ".venv/ready", "-o", "web/node_modules/.package-lock.json"]
     small = ["TRAIN=--epochs 1 --limit 3000", "VERIFY=--limit 256"]
 
@@ -93,7 +93,7 @@ def test_split() -> Split:
 
 @pytest.fixture(scope="session")
 def odd_images() -> Bytes:
-    """64 pictures (64, 20, 28, 3) that no permutation, mirroring or transposition leaves as they are."""
+    """64 pictures (64, 20, 28, 3) that every permutation, reflection or transposition changes."""
     image, row, column = np.ogrid[:64, : ODD.height, : ODD.width]
     planes = (row * 12 + image, column * 9 - image, row * 3 + column * 5 + image * 31)
     images = np.stack([plane % 256 for plane in np.broadcast_arrays(*planes)], axis=-1).astype(np.uint8)
@@ -149,7 +149,7 @@ def write_torch(folder: Path) -> None:
 
 
 def export_all(model: Path) -> None:
-    """Convert the one artifact that is there to every format that it leads to."""
+    """Convert the only artifact of a model to every format that can be reached from it."""
     (source,) = model.iterdir()
     command = [sys.executable, "-m", "export", str(source), "all"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -169,7 +169,7 @@ NUMBERS = ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int3
 
 
 def write_every_type(folder: Path, types: Sequence[str]) -> None:
-    """An ONNX artifact with an input and an output of each dtype, the same values; of two sizes, both free."""
+    """An ONNX artifact with an input of each dtype, and an output with the same values; both axes are free."""
     import onnx
     from onnx import helper
 
@@ -198,7 +198,7 @@ def write_every_type(folder: Path, types: Sequence[str]) -> None:
 
 @pytest.fixture(scope="session")
 def running_service(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """`python -m serve` over the walk's artifacts and over models of every datatype. Only ask it."""
+    """`python -m serve` over the walk's artifacts and over models of every datatype. Send it requests only."""
     folder = tmp_path_factory.mktemp("running")
     shutil.copytree(artifacts, folder / "artifacts")
     write_every_type(folder / "artifacts" / "every_type" / "onnx", [*NUMBERS, "bytes"])

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.zoo.__main__ import FORMATS, measure_all, results, table
+from bench.zoo.__main__ import measure_all, results, table
 from bench.zoo.models import ZOO
 from contract.code import ROOT
+from export import EXPORTED
 
 PICTURES = 40
 TIMED = ("onnx", "tflite")
@@ -29,8 +30,8 @@ def test_every_format_passes_on_pictures(folder: Path) -> None:
     records = results(folder)
     assert {name: record["source"] for name, record in records.items()} == {"tiny_torch": "torch"}
     for record in records.values():
-        assert set(record["edges"]) == {record["source"], *FORMATS}
-        for format in FORMATS:
+        assert set(record["edges"]) == {record["source"], *EXPORTED}
+        for format in EXPORTED:
             edge = record["edges"][format]
             assert edge["passed"] and 0 <= edge["off"] < 1e-4 and edge["bytes"] > 1000, edge
             assert ("p50" in edge) == (format in TIMED) and 0 < edge.get("p50", 0.1) < 1
@@ -65,7 +66,7 @@ def test_a_model_that_was_measured_is_not_measured_again(folder: Path, capsys: p
 def test_the_table_has_each_edge_or_the_reason_why_it_failed(folder: Path) -> None:
     records = {name: {**record, "edges": dict(record["edges"])} for name, record in results(folder).items()}
     torch_edges = records["tiny_torch"]["edges"]
-    edges = {"keras": torch_edges["torch"], **{format: torch_edges[format] for format in FORMATS}}
+    edges = {"keras": torch_edges["torch"], **{format: torch_edges[format] for format in EXPORTED}}
     records = {"tiny_keras": {**records["tiny_torch"], "source": "keras", "edges": edges}, **records}
     records["tiny_torch"]["edges"]["tfjs"] = {"reason": "TF.js has no operator Erf. Ship ONNX."}
     parted = {**records["tiny_keras"]["edges"]["tflite"], "passed": False, "off": 0.02, "reason": "it is 0.02 off"}

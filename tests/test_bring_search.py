@@ -20,7 +20,7 @@ def parity_of(difference: float) -> ParityResult:
     passed = difference <= TOLERANCE
     batch = BatchParity(1, difference, difference, 1.0, None, 1.0, ())
     reasons = () if passed else (f"{difference} is over {TOLERANCE}",)
-    return ParityResult("net-x", "net-s", "", "", passed, reasons, TOLERANCE, 64, None, (batch,), 0.1)
+    return ParityResult("net-x", "net-s", "", "", passed, reasons, TOLERANCE, 64, None, (batch,), 0.1, 0, (), "")
 
 
 def edge(parent: str, format: str, *routes: str) -> Edge:

@@ -6,11 +6,10 @@ from pathlib import Path
 import brotli
 import pytest
 
-from compare import footprint
 from compare.figures import Figure, Missing
-from compare.footprint import PACKAGES, file_figures, image, installed, requirements
+from compare.footprint import file_figures, image, installed, requirements
+from contract.formats import FORMATS, Format
 from contract.manifest import read_manifest
-from serve.runtimes import RUNTIMES
 
 
 def test_files_are_counted_on_disk_and_compressed(artifacts: Path) -> None:
@@ -25,10 +24,6 @@ def test_files_are_counted_on_disk_and_compressed(artifacts: Path) -> None:
     assert values["brotli"] == sum(len(brotli.compress(content)) for content in contents)
 
 
-def test_every_runtime_has_its_packages() -> None:
-    assert {*PACKAGES, "tfjs"} == set(RUNTIMES)
-
-
 def test_what_a_package_requires_is_counted_with_it() -> None:
     names = requirements(["onnxruntime"])
     assert {"onnxruntime", "numpy", "protobuf", "flatbuffers"} <= names
@@ -37,7 +32,7 @@ def test_what_a_package_requires_is_counted_with_it() -> None:
 
 
 def test_the_small_runtimes_are_small() -> None:
-    sizes = {family: installed(family) for family in RUNTIMES}
+    sizes = {family: installed(family) for family in FORMATS}
     values = {family: figure.value for family, figure in sizes.items() if isinstance(figure, Figure)}
     assert values.keys() == sizes.keys()
     assert values["tflite"] < values["torch"]
@@ -46,7 +41,7 @@ def test_the_small_runtimes_are_small() -> None:
 
 
 def test_a_package_that_is_not_installed_is_missing_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(footprint.PACKAGES, "other", ("no-such-package",))
+    monkeypatch.setitem(FORMATS, "other", Format("other", "Other", "serve-other", packages=("no-such-package",)))
     figure = installed("other")
     assert isinstance(figure, Missing)
     assert "no-such-package" in figure.missing

@@ -1,14 +1,16 @@
 """Tables in Markdown pages: each is written between its marks, wherever these stand."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from compare.advice import add_recommendations
-from compare.report import ReportError, write_report
-from compare.tables import TABLES, main, write_tables
-from tests.reports import KERAS, NO_LIMITS, TFLITE, report_of
+from compare.figures import exact
+from compare.report import Constraints, Report, ReportError, write_report
+from compare.tables import TABLES, answer_table, main, write_tables
+from tests.reports import KERAS, NO_LIMITS, ONNX, TFJS, TFLITE, report_of, row
 
 
 def marks(name: str, inside: str = "old\n") -> str:
@@ -75,3 +77,40 @@ def test_the_command_line_takes_several_pages(tmp_path: Path, monkeypatch: pytes
     pages[1].write_text("")
     with pytest.raises(SystemExit, match=f"error: No page has a place for the table '{last}'"):
         main()
+
+
+# The short answer
+
+
+def test_the_short_answer_has_a_line_for_each_artifact_and_one_for_each_target() -> None:
+    installed = {"installed": exact(2e9, "B")}
+    browser = row("m-tfjs", ms=5, where="browser", runtime="tfjs-wasm")
+    artifact, its_row = TFLITE
+    differences = {"max_abs_diff@1": exact(1e-6, ""), "max_abs_diff@64": exact(3e-6, "")}
+    tflite = replace(artifact, figures={**artifact.figures, **differences}), its_row
+    report = report_of(row("m-keras", ms=10, mb=3, figures=installed), tflite, browser)
+    assert list(answer_table(add_recommendations(report, None, NO_LIMITS))) == [
+        "| artifact | largest difference, same class | 1 picture over HTTP | artifact + runtime |",
+        "| --- | --- | --- | --- |",
+        "| `m-keras` | source | 10.0 ms | 3.00 MB + 2.00 GB |",
+        "| `m-tflite` | 3.0e-06, 100.00 % | 800 µs | 130 MB + not measured |",
+        "",
+        "- For a server, ship `m-keras`.",
+        "- For a browser, ship `m-tfjs`.",
+        "- For a phone, ship `m-tflite`.",
+    ]
+
+
+def choices(report: Report) -> list[str]:
+    return [line for line in answer_table(report) if line.startswith("- ")]
+
+
+def test_the_short_answer_names_artifacts_that_are_as_good_once() -> None:
+    near = [row("m-tflite", ms=0.99, mb=140), *(row("m-tfjs", ms=1.0, mb=140, runtime=name) for name in ("a", "b"))]
+    report = add_recommendations(report_of(ONNX, *near), None, NO_LIMITS)
+    assert choices(report)[0] == "- For a server, ship `m-tflite`. As good within the noise: `m-onnx`, `m-tfjs`."
+
+
+def test_the_short_answer_says_where_nothing_fits() -> None:
+    report = add_recommendations(report_of(KERAS, TFJS), "server", Constraints(max_mb=1))
+    assert choices(report)[0] == "- For a server, nothing fits."

@@ -1,4 +1,4 @@
-"""Data sets are the published ones or nothing: found, downloaded, checked, and refused by name when altered."""
+"""A data set is the published one or none: read or downloaded, checked, and refused by name when altered."""
 
 import gzip
 import hashlib
@@ -27,21 +27,21 @@ IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 
 
 class Home:
-    """A web server on this machine; `files` is what it serves: path -> body, or (body, announced length)."""
+    """A web server on this machine. It serves `files`: path -> body, or (body, Content-Length)."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes | tuple[bytes, int]] = {}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         home = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                home.asked.append(self.path)
-                found = home.files.get(self.path)
-                if found is None:
+                home.requests.append(self.path)
+                entry = home.files.get(self.path)
+                if entry is None:
                     self.send_error(404)
                     return
-                body, length = found if isinstance(found, tuple) else (found, len(found))
+                body, length = entry if isinstance(entry, tuple) else (entry, len(entry))
                 self.send_response(200)
                 self.send_header("Content-Length", str(length))
                 self.end_headers()
@@ -68,7 +68,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty `DATA`, and no data set of the system's."""
+    """An empty `DATA`, and no data set installed on the system."""
     monkeypatch.setattr(dataset, "DATA", tmp_path / "data")
     put(monkeypatch, replace(FASHION_MNIST, system_folder=None, homes=()))
     put(monkeypatch, replace(CIFAR10, homes=()))
@@ -80,7 +80,7 @@ def put(monkeypatch: pytest.MonkeyPatch, changed: Dataset) -> None:
 
 
 def small_fashion(monkeypatch: pytest.MonkeyPatch, *homes: str) -> tuple[bytes, bytes]:
-    """Let the test split of Fashion-MNIST be its first 20 pictures; their two files' contents."""
+    """Make the test split of Fashion-MNIST its first 20 pictures. Returns the contents of both files."""
     whole = load_system("test", 20)
     images = struct.pack(">4I", 0x0803, 20, 28, 28) + whole.images.tobytes()
     labels = struct.pack(">2I", 0x0801, 20) + whole.labels.tobytes()
@@ -218,7 +218,7 @@ def test_fewer_labels_than_pictures_are_refused() -> None:
 
 
 def cifar_batch(images: Bytes, labels: Bytes) -> bytes:
-    """Write (N, 32, 32, 3) pictures as CIFAR-10's authors do, value by value."""
+    """(N, 32, 32, 3) pictures in the format of CIFAR-10's authors, value by value."""
     records = []
     for image, label in zip(images, labels, strict=True):
         planes = [int(image[y, x, channel]) for channel in range(3) for y in range(32) for x in range(32)]
@@ -266,7 +266,7 @@ def test_a_download_with_another_gzip_header_is_the_same_data(
     assert everything_in(data / "fashion_mnist") == [f"{IMAGES}.gz", f"{LABELS}.gz"]
     home.files.clear()
     assert len(load("fashion_mnist", "test").images) == 10_000
-    assert len(home.asked) == 2, "what is here was downloaded again"
+    assert len(home.requests) == 2, "files on this machine were downloaded again"
 
 
 BROKEN: dict[str, Callable[[bytes], bytes | tuple[bytes, int]] | None] = {
@@ -292,7 +292,7 @@ def test_the_second_home_is_tried_when_the_first_one_fails(
         if damage := BROKEN[how]:
             home.files[f"/first/{file}.gz"] = damage(packed)
     assert len(load("fashion_mnist", "test").images) == 20
-    assert home.asked[:2] == [f"/first/{IMAGES}.gz", f"/second/{IMAGES}.gz"]
+    assert home.requests[:2] == [f"/first/{IMAGES}.gz", f"/second/{IMAGES}.gz"]
     assert everything_in(data / "fashion_mnist") == [f"{IMAGES}.gz", f"{LABELS}.gz"]
 
 
@@ -340,7 +340,7 @@ def tar_gz(files: dict[str, bytes]) -> bytes:
 
 @pytest.fixture
 def small_cifar(data: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """CIFAR-10 with two pictures in each file, at one home; the files' contents."""
+    """CIFAR-10 with a few pictures in each file, served by `home`. Returns the files' contents."""
     contents = {file: cifar_batch(*pictures(2 + number)) for number, file in enumerate(CIFAR10.files)}
     hashes = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
     put(monkeypatch, replace(CIFAR10, files=hashes, homes=(home.address,)))
@@ -357,7 +357,7 @@ def test_cifar_is_taken_out_of_its_archive(data: Path, home: Home, small_cifar: 
     assert len(load("cifar10", "train").images) == 2 + 3 + 4 + 5 + 6
     assert everything_in(data / "cifar10") == sorted(small_cifar)
     assert everything_in(data.parent) == ["data"]
-    assert len(home.asked) == 1, "the archive was downloaded again"
+    assert len(home.requests) == 1, "the archive was downloaded again"
 
 
 def test_an_archive_put_into_the_folder_is_used(data: Path, home: Home, small_cifar: dict[str, bytes]) -> None:
@@ -368,7 +368,7 @@ def test_an_archive_put_into_the_folder_is_used(data: Path, home: Home, small_ci
         load("cifar10", "test")
     archive.write_bytes(tar_gz(small_cifar))
     assert len(load("cifar10", "test").images) == 7
-    assert home.asked == []
+    assert home.requests == []
 
 
 @pytest.mark.parametrize("how", ["a file is altered", "a file is missing", "cut", "no archive", "a link"])
@@ -391,7 +391,7 @@ def test_a_broken_archive_leaves_no_bad_file(data: Path, home: Home, small_cifar
             tar.addfile(link)
         archive = stream.getvalue()
     home.files["/cifar-10-binary.tar.gz"] = archive
-    with pytest.raises(DataError, match=r"CIFAR-10 is not here and could not be downloaded \(http.+\)"):
+    with pytest.raises(DataError, match=r"CIFAR-10 is not on this machine and could not be downloaded \(http.+\)"):
         load("cifar10", "test")
     left = everything_in(data / "cifar10")
     assert "test_batch.bin" not in left
@@ -402,12 +402,12 @@ def test_a_broken_archive_leaves_no_bad_file(data: Path, home: Home, small_cifar
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "message"),
     [(["fashion_mnist"], 0, ""), (["mnist"], 1, "error: No data set is named 'mnist'"), ([], 1, "usage: ")],
 )
-def test_the_command_checks_a_data_set(arguments: list[str], status: int, said: str) -> None:
+def test_the_command_checks_a_data_set(arguments: list[str], status: int, message: str) -> None:
     root = Path(dataset.__file__).resolve().parent.parent
     command = [sys.executable, "-m", "contract.dataset", *arguments]
     ran = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
-    assert (ran.returncode, ran.stderr[: len(said)]) == (status, said)
+    assert (ran.returncode, ran.stderr[: len(message)]) == (status, message)
     assert "Traceback" not in ran.stderr

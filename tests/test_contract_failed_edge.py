@@ -1,4 +1,4 @@
-"""The record of a conversion that failed: what is read is what was written, and a broken one is left out."""
+"""The record of a failed conversion is read as it was written; a broken record is left out."""
 
 import json
 from dataclasses import replace
@@ -10,7 +10,7 @@ from contract.failed_edge import MAX_BYTES, log_file, read_failed_edges, write_f
 from tests.brought_artifacts import FAILED
 
 
-def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     other = replace(FAILED, format="tflite-int8", cause="", advice="", routes=())
     for edge in (other, FAILED):
         write_failed_edge(tmp_path, edge, "Zeile für Zeile\n")
@@ -37,7 +37,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     ],
     ids=lambda change: str(change)[:30],
 )
-def test_a_record_that_is_none_is_left_out_and_the_log_says_so(
+def test_a_wrong_record_is_left_out_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, change: dict[str, object]
 ) -> None:
     write_failed_edge(tmp_path, replace(FAILED, format="tfjs"), "")
@@ -49,7 +49,7 @@ def test_a_record_that_is_none_is_left_out_and_the_log_says_so(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema": 1}', "[" * 100_000, "\xff"])
-def test_what_is_no_json_harms_nothing(tmp_path: Path, text: str) -> None:
+def test_broken_json_is_left_out(tmp_path: Path, text: str) -> None:
     write_failed_edge(tmp_path, FAILED, "")
     (tmp_path / "pair" / "failed" / "tfjs.json").write_text(text, encoding="latin-1")
     (tmp_path / "pair" / "failed" / "tflite.json").mkdir()

@@ -1,4 +1,4 @@
-"""A picture becomes the tensor that the rules say; whatever else is sent raises ImageError and nothing else."""
+"""A picture becomes the tensor that the rules define; anything else raises ImageError and no other error."""
 
 import io
 import json
@@ -68,7 +68,7 @@ def test_the_golden_files_are_what_make_writes(tmp_path: Path) -> None:
 
 
 def inflated(path: Path) -> list[bytes]:
-    """A file's bytes; a PNG's data unpacked, since another zlib may pack the same data otherwise."""
+    """A file's bytes. A PNG's data are decompressed, since another zlib may compress the same data in another way."""
     content = path.read_bytes()
     if not content.startswith(make.SIGNATURE) or any(path.name == case["file"] for case in TABLE["errors"]):
         return [content]
@@ -100,7 +100,7 @@ def random_picture(rng: random.Random) -> tuple[make.Picture, make.Layout]:
     depth = rng.choice(depths.get(kind, (8, 16)))
     picture = make.noise(str(rng.random()), kind, depth, rng.randint(1, 40), rng.randint(1, 40))
     if rng.random() < 0.5:
-        # A light or a dark picture: a coin for each pixel would hardly ever be inverted.
+        # A light or a dark picture: independent random pixels would hardly ever be inverted.
         picture = replace(picture, rows=[[rng.choice(picture.rows[0])] * len(row) for row in picture.rows])
     if kind == make.PALETTE:
         picture = replace(picture, transparency=tuple(rng.randrange(256) for _ in range(rng.randrange(2**depth))))
@@ -172,7 +172,7 @@ def test_a_rotated_jpeg_is_shown_upright(orientation: int) -> None:
     exif[0x010F] = "a camera"
     exif[0x0112] = orientation
     got = decode(saved(stored, "JPEG", quality=95, subsampling=0, exif=exif))
-    # JPEG rounds: a mirrored or turned picture would be off by a hundred.
+    # JPEG is lossy; a mirrored or rotated picture would differ by a hundred.
     np.testing.assert_allclose(got.astype(int), upright, atol=4)
 
 
@@ -198,7 +198,7 @@ def test_a_photo_with_a_second_picture_inside_is_its_first_picture() -> None:
     np.testing.assert_allclose(decode(data).astype(int), photo[::-1, ::-1], atol=8)
 
 
-def test_a_transparent_gif_lies_on_white() -> None:
+def test_a_transparent_gif_is_blended_over_white() -> None:
     picture = PIL.Image.new("P", (4, 4), 1)
     picture.putpalette([9, 9, 9, 200, 10, 10])
     picture.putpixel((0, 0), 0)
@@ -220,7 +220,7 @@ def test_an_animation_is_refused(kind: str) -> None:
     frames = [PIL.Image.new("L", (8, 8), value) for value in (0, 100, 200)]
     stream = io.BytesIO()
     frames[0].save(stream, kind, save_all=True, append_images=frames[1:])
-    with pytest.raises(errors.ImageError, match="animated: 3 frames"):
+    with pytest.raises(errors.ImageError, match="animated: got 3 frames"):
         decode(stream.getvalue())
 
 
@@ -263,7 +263,7 @@ def test_one_pixel_over_the_limit_is_refused_before_it_is_decoded(kind: str) -> 
         decode(saved(np.zeros((10, 10), np.uint8), kind), max_pixels=99)
 
 
-def test_as_many_pixels_as_the_limit_are_taken() -> None:
+def test_a_picture_at_the_limit_is_accepted() -> None:
     assert decode(saved(np.zeros((10, 10), np.uint8)), max_pixels=100).shape == (10, 10, 1)
 
 
@@ -326,7 +326,7 @@ def whole_files() -> dict[str, list[bytes]]:
     }
 
 
-def test_what_a_decoder_raises_after_the_pixels_is_an_image_error_too() -> None:
+def test_an_error_after_the_pixels_is_an_image_error_too() -> None:
     """Most broken pixels raise OSError; this chunk raises ValueError."""
     late = make.chunk(b"tRNS", b"\0")
     with pytest.raises(errors.ImageError, match="truncated or broken"):
@@ -347,4 +347,4 @@ def test_a_broken_file_raises_nothing_but_image_errors(
             refused += 1
         else:
             assert batch.shape == (1, 28, 28, 1)
-    assert refused or kind == "bmp"  # which has no check sums, and pixels anywhere
+    assert refused or kind == "bmp"  # BMP has no checksums, and its pixels may be anywhere

@@ -1,4 +1,4 @@
-"""An artifact's folder is the old one or the new one, whatever happens, and only what its manifest says is loaded."""
+"""Whatever happens, an artifact's folder is the old one or the new one, and only files that match its manifest load."""
 
 import errno
 import json
@@ -68,13 +68,13 @@ def test_the_name_is_the_models_and_the_formats() -> None:
 
 @pytest.mark.parametrize("name", ["", "Keras", "a-b", "a b", "../a", "a/b", "치마", "a\n"])
 def test_a_bad_model_name_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="no model name"):
+    with pytest.raises(ValueError, match="is not a model name"):
         replace(EXAMPLE, model=name)
 
 
 @pytest.mark.parametrize("name", ["", "onnx-", "-int8", "a-b-c", "a_b", "ONNX", "..", "a/b", "onnx\n"])
 def test_a_bad_format_name_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="no format name"):
+    with pytest.raises(ValueError, match="is not a format name"):
         replace(EXAMPLE, format=name)
 
 
@@ -95,7 +95,7 @@ def test_an_image_spec_that_nothing_implements_is_refused(change: dict[str, Any]
         replace(ImageSpec(28, 28, 1), **change)
 
 
-def test_a_folder_without_a_manifest_is_no_artifact(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_not_an_artifact(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
         with pytest.raises(ArtifactMissing, match="make artifacts"):
@@ -156,7 +156,7 @@ def test_a_manifest_from_before_fixed_batches_takes_any_batch(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("batch", [0, -1, 1.5, "1", True])
-def test_a_batch_that_is_none_is_a_corrupt_artifact(tmp_path: Path, batch: object) -> None:
+def test_an_invalid_batch_is_a_corrupt_artifact(tmp_path: Path, batch: object) -> None:
     manifest.write_json(tmp_path / MANIFEST, {**EXAMPLE.to_json(), "batch": batch})
     with pytest.raises(ArtifactCorrupt, match="batch"):
         read_manifest(tmp_path)
@@ -206,7 +206,7 @@ def test_json_is_replaced_at_once_and_leaves_nothing_beside_it(tmp_path: Path) -
     before = path.stat().st_ino
     manifest.write_json(path, {"number": 2})
     assert json.loads(path.read_bytes()) == {"number": 2}
-    assert path.stat().st_ino != before, "the file was written into, not replaced"
+    assert path.stat().st_ino != before, "the file was changed in place, not replaced"
     assert everything_in(tmp_path) == ["report.json"]
 
 
@@ -260,13 +260,13 @@ def test_a_block_that_raises_keeps_the_old_artifact(tmp_path: Path, error: BaseE
 def test_a_rename_that_fails_puts_the_old_artifact_back(tmp_path: Path) -> None:
     make_artifact(tmp_path / "onnx")
     with pytest.raises(FileNotFoundError), staged(tmp_path / "onnx") as staging:
-        staging.rmdir()  # so that there is nothing to take the old one's place
+        staging.rmdir()  # so that nothing can replace the old folder
     verify_files(tmp_path / "onnx", read_manifest(tmp_path / "onnx"))
     assert everything_in(tmp_path) == ["onnx"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_said_clearly_and_keeps_the_old_artifact(tmp_path: Path, number: int) -> None:
+def test_a_full_disk_is_a_clear_error_and_keeps_the_old_artifact(tmp_path: Path, number: int) -> None:
     make_artifact(tmp_path / "onnx")
     with pytest.raises(ArtifactError, match=r"No disk space is left for .*onnx\. Free some"), staged(tmp_path / "onnx"):
         raise OSError(number, os.strerror(number))
@@ -274,7 +274,7 @@ def test_a_full_disk_is_said_clearly_and_keeps_the_old_artifact(tmp_path: Path, 
     assert everything_in(tmp_path) == ["onnx"]
 
 
-def test_a_write_that_the_system_refuses_for_want_of_space_is_said_clearly(tmp_path: Path) -> None:
+def test_a_write_to_a_full_device_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="No disk space is left"), staged(tmp_path / "onnx"):
         Path("/dev/full").write_bytes(b"weights")
     assert everything_in(tmp_path) == []
@@ -314,7 +314,7 @@ def test_a_run_killed_between_the_two_renames_loses_nothing(tmp_path: Path) -> N
     verify_files(target, made)
 
 
-def test_a_number_without_end_stays_one_in_json_that_browsers_read(tmp_path: Path) -> None:
+def test_infinity_is_written_as_json_that_browsers_read(tmp_path: Path) -> None:
     data = {"Infinity": "Infinity", "worst": [float("inf"), float("-inf"), 1.5], "last": float("inf")}
     manifest.write_json(tmp_path / "numbers.json", data)
     text = (tmp_path / "numbers.json").read_text()

@@ -42,9 +42,10 @@ class Machine:
             assert found, name
             (self.bin / name).symlink_to(found)
         shutil.copytree(ROOT / "docker", self.project / "docker", ignore=shutil.ignore_patterns("*.whl", "*.tar"))
-        (self.project / "serve").mkdir()
-        shutil.copy(ROOT / "serve" / "settings.py", self.project / "serve")
-        shutil.copy(ROOT / "pyproject.toml", self.project)
+        (self.project / "contract").mkdir()
+        shutil.copy(ROOT / "contract" / "__init__.py", self.project / "contract")
+        for file in ("pyproject.toml", "bootstrap"):
+            shutil.copy(ROOT / file, self.project)
         self.wheel = folder / "links" / "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl"
         self.wheel.parent.mkdir()
         self.wheel.write_bytes(b"wheel")
@@ -92,7 +93,7 @@ SCRIPTS = [
     ("docker/base-image",),
     ("docker/stack", "up"),
     ("docker/sbom",),
-    ("docker/fill-wheelhouse",),
+    ("docker/offline/fill-wheelhouse",),
 ]
 
 
@@ -100,7 +101,7 @@ SCRIPTS = [
 def test_without_an_engine_make_run_is_the_way(machine: Machine, script: tuple[str, ...]) -> None:
     error = error_of(machine.run(*script))
     assert error.startswith(
-        "error: No container engine was found: neither docker nor podman is on the PATH. Install one"
+        "error: There is no container engine: neither docker nor podman is on the PATH. Install one"
     )
     assert "`make run`" in error
 
@@ -109,7 +110,7 @@ def test_the_engine_that_was_asked_for_has_to_be_there(machine: Machine) -> None
     machine.program("docker", RUNNING)
     assert "podman is on the PATH" not in machine.run("docker/stack", "ps").stderr
     assert error_of(machine.run("docker/stack", "ps", ENGINE="podman")).startswith(
-        "error: No container engine was found: podman is"
+        "error: There is no container engine: no podman is"
     )
 
 
@@ -176,7 +177,7 @@ def test_an_image_says_on_which_bytes_it_stands(machine: Machine) -> None:
 
 def test_a_base_image_that_was_named_has_to_be_had(machine: Machine) -> None:
     machine.program("docker", '[ "$1" != pull ] && [ "$1 $2" != "image inspect" ]')
-    assert "The base image mine:1 is not here and cannot be pulled" in error_of(
+    assert "The base image mine:1 is not here, and the engine cannot pull it" in error_of(
         machine.run("docker/build", BASE="mine:1")
     )
 
@@ -187,28 +188,60 @@ KUBECTL = """printf 'clientVersion:\\n  major: "1"\\n  minor: "%s"\\n'"""
 
 def test_a_kubectl_that_is_new_enough_is_used(machine: Machine) -> None:
     machine.program("kubectl", f"{KUBECTL} 27")
-    assert machine.run("docker/kubectl").stdout == f"{machine.bin / 'kubectl'}\n"
+    assert machine.run("docker/offline/kubectl").stdout == f"{machine.bin / 'kubectl'}\n"
 
 
 def test_an_old_kubectl_and_no_mirror(machine: Machine) -> None:
     machine.program("kubectl", f"{KUBECTL} 20+")
-    assert error_of(machine.run("docker/kubectl")).endswith("is needed and not on the PATH: install it.")
+    assert error_of(machine.run("docker/offline/kubectl")).endswith("and it is not on the PATH: install it.")
     machine.program("apt-get", "echo Could not resolve; exit 100")
-    assert "Debian's could not be fetched: build/kubectl.log says why." in error_of(machine.run("docker/kubectl"))
+    assert "apt-get could not fetch Debian's: build/kubectl.log says why." in error_of(
+        machine.run("docker/offline/kubectl")
+    )
     assert "Could not resolve" in (machine.project / "build" / "kubectl.log").read_text()
 
 
-def test_without_a_cpu_build_of_pytorch_nothing_is_built(machine: Machine) -> None:
+SHOWS_PIP = """
+case "$1" in build) for option in "$@"; do case $option in id=pip,*) cat "${option#*src=}" ;; esac; done ;; esac
+"""
+"""An engine that prints what a build gives to pip."""
+
+
+@pytest.mark.parametrize("own", ["", "https://wheels.example/cpu"])
+def test_a_build_gets_the_address_of_pytorchs_index(machine: Machine, own: str) -> None:
+    machine.program("docker", SHOWS_PIP + RUNNING)
+    done = machine.run("docker/build", "gateway", PIP_FIND_LINKS="", TORCH_INDEX=own)
+    assert done.returncode == 0, done.stderr
+    expected = own or machine.run("bootstrap", "torch-index").stdout.strip()
+    assert f"export TORCH_INDEX={expected}\n" in done.stdout
+
+
+def test_a_wheel_of_pytorch_that_pip_would_find_travels_with_the_build(machine: Machine) -> None:
     machine.program("docker", RUNNING)
-    error = error_of(machine.run("docker/build", PIP_FIND_LINKS=""))
-    assert "A CPU build of PyTorch 2.13.0 for Python 3.11 is needed. Set TORCH_INDEX" in error
-    assert not any(call.startswith("docker build ") for call in machine.called())
+    assert machine.run("docker/build", "gateway").returncode == 0
+    assert (machine.project / "docker" / "wheelhouse" / machine.wheel.name).read_bytes() == b"wheel"
+
+
+@pytest.mark.parametrize(
+    ("image", "arguments"),
+    [
+        ("serve-onnx", "--target serve --build-arg RUNTIME=onnx "),
+        ("serve-keras", "--target serve --build-arg RUNTIME=keras --build-arg FORMATS=keras,savedmodel "),
+        ("serve-tfjs", "--target serve-tfjs "),
+    ],
+)
+def test_images_that_differ_in_their_packages_share_a_stage(machine: Machine, image: str, arguments: str) -> None:
+    machine.program("docker", RUNNING)
+    assert machine.run("docker/build", image).returncode == 0
+    (build,) = [call for call in machine.called() if call.startswith("docker build ")]
+    assert arguments in build
+    assert machine.called()[-1].endswith(f"rosetta-serve/{image}:latest")
 
 
 def test_a_ca_bundle_that_is_missing(machine: Machine) -> None:
     machine.program("docker", RUNNING)
     error = error_of(machine.run("docker/build", SSL_CERT_FILE="/nonexistent/ca.pem"))
-    assert error.startswith("error: SSL_CERT_FILE=/nonexistent/ca.pem is no file.")
+    assert error.startswith("error: SSL_CERT_FILE=/nonexistent/ca.pem is not a file.")
 
 
 def test_a_full_disk(machine: Machine) -> None:
@@ -224,7 +257,7 @@ def test_images_get_their_names_when_all_are_built(machine: Machine) -> None:
     verbs = [call.split()[1] for call in machine.called() if call.split()[1] in ("build", "tag")]
     assert verbs == ["build", "build", "tag", "tag", "tag", "tag"]
     (build, _) = [call for call in machine.called() if call.startswith("docker build ")]
-    assert "--target serve-onnx" in build
+    assert "--target serve " in build
 
 
 def test_the_wheelhouse_is_files_and_no_image(machine: Machine) -> None:
@@ -244,7 +277,7 @@ def test_a_build_that_fails_names_nothing(machine: Machine) -> None:
     guard = 'case "$*" in "build "*gateway*) exit 1 ;; esac\n'
     (machine.bin / "docker").write_text(script.replace('case "$1 $2"', guard + 'case "$1 $2"', 1))
     error = error_of(machine.run("docker/build", "serve-onnx", "gateway"))
-    assert "The image gateway could not be built" in error
+    assert "The engine could not build the image gateway" in error
     assert "The images of the last good build are still in place." in error
     assert not any(call.startswith("docker tag") for call in machine.called())
 
@@ -269,13 +302,15 @@ def taken() -> Iterator[str]:
 def test_a_port_in_use(machine: Machine, taken: str) -> None:
     machine.program("docker", RUNNING)
     error = error_of(machine.run("docker/stack", "up", PORT=taken))
-    assert error == f"error: 127.0.0.1:{taken} is in use. Try another: make up PORT={int(taken) % 65535 + 1}"
+    assert error == f"error: 127.0.0.1:{taken} is in use. Try another port: make up PORT={int(taken) % 65535 + 1}"
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "x", "-1", "80 "])
 def test_what_is_no_port(machine: Machine, port: str) -> None:
     machine.program("docker", RUNNING)
-    assert f"error: PORT={port} is no port" in error_of(machine.run("docker/stack", "up", PORT=port))
+    assert f"error: PORT={port} is not a port number; use 1 to 65535." in error_of(
+        machine.run("docker/stack", "up", PORT=port)
+    )
 
 
 def test_a_stack_without_images(machine: Machine) -> None:

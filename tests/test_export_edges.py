@@ -1,4 +1,4 @@
-"""Every edge of the graph of formats: the same tensors, the same answers, and nothing half done when it fails."""
+"""Every edge of the graph of formats keeps the tensors and the answers, and leaves nothing unfinished when it fails."""
 
 import json
 import os
@@ -43,11 +43,11 @@ from serve.runtimes import Runtime, load_runtime
 SOURCES = {"keras_cnn": "keras", "torch_cnn": "torch"}
 
 TOLERANCE = 1e-5
-"""Converters reorder float32 sums: 2e-6 was the most that was seen; a wrong layout is off by 0.5 and more."""
+"""Converters reorder float32 sums: the largest difference measured was 2e-6; a wrong layout is off by 0.5 or more."""
 
 
 def edges_from(source: str) -> Iterator[tuple[str, str]]:
-    """The edges that lead to each format once, the nearest first, as the Makefile walks them."""
+    """One edge to each format, the nearest first, as in the Makefile."""
     reached = {source}
     for parent, format in EXPORTERS:
         if parent in reached and format not in reached:
@@ -58,7 +58,7 @@ def edges_from(source: str) -> Iterator[tuple[str, str]]:
 CASES = [(model, parent, format) for model, source in SOURCES.items() for parent, format in edges_from(source)]
 
 BROUGHT_ONLY = ("savedmodel", "onnx")
-"""Our own models reach ONNX sooner: tests/test_bring.py walks this edge."""
+"""Edges that our own models do not need: tests/test_bring.py tests them."""
 
 each_export = pytest.mark.parametrize(("model", "parent", "format"), CASES, ids=lambda word: str(word))
 
@@ -159,7 +159,7 @@ def assert_same_answers(source: Runtime, exported: Runtime, pixels: NDArray[np.f
 def test_the_odd_pictures_would_show_a_wrong_layout(
     odd_models: Path, load: Load, odd_images: Bytes, model: str
 ) -> None:
-    """Mirrored or with other channels, a picture is answered otherwise by far more than the tolerance."""
+    """Mirrored, or with its channels reversed, a picture gets an answer that differs by far more than the tolerance."""
     runtime, pixels = load(odd_models / model / SOURCES[model]), odd_images.astype(np.float32)
     right = runtime.predict({"pixels": pixels})["probabilities"]
     reread = pixels.reshape(64, 3, 20, 28).transpose(0, 2, 3, 1)
@@ -174,7 +174,7 @@ def test_the_odd_pictures_would_show_a_wrong_layout(
 @pytest.mark.parametrize("model", SOURCES)
 def test_onnx_has_the_names_and_a_free_batch_in_one_checked_file(artifacts: Path, model: str) -> None:
     folder = artifacts / model / "onnx"
-    assert list(read_manifest(folder).files) == ["model.onnx"], "a browser reads one file"
+    assert list(read_manifest(folder).files) == ["model.onnx"], "a browser loads one file"
     loaded = onnx.load(folder / "model.onnx", load_external_data=False)
     onnx.checker.check_model(loaded, full_check=True)
     assert not any(tensor.external_data for tensor in loaded.graph.initializer)
@@ -183,7 +183,9 @@ def test_onnx_has_the_names_and_a_free_batch_in_one_checked_file(artifacts: Path
 
 
 @pytest.mark.parametrize(("window", "operator"), [(6, "GlobalAveragePool"), (2, "AveragePool")])
-def test_a_mean_over_more_than_the_picture_is_one_over_all_of_it(tmp_path: Path, window: int, operator: str) -> None:
+def test_a_pooling_window_larger_than_the_picture_becomes_global_pooling(
+    tmp_path: Path, window: int, operator: str
+) -> None:
     path, helper = tmp_path / "model.onnx", onnx.helper
     pool = {"kernel_shape": [window] * 2, "strides": [window] * 2, "ceil_mode": 1, "count_include_pad": 1}
     nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("AveragePool", ["y"], ["z"], **pool)]
@@ -204,7 +206,7 @@ def onnx_tensor(value: onnx.ValueInfoProto) -> tuple[str, list[str | int]]:
     return value.name, [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
-def test_a_program_that_is_traced_answers_any_number_of_pictures_one_at_a_time(
+def test_a_traced_program_answers_any_number_of_pictures_one_at_a_time(
     odd_models: Path, load: Load, odd_images: Bytes, tmp_path: Path
 ) -> None:
     done = export(odd_models / "torch_cnn" / "torch", "onnx", tmp_path / "onnx", "--route", "1")
@@ -263,7 +265,7 @@ def test_tfjs_is_a_fused_graph_model_with_the_names(artifacts: Path, model: str)
     operators = [node["op"] for node in graph["modelTopology"]["node"]]
     assert operators.count("_FusedConv2D") == 2
     assert not {"Conv2D", "BiasAdd", "VarHandleOp", "ReadVariableOp"} & set(operators)
-    if model == "keras_cnn":  # PyTorch's way to ONNX puts the relu behind the pooling, where there is less of it to do
+    if model == "keras_cnn":  # the route from PyTorch puts the relu behind the pooling, where there are fewer values
         assert "Relu" not in operators
 
 
@@ -304,7 +306,7 @@ def test_recurrent_layers_run_in_tfjs_when_their_loops_are_functions(recurrent: 
 
 @pytest.fixture(scope="module")
 def recurrent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Words with gaps, read in both directions, and what comes of it read once more."""
+    """A recurrent network over masked words: a bidirectional layer, then another layer."""
     folder = tmp_path_factory.mktemp("recurrent")
     done = subprocess.run([sys.executable, "-c", RECURRENT, folder], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -393,7 +395,7 @@ FAULTS: Mapping[Fault, str] = {
 
 @pytest.fixture(scope="module")
 def refused(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[Fault, Done]:
-    """What each of FAULTS came to: two at a time, since most of it is the converters' start."""
+    """The run of each of FAULTS, two at a time: most of the time is the converters' start."""
     folder = tmp_path_factory.mktemp("refused")
 
     def converted(write: Fault) -> Done:
@@ -423,7 +425,7 @@ def test_an_onnx_file_that_cannot_be_converted_is_one_line_and_keeps_the_old_art
 
 
 def rewrite_manifest(folder: Path) -> None:
-    """Let the manifest name the files that are there now."""
+    """Rewrite the manifest for the files that are in the folder now."""
     manifest = read_manifest(folder)
     files = sha256_of_files(folder, [folder / name for name in manifest.files])
     write_manifest(folder, replace(manifest, files=files))
@@ -434,7 +436,7 @@ Raise = Callable[[Exception | None], None]
 
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> Raise:
-    """Put an exporter in the place of keras -> onnx that writes half a file and raises, or writes none."""
+    """Replace keras -> onnx by an exporter that writes half a file and raises, or writes no file."""
 
     def install(error: Exception | None) -> None:
         def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
@@ -459,7 +461,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Raise:
             "keras_cnn-keras -> onnx failed in its converter: RuntimeError: of many lines",
         ),
         (OSError("file signature not found"), "failed in its converter: OSError: file signature not found"),
-        (SystemError(), "failed in its converter: SystemError:"),
+        (SystemError(), "failed in its converter: SystemError"),
         (None, "wrote no file, expected at least one"),
     ],
 )
@@ -483,7 +485,7 @@ def test_whatever_a_converter_raises_is_an_export_error_in_one_line(
         OSError("Unable to write (errno = 28, error message = 'No space left on device')"),
     ],
 )
-def test_a_full_disk_is_said_clearly_whoever_notices_it(artifacts_copy: Path, faulty: Raise, error: Exception) -> None:
+def test_a_full_disk_is_a_clear_error_whoever_notices_it(artifacts_copy: Path, faulty: Raise, error: Exception) -> None:
     faulty(error)
     model = artifacts_copy / "keras_cnn"
     with (
@@ -511,7 +513,7 @@ ON_DISKS = [case for case in CASES if case[2] in ("savedmodel", "tflite")][:3]
 
 @pytest.fixture(scope="module")
 def on_full_disks(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[Case, tuple[Path, Done]]:
-    """Each of these artifacts exported anew to a disk with hardly any room beside it; two at a time, as above."""
+    """Each of these artifacts, exported again to a disk that is nearly full; two at a time, as above."""
     disks = {case: tmp_path_factory.mktemp("disk") for case in ON_DISKS}
 
     def exported(case: Case) -> tuple[Path, Done]:
@@ -537,7 +539,7 @@ def umount(disk: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small disk can be mounted only by root")
 @pytest.mark.parametrize("case", ON_DISKS, ids="-".join)
-def test_a_full_disk_is_said_clearly_and_keeps_the_old_artifact(
+def test_a_full_disk_is_a_clear_error_and_keeps_the_old_artifact(
     on_full_disks: Mapping[Case, tuple[Path, Done]], case: Case
 ) -> None:
     folder, done = on_full_disks[case]
@@ -555,7 +557,7 @@ def test_a_killed_export_keeps_the_old_artifact_and_the_next_one_succeeds(artifa
             time.sleep(0.002)
         running.send_signal(signal.SIGKILL)
     assert running.returncode == -signal.SIGKILL
-    assert list(model.glob(".tflite.*.partial")), "it should have been killed in the middle"
+    assert list(model.glob(".tflite.*.partial")), "the export ended before it was killed"
     assert (model / "tflite" / MANIFEST).read_bytes() == before
     verify_files(model / "tflite", read_manifest(model / "tflite"))
     assert export(model / "savedmodel", "tflite").returncode == 0
@@ -564,6 +566,6 @@ def test_a_killed_export_keeps_the_old_artifact_and_the_next_one_succeeds(artifa
 
 
 def export(*arguments: str | Path) -> Done:
-    """Convert in a process of its own, as the Makefile does."""
+    """Convert in a separate process, as the Makefile does."""
     command = [sys.executable, "-m", "export", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What is traced in operators that every converter knows computes what TensorFlow does."""
+"""A graph that is traced with known operators computes what TensorFlow's own operators compute."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,11 +36,11 @@ def summed(equation: str) -> Any:
         (lambda: grouped(1, 4), {"Conv2D"}),
         (attention, {"Softmax", "BatchMatMulV2"}),
         (lambda: summed("abc,adc->abd"), {"BatchMatMulV2"}),
-        (lambda: summed("abb,acd->abd"), {"Einsum"}),  # of a diagonal: as it was
+        (lambda: summed("abb,acd->abd"), {"Einsum"}),  # of a diagonal: it stays as it is
     ],
     ids=["depthwise", "strides", "dilations", "uneven strides", "groups", "one group", "attention", "sums", "diagonal"],
 )
-def test_the_same_comes_of_known_operators(build: Callable[[], Any], known: set[str]) -> None:
+def test_known_operators_compute_the_same(build: Callable[[], Any], known: set[str]) -> None:
     keras.utils.set_random_seed(3)
     model = build()
     rows = np.random.default_rng(3).normal(size=(2, *model.input_shape[1:])).astype(np.float32)

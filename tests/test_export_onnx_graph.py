@@ -1,4 +1,4 @@
-"""What becomes of GELU that is written out, before onnx2tf reads the graph."""
+"""GELU that is written out becomes one node before onnx2tf reads the graph."""
 
 import math
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_what_only_looks_like_gelu_stays(tmp_path: Path) -> None:
     np.testing.assert_array_equal(answer(path), before)
 
 
-def test_a_graph_that_cannot_be_taken_to_another_opset_stays(tmp_path: Path) -> None:
+def test_a_graph_that_cannot_be_upgraded_to_another_opset_stays(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     write(path, "NoSuchOperator", 1.0, ORDERS["half last"])
     before = path.read_bytes()

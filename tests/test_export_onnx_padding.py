@@ -1,4 +1,4 @@
-"""Zeros that are the largest of what a MaxPool reads: ONNX Runtime leaves them out unless told otherwise."""
+"""Padding with zeros before a MaxPool, where the zeros are the maximum: ONNX Runtime would lose them."""
 
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,20 @@ NEGATIVE = -np.arange(1, 17).reshape(1, 1, 4, 4)
 DTYPES = {"float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
 
 
-def padded_pool(dtype: str, opset: int, told: str, mode: str = "constant", value: float = 0) -> onnx.ModelProto:
-    """The largest of each 3x3 of a padded 4x4; what is padded is told in one of the ways that a graph can."""
+def padded_pool(dtype: str, opset: int, given: str, mode: str = "constant", value: float = 0) -> onnx.ModelProto:
+    """The maximum of each 3x3 window of a padded 4x4; `given` is where the graph states the padding's value."""
     constants, nodes = [], []
     if opset < 11:
-        attributes = {"value": float(value)} if told == "attribute" else {}
+        attributes = {"value": float(value)} if given == "attribute" else {}
         nodes.append(helper.make_node("Pad", ["x"], ["padded"], pads=PADS, mode=mode, **attributes))
     else:
         constants.append(numpy_helper.from_array(np.array(PADS, np.int64), "pads"))
         tensor = numpy_helper.from_array(np.array(value, dtype), "value")
-        if told == "constant":
+        if given == "constant":
             nodes.append(helper.make_node("Constant", [], ["value"], value=tensor))
-        elif told == "initializer":
+        elif given == "initializer":
             constants.append(tensor)
-        inputs = ["x", "pads"] if told == "default" else ["x", "pads", "value"]
+        inputs = ["x", "pads"] if given == "default" else ["x", "pads", "value"]
         nodes.append(helper.make_node("Pad", inputs, ["padded"], mode=mode))
     nodes.append(helper.make_node("MaxPool", ["padded"], ["y"], kernel_shape=[3, 3], strides=[2, 2]))
     kind = DTYPES[dtype]
@@ -52,15 +52,15 @@ def answer(model: onnx.ModelProto, dtype: str, optimized: bool = True) -> Any:
 
 
 WAYS = [
-    *((opset, told) for opset in (9, 10) for told in ("default", "attribute")),
-    *((opset, told) for opset in (11, 13, 18, 21) for told in ("default", "initializer", "constant")),
+    *((opset, given) for opset in (9, 10) for given in ("default", "attribute")),
+    *((opset, given) for opset in (11, 13, 18, 21) for given in ("default", "initializer", "constant")),
 ]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("opset", "told"), WAYS)
-def test_zeros_around_negative_numbers_stay_the_largest(dtype: str, opset: int, told: str) -> None:
-    model = padded_pool(dtype, opset, told)
+@pytest.mark.parametrize(("opset", "given"), WAYS)
+def test_zeros_around_negative_numbers_stay_the_largest(dtype: str, opset: int, given: str) -> None:
+    model = padded_pool(dtype, opset, given)
     expected = answer(model, dtype, optimized=False)
     assert expected.max() == 0
     keep_zeros_before_pooling(model)
@@ -77,7 +77,7 @@ def test_other_padding_is_left_as_it_is(mode: str, value: float) -> None:
     assert (answer(model, "float32") == answer(model, "float32", optimized=False)).all()
 
 
-def test_a_graph_that_somebody_brings_is_served_as_it_is_meant(tmp_path: Path) -> None:
+def test_a_users_graph_is_served_with_its_zeros(tmp_path: Path) -> None:
     model = padded_pool("float32", 17, "default")
     onnx.save(model, tmp_path / "net.onnx")
     expected = answer(model, "float32", optimized=False)

@@ -132,6 +132,10 @@ def test_an_image_has_what_its_steps_import(stage: str, module: str) -> None:
     assert set(files_of(name, *TABLES.get(module, []))) <= copied(stage)
 
 
+def test_an_image_that_serves_has_what_the_service_and_its_runtimes_import() -> None:
+    assert set(files_of("serve.__main__", "serve.*")) <= copied("source")
+
+
 def test_the_steps_are_found() -> None:
     assert {module for _, module in RUNS} >= {"train.keras_cnn", "export", "verify", "bring", "contract.dataset"}
 
@@ -147,12 +151,12 @@ def rules() -> dict[str, set[str]]:
 MADE_BY = {
     "artifacts/keras_cnn/keras/manifest.json": ("train.keras_cnn",),
     "artifacts/torch_cnn/torch/manifest.json": ("train.torch_cnn",),
-    "artifacts/keras_cnn/onnx/manifest.json": ("export", "export.keras_to_onnx"),
-    "artifacts/keras_cnn/savedmodel/manifest.json": ("export", "export.keras_to_savedmodel"),
-    "artifacts/torch_cnn/onnx/manifest.json": ("export", "export.torch_to_onnx"),
-    "artifacts/torch_cnn/savedmodel/manifest.json": ("export", "export.onnx_to_savedmodel"),
-    "artifacts/torch_cnn/tflite/manifest.json": ("export", "export.savedmodel_to_tflite"),
-    "artifacts/torch_cnn/tfjs/manifest.json": ("export", "export.savedmodel_to_tfjs"),
+    "artifacts/keras_cnn/onnx/manifest.json": ("export.__main__", "export.keras_to_onnx"),
+    "artifacts/keras_cnn/savedmodel/manifest.json": ("export.__main__", "export.keras_to_savedmodel"),
+    "artifacts/torch_cnn/onnx/manifest.json": ("export.__main__", "export.torch_to_onnx"),
+    "artifacts/torch_cnn/savedmodel/manifest.json": ("export.__main__", "export.onnx_to_savedmodel"),
+    "artifacts/torch_cnn/tflite/manifest.json": ("export.__main__", "export.savedmodel_to_tflite"),
+    "artifacts/torch_cnn/tfjs/manifest.json": ("export.__main__", "export.savedmodel_to_tfjs"),
     "artifacts/keras_cnn/.verified": ("verify.__main__", "serve.runtimes.*"),
     "artifacts/samples/index.json": ("verify.samples",),
 }

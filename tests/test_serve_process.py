@@ -347,12 +347,6 @@ def test_every_setting_is_checked_here() -> None:
     assert names == {"ARTIFACTS", "HOST", "PORT", "SERVE_STATE", *lists, *NUMBERS}
 
 
-def test_the_readmes_table_has_every_setting() -> None:
-    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `")]
-    first_cells = "".join(row.split("|")[1] for row in rows)
-    assert [name for name in variables().values() if f"`{name}`" not in first_cells] == []
-
-
 @pytest.mark.parametrize("content", ["nothing", "an empty folder", "a file", "half-written artifacts"])
 def test_without_artifacts_one_line_names_the_command_that_makes_them(tmp_path: Path, content: str) -> None:
     folder = tmp_path / "artifacts"

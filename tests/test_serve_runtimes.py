@@ -270,7 +270,7 @@ def test_a_runtime_that_is_not_installed_is_unavailable(artifacts: Path, monkeyp
     monkeypatch.delitem(sys.modules, "serve.runtimes.onnx", raising=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     folder = artifacts / "keras_cnn" / "onnx"
-    with pytest.raises(ModelUnavailable, match=r"keras_cnn-onnx cannot be run here.*Install the runtime of onnx"):
+    with pytest.raises(ModelUnavailable, match=r"keras_cnn-onnx cannot be run here.*Install ONNX Runtime"):
         load_runtime(folder, read_manifest(folder))
 
 

@@ -1,4 +1,4 @@
-"""Both scripts train the same network in the same way, and leave a whole artifact or the old one."""
+"""Both scripts train the same network in the same way, and leave the new artifact or the old one."""
 
 import hashlib
 import signal
@@ -57,23 +57,23 @@ def test_the_order_of_the_pictures_changes_with_the_epoch_and_the_seed_only() ->
 def test_both_scripts_take_the_pictures_in_the_recipes_order(
     model: str, test_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[int, int]] = []
+    orders: list[tuple[int, int]] = []
     order = Recipe.order
 
     def noted(self: Recipe, epoch: int, count: int) -> NDArray[np.int64]:
-        asked.append((epoch, count))
+        orders.append((epoch, count))
         return order(self, epoch, count)
 
     monkeypatch.setattr(Recipe, "order", noted)
     trained = SCRIPTS[model](Recipe(epochs=2), test_split, test_split, tmp_path)
-    assert asked == [(0, 256), (1, 256)]
+    assert orders == [(0, 256), (1, 256)]
     assert len(trained.epoch_seconds) == 2
 
 
 def test_the_first_batch_is_the_same_in_both_frameworks(
     test_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What reaches the first layer in training, pixel by pixel."""
+    """The input of the first layer in training, pixel by pixel."""
     seen: list[NDArray[np.float32]] = []
     forward = torch_cnn.ClassicCNN.forward
 
@@ -135,8 +135,8 @@ def test_the_h5_file_loads_in_safe_mode_and_its_json_rebuilds_it(artifacts: Path
     np.testing.assert_array_equal(model(pixels), rebuilt(pixels))
 
 
-def test_the_state_dict_is_the_net_inside_the_shipped_program(artifacts: Path, test_split: Split) -> None:
-    """NHWC pixels 0..255 go into the program, NCHW pictures 0..1 into the net; its logarithms are the program's."""
+def test_the_state_dict_is_the_network_inside_the_shipped_program(artifacts: Path, test_split: Split) -> None:
+    """NHWC pixels 0..255 go into the program, NCHW pictures 0..1 into the network, whose answers are the logarithms."""
     folder = artifacts / "torch_cnn" / "torch"
     net = torch_cnn.ClassicCNN((28, 28, 1), 10)
     net.load_state_dict(torch.load(folder / "state_dict.pt", weights_only=True))
@@ -196,7 +196,7 @@ def test_an_interrupted_training_leaves_the_old_artifact(
         wait_for(b"epoch 2/", training)
         training.send_signal(number)
         training.communicate(timeout=60)
-    assert training.returncode in (-number, 130), "it should have been stopped in the middle"
+    assert training.returncode in (-number, 130), "the training ended before the signal"
     assert (folder / MANIFEST).read_bytes() == before
     verify_files(folder, read_manifest(folder))
     assert {path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}")} == {
@@ -212,20 +212,20 @@ def start_training(model: str, folder: Path, environment: Mapping[str, str]) -> 
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # What a shell starts in the background ignores this signal, and passes that on.
+        # A process that a shell starts in the background ignores this signal, and so do its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
 def wait_for(words: bytes, training: subprocess.Popen[bytes]) -> None:
     """Read the training's progress until it shows `words`."""
-    assert training.stderr is not None
-    said, deadline = b"", time.monotonic() + 120
-    while words not in said:
-        got = training.stderr.read1(1 << 16)  # type: ignore[attr-defined]  # it is a BufferedReader
-        assert got, said.decode()
-        assert time.monotonic() < deadline, said.decode()
-        said += got
+    assert training.stdout is not None
+    output, deadline = b"", time.monotonic() + 120
+    while words not in output:
+        got = training.stdout.read1(1 << 16)  # type: ignore[attr-defined]  # it is a BufferedReader
+        assert got, output.decode()
+        assert time.monotonic() < deadline, output.decode()
+        output += got
 
 
 # Another data set
@@ -233,7 +233,7 @@ def wait_for(words: bytes, training: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def small_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CIFAR-10's binary files with 20 random pictures each, in the place of the published ones."""
+    """CIFAR-10's binary files, with 20 random pictures each instead of the published ones."""
     folder = tmp_path / "data" / "cifar10"
     folder.mkdir(parents=True)
     random = np.random.default_rng(1)

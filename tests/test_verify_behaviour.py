@@ -127,7 +127,7 @@ def test_answers_that_depend_on_earlier_calls_or_on_chance_are_seen(
     tmp_path: Path, format: str, inputs: Shape, output: Shape, write: Callable[[Path], None]
 ) -> None:
     folder = write_artifact(tmp_path / "net" / format, inputs, [output], write)
-    assert "when the same row is asked again" in behaviour_of(folder).unsteady
+    assert "when the same row is sent again" in behaviour_of(folder).unsteady
 
 
 def test_a_program_exported_for_training_is_refused_with_a_way_out(tmp_path: Path) -> None:

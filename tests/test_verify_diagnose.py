@@ -1,4 +1,4 @@
-"""`make diagnose` names the place and the cause of planted faults, and does not invent any in what is right."""
+"""`make diagnose` names the place and the cause of planted faults, and reports none in a correct artifact."""
 
 import json
 import re
@@ -26,7 +26,7 @@ from contract.code import ROOT
 from contract.dataset import Bytes, Split
 from contract.errors import RuntimeFailure
 from contract.manifest import MANIFEST, read_manifest, sha256_of_files, write_manifest
-from export import export_artifact, signatures
+from export import EXPORTED, export_artifact, signatures
 from export.onnx_graph import finish_onnx
 from serve.runtimes import load_runtime
 from serve.runtimes.onnx import OnnxRuntime
@@ -40,16 +40,15 @@ from verify.diagnose.show import text
 from verify.diagnose.tracers import Step, Trace
 from verify.questions import of_split
 
-EXPORTS = ("onnx", "savedmodel", "tflite", "tfjs")
 CONVERTED = ("onnx", "savedmodel", "tflite")
-"""Formats into which the faults below are planted, by the project's own exporters. (TF.js's changes its process.)"""
+"""Formats into which the project's own exporters carry the faults below. TF.js's exporter changes its process."""
 LIMIT = 256
 
 Report = dict[str, Any]
 
 
 def diagnosed(model: Path, format: str, status: int, *options: str) -> Report:
-    """Run the command; the report that it wrote."""
+    """Run the command, and read the report that it wrote."""
     arguments = [model.name, format, "--artifacts", str(model.parent), "--limit", str(LIMIT), *options]
     assert command.main(arguments) == status
     report: Report = json.loads((model.parent / "report" / f"diagnose-{model.name}-{format}.json").read_text())
@@ -57,29 +56,29 @@ def diagnosed(model: Path, format: str, status: int, *options: str) -> Report:
 
 
 def check(report: Report, cause: str) -> Report:
-    (found,) = (found for found in report["checks"] if found["cause"].startswith(cause))
-    assert isinstance(found, dict)
-    return found
+    (match,) = (each for each in report["checks"] if each["cause"].startswith(cause))
+    assert isinstance(match, dict)
+    return match
 
 
-# What is right
+# Correct artifacts
 
 
 @pytest.mark.parametrize("model", ["keras_cnn", "torch_cnn"])
-@pytest.mark.parametrize("format", EXPORTS)
-def test_nothing_is_wrong_with_what_is_right(
+@pytest.mark.parametrize("format", EXPORTED)
+def test_a_correct_artifact_has_no_fault(
     artifacts_copy: Path, capsys: pytest.CaptureFixture[str], model: str, format: str
 ) -> None:
     report = diagnosed(artifacts_copy / model, format, status=0)
     assert report["healthy"]
     assert (report["place"], report["cause"], report["checks"], report["pictures"]) == (None, None, [], [])
-    assert "Nothing is wrong" in (said := capsys.readouterr().out)
-    assert "Cause" not in said
+    assert "Nothing is wrong" in (printed := capsys.readouterr().out)
+    assert "Cause" not in printed
     assert len(report["layers"]) >= 8, "pictures, two convolutions, two poolings, flatten, dense, answers"
     assert max(layer["relative"] for layer in report["layers"]) < 1e-5
 
 
-@pytest.mark.parametrize("format", EXPORTS)
+@pytest.mark.parametrize("format", EXPORTED)
 def test_every_layer_of_the_source_is_found_in_the_artifact(artifacts_copy: Path, format: str) -> None:
     layers = diagnosed(artifacts_copy / "torch_cnn", format, status=0)["layers"]
     labels = [layer["source"]["label"] for layer in layers]
@@ -93,8 +92,8 @@ def test_every_layer_of_the_source_is_found_in_the_artifact(artifacts_copy: Path
     assert arrangements["flatten"] == ""
 
 
-def test_what_does_not_depend_on_the_pictures_is_no_layer() -> None:
-    """However much its shape looks like one: four pictures, and weights of four rows."""
+def test_a_value_that_does_not_depend_on_the_pictures_is_not_a_layer() -> None:
+    """Even if its shape looks like a layer's: four pictures, and weights of four rows."""
     rows = np.ones((4, 4), np.float32)
     steps = [
         Step("pixels", "pixels", "input", (), rows),
@@ -105,10 +104,10 @@ def test_what_does_not_depend_on_the_pictures_is_no_layer() -> None:
     ]
     trace = Trace.of(steps, "pixels", "answers", 4)
     assert [step.name for step in trace.valued] == ["pixels", "product"]
-    assert trace.output == "product", "what only hands on is no layer either"
+    assert trace.output == "product", "an operator that returns its input is not a layer either"
 
 
-# Planting faults: each is a Keras model that a converter then takes as it is
+# Planting faults: each is a Keras model that a converter then converts faithfully
 
 
 Fault = Callable[[Path], keras.Model]
@@ -124,7 +123,7 @@ def keras_source(model: Path) -> keras.Model:
 
 
 def torch_twin(model: Path, columns: str) -> keras.Model:
-    """PyTorch's weights in Keras's network, which flattens HWC; fc1's columns in the order that is named."""
+    """PyTorch's weights in Keras's network, which flattens HWC; fc1's columns have the order `columns`."""
     weights = torch.load(model / "torch" / "state_dict.pt", weights_only=True)
     fc1 = weights["fc1.weight"].reshape(10, 16, 5, 5)
     fc1 = fc1.permute(0, 2, 3, 1) if columns == "HWC" else fc1
@@ -178,7 +177,7 @@ def with_mean_and_deviation(model: Path) -> keras.Model:
 
 
 def scaled(model: Path, scale: float, offset: float = 0) -> keras.Model:
-    """Another scale and offset of the pictures than 1/255 and 0."""
+    """With this scale and offset of the pictures, instead of 1/255 and 0."""
     rescaling = keras.layers.Rescaling(scale, offset)
     return keras.Sequential([pixels(), rescaling, *keras_source(model).layers[1:]])
 
@@ -203,7 +202,7 @@ def one_weight(model: Path) -> keras.Model:
 
 @pytest.fixture(scope="module")
 def plant(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Plant:
-    """Put the faulty model's exports beside the source of the right one; the model's folder. Each is made once."""
+    """Put the faulty model's exports beside the correct model's source, once. Returns the model's folder."""
     made: dict[Fault, Path] = {}
 
     def planted(fault: Fault, model: str, source: str) -> Path:
@@ -222,7 +221,7 @@ def plant(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Plant:
 
 
 def write_keras(network: keras.Model, source: Path, folder: Path, **changes: Any) -> None:
-    """Write a model as a Keras source that takes and gives what this source does."""
+    """Write a model as a Keras source with this source's inputs and outputs."""
     folder.mkdir(parents=True)
     network.save(folder / "model.h5", include_optimizer=False)
     files = sha256_of_files(folder, [folder / "model.h5"])
@@ -244,11 +243,11 @@ def rehash(folder: Path, **changes: Any) -> None:
     write_manifest(folder, replace(manifest, files=files, **changes))
 
 
-# What each fault is found to be
+# The cause of each fault
 
 
-def test_the_planted_way_itself_is_no_fault(plant: Plant) -> None:
-    """So that the faults below are found for their fault; and a permuted Flatten with permuted columns is none."""
+def test_planting_alone_is_not_a_fault(plant: Plant) -> None:
+    """The faults below are found for their own sake: a permuted Flatten with permuted columns is correct."""
     model = plant(twin, "torch_cnn", "torch")
     for format in CONVERTED:
         report = diagnosed(model, format, status=0)
@@ -270,9 +269,9 @@ def test_columns_in_another_order_than_flatten(plant: Plant, capsys: pytest.Capt
     assert check(report, "layout after Flatten")["left"] < 1e-5
     assert "16 x 5 x 5 values taken CHW as HWC" in report["evidence"]
     assert "Permute the weights of the dense layer" in report["advice"]
-    said = capsys.readouterr().out
-    assert "They part at net.fc1 (linear) in the source" in said
-    assert "Cause: layout after Flatten" in said
+    printed = capsys.readouterr().out
+    assert "They part at net.fc1 (linear) in the source" in printed
+    assert "Cause: layout after Flatten" in printed
 
 
 @pytest.mark.parametrize("format", CONVERTED)
@@ -299,7 +298,7 @@ def test_softmax_missing(plant: Plant, end: Fault, cause: str, format: str) -> N
     ("fault", "given"),
     [
         (without_scaling, "given 255 x pixel +0 (as if a division by 255 were missing)"),
-        (scaled_to_minus_one, "given 2 x pixel -255 (as if it scaled to -1..1 in place of 0..1)"),
+        (scaled_to_minus_one, "given 2 x pixel -255 (as if it scaled to -1..1 instead of 0..1)"),
         (with_mean_and_deviation, "given 2.833 x pixel -206.6"),
     ],
 )
@@ -325,7 +324,7 @@ def test_a_weight_that_is_wrong_is_unknown_at_the_right_layer(plant: Plant, form
     report = diagnosed(plant(one_weight, "keras_cnn", "keras"), format, status=1)
     assert report["cause"] == "unknown"
     assert report["place"]["source"]["label"].startswith("conv2d_1/")
-    assert re.search(r"given is off by \d\.\de-0[789] .* gives by \d\.\de-0[12], but only at index 11 of the 16", (
+    assert re.search(r"input is off by \d\.\de-0[789] .* output by \d\.\de-0[12], but only at index 11 of the 16", (
         report["evidence"].replace("0.0e+00", "1.0e-09")
     )), report["evidence"]  # fmt: skip
     assert not any(check["holds"] for check in report["checks"])
@@ -333,15 +332,15 @@ def test_a_weight_that_is_wrong_is_unknown_at_the_right_layer(plant: Plant, form
 
 
 @pytest.mark.parametrize("format", CONVERTED)
-def test_of_two_faults_the_first_is_named_and_the_other_announced(plant: Plant, format: str) -> None:
+def test_of_two_faults_the_first_is_named_and_the_second_mentioned(plant: Plant, format: str) -> None:
     report = diagnosed(plant(unscaled_and_two_softmaxes, "keras_cnn", "keras"), format, status=1)
     assert report["cause"] == "normalisation"
     assert "another fault follows at probabilities/Softmax" in report["evidence"]
     assert report["advice"].endswith("Then run this again.")
 
 
-def test_tfjs_is_looked_into_through_its_own_runtime(plant: Plant, tmp_path: Path) -> None:
-    """Its converter changes the process that it runs in, so it gets one of its own."""
+def test_tfjs_is_traced_through_its_own_runtime(plant: Plant, tmp_path: Path) -> None:
+    """Its converter changes the process that it runs in, so it runs in a separate one."""
     model = tmp_path / "torch_cnn"
     shutil.copytree(plant(columns_in_chw_order, "torch_cnn", "torch"), model, symlinks=True)
     subprocess.run([sys.executable, "-m", "export", str(model / "savedmodel"), "tfjs"], cwd=ROOT, check=True)
@@ -350,7 +349,7 @@ def test_tfjs_is_looked_into_through_its_own_runtime(plant: Plant, tmp_path: Pat
     assert report["place"]["source"]["label"] == "net.fc1 (linear)"
 
 
-def test_a_node_that_tfjs_does_not_have_is_said(artifacts: Path, test_split: Split) -> None:
+def test_an_unknown_node_of_tfjs_is_an_error(artifacts: Path, test_split: Split) -> None:
     folder = artifacts / "keras_cnn" / "tfjs"
     pictures = {"pixels": test_split.images[:1].astype(np.float32)}
     with closing(TFJSRuntime(folder, read_manifest(folder), 1)) as runtime:
@@ -380,7 +379,7 @@ def with_a_scale_for_each_channel() -> list[keras.Layer]:
         (with_a_scale_for_each_channel, "normalisation", "4.25 x pixel -510, 5.1 x pixel -561, 3.643 x pixel -364.3"),
     ],
 )
-def test_each_channel_is_looked_at(
+def test_each_channel_is_checked(
     tmp_path: Path,
     odd_images: Bytes,
     start: Callable[[], list[keras.Layer]],
@@ -398,14 +397,14 @@ def test_each_channel_is_looked_at(
     split = Split(odd_images, np.zeros(len(odd_images), np.uint8))
     diagnosis = diagnose(folder, read_manifest(folder / "savedmodel"), read_manifest(folder / "keras"), of_split(split))
     assert diagnosis.checks[-1].cause == cause, text(diagnosis)
-    assert evidence in diagnosis.checks[-1].said
+    assert evidence in diagnosis.checks[-1].evidence
 
 
 # BatchNorm: small networks of their own
 
 
 def trained_with_batch_norm() -> keras.Model:
-    """A few steps on real pictures: what it learned of their statistics is not what any batch has."""
+    """Trained for a few steps on real pictures: its statistics are not those of any batch."""
     layers = keras.layers
     keras.utils.set_random_seed(1)
     network = [
@@ -423,7 +422,7 @@ def trained_with_batch_norm() -> keras.Model:
 
 
 def by_the_batch(model: keras.Model) -> Callable[[Any], list[Any]]:
-    """The network with BatchNorm as it is in training, but nothing that it would learn from it."""
+    """The network with BatchNorm in training mode, which changes none of its statistics."""
 
     def call(values: Any) -> list[Any]:
         for layer in model.layers:
@@ -447,7 +446,7 @@ def keras_with_batch_norm(artifacts: Path, tmp_path_factory: pytest.TempPathFact
     write_keras(model, known, folder / "keras", model="normed")
     variables = [weight.value for weight in model.weights]
     for target, call in (
-        (folder / "savedmodel", lambda values: [model(values, training=True)]),  # it learns from what it is asked
+        (folder / "savedmodel", lambda values: [model(values, training=True)]),  # its statistics change with each call
         (folder.parent / "batches" / "savedmodel", by_the_batch(model)),
     ):
         target.mkdir(parents=True)
@@ -468,7 +467,7 @@ def test_batch_norm_in_training_mode(keras_with_batch_norm: Path, format: str) -
 
 
 class Normed(torch.nn.Module):
-    """Pixels (N, H, W, C) -> probabilities, with a BatchNorm that has seen 512 real pictures."""
+    """Pixels (N, H, W, C) -> probabilities, with a BatchNorm that was trained on 512 real pictures."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -500,7 +499,7 @@ def torch_with_batch_norm(artifacts: Path, tmp_path_factory: pytest.TempPathFact
     path = folder / "onnx" / "model.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # Optimised, BatchNorm would be gone into the convolution.
+        # Optimisation would merge BatchNorm into the convolution.
         made = torch.onnx.export(program, (), dynamo=True, input_names=["pixels"], verbose=False, optimize=False)
     assert made is not None
     made.save(path, external_data=False)
@@ -526,7 +525,7 @@ def test_batch_norm_in_training_mode_in_onnx(torch_with_batch_norm: Path) -> Non
     assert "model.eval()" in report["advice"]
 
 
-def test_a_batch_norm_that_is_right_is_not_blamed_for_another_fault(keras_with_batch_norm: Path) -> None:
+def test_a_correct_batch_norm_is_not_blamed_for_another_fault(keras_with_batch_norm: Path) -> None:
     """The fault is in the dense layer: putting BatchNorm into training mode explains nothing."""
     folder = keras_with_batch_norm.parent / "other" / "normed"
     folder.mkdir(parents=True)
@@ -547,7 +546,7 @@ def test_a_batch_norm_that_is_right_is_not_blamed_for_another_fault(keras_with_b
 
 
 def quantised(savedmodel: Path, precision: str) -> bytes:
-    """TF Lite with weights of this precision, as its converter makes it."""
+    """A TF Lite file with weights of this precision, by TensorFlow's own converter."""
     converter = tf.lite.TFLiteConverter.from_saved_model(str(savedmodel), signature_keys=["batch1", "serving_default"])
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
@@ -558,7 +557,7 @@ def quantised(savedmodel: Path, precision: str) -> bytes:
 
 @pytest.mark.parametrize(("precision", "place"), [("float16", "conv2d/Relu"), ("int8", "conv2d_1/Relu")])
 def test_rounded_weights_are_a_matter_of_precision(artifacts_copy: Path, precision: str, place: str) -> None:
-    """It begins with the first weights that are rounded; to int8 the converter rounds no small arrays."""
+    """The place is the first layer with rounded weights; the converter does not round small arrays to int8."""
     model = artifacts_copy / "keras_cnn"
     (model / "tflite" / "model.tflite").write_bytes(quantised(model / "savedmodel", precision))
     rehash(model / "tflite")
@@ -568,18 +567,18 @@ def test_rounded_weights_are_a_matter_of_precision(artifacts_copy: Path, precisi
     assert f"weights are {precision} numbers" in report["evidence"]
 
 
-def test_a_fault_is_not_taken_for_the_rounding_that_is_also_there(plant: Plant, tmp_path: Path) -> None:
+def test_a_fault_is_not_mistaken_for_rounding(plant: Plant, tmp_path: Path) -> None:
     model = tmp_path / "torch_cnn"
     shutil.copytree(plant(columns_in_chw_order, "torch_cnn", "torch"), model, symlinks=True)
     (model / "tflite" / "model.tflite").write_bytes(quantised(model / "savedmodel", "float16"))
     rehash(model / "tflite")
     report = diagnosed(model, "tflite", status=1)
     assert report["cause"] == "layout after Flatten"
-    assert "more than the 5e-03 that rounding explains" in check(report, "precision")["said"]
+    assert "more than the 5e-03 that rounding explains" in check(report, "precision")["evidence"]
 
 
-def test_float16_numbers_that_are_kept_as_float32_are_seen(artifacts_copy: Path) -> None:
-    """An ONNX file whose weights went through float16 on the way."""
+def test_float16_weights_that_are_stored_as_float32_are_recognised(artifacts_copy: Path) -> None:
+    """An ONNX file whose weights were rounded to float16."""
     folder = artifacts_copy / "torch_cnn" / "onnx"
     graph = onnx.load(folder / "model.onnx")
     for weight in graph.graph.initializer:
@@ -592,7 +591,7 @@ def test_float16_numbers_that_are_kept_as_float32_are_seen(artifacts_copy: Path)
     assert diagnosed(artifacts_copy / "torch_cnn", "onnx", status=1)["cause"] == "precision (float16)"
 
 
-def test_answers_that_are_no_numbers(artifacts_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_answers_that_are_not_numbers(artifacts_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = artifacts_copy / "torch_cnn" / "onnx"
     graph = onnx.load(folder / "model.onnx")
     (bias,) = (weight for weight in graph.graph.initializer if weight.name == "net.conv2.bias")
@@ -606,12 +605,10 @@ def test_answers_that_are_no_numbers(artifacts_copy: Path, capsys: pytest.Captur
     assert "inf" in capsys.readouterr().out
 
 
-# Where the graph is not to blame, or only half of it
+# Faults outside the graph, or in one of its signatures
 
 
-def test_a_runtime_that_computes_something_else_than_its_graph(
-    artifacts_copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_runtime_that_does_not_compute_its_graph(artifacts_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predict = OnnxRuntime.predict
     monkeypatch.setattr(
         OnnxRuntime,
@@ -646,10 +643,12 @@ def test_a_fault_at_batch_1_only_is_traced_at_batch_1(artifacts_copy: Path) -> N
     assert diagnosed(model, "savedmodel", status=0)["cause"] is None, "its signature for any batch is right"
 
 
-# What it writes
+# The report
 
 
-def test_the_pictures_that_show_it_most(plant: Plant, test_split: Split, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_pictures_with_the_largest_differences(
+    plant: Plant, test_split: Split, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = plant(columns_in_chw_order, "torch_cnn", "torch")
     pictures = diagnosed(model, "onnx", 1, "--images")["pictures"]
     answers = {}
@@ -658,16 +657,16 @@ def test_the_pictures_that_show_it_most(plant: Plant, test_split: Split, capsys:
         answers[format] = runtime.predict({"pixels": test_split.images.astype(np.float32)})["probabilities"]
     differences = np.abs(answers["torch"] - answers["onnx"]).max(axis=1)
     assert len(pictures) == 8
-    found = [differences[picture["index"]] for picture in pictures]
-    np.testing.assert_allclose(found, np.sort(differences)[::-1][:8], atol=1e-5)
+    largest = [differences[picture["index"]] for picture in pictures]
+    np.testing.assert_allclose(largest, np.sort(differences)[::-1][:8], atol=1e-5)
     for picture in pictures:
         assert picture["label"] == test_split.labels[picture["index"]]
         for side, format in (("source", "torch"), ("artifact", "onnx")):
             assert picture[side]["class"] == answers[format][picture["index"]].argmax()
-    said = capsys.readouterr().out
-    assert all(re.search(rf"^ +{picture['index']}  ", said, re.MULTILINE) for picture in pictures)
+    printed = capsys.readouterr().out
+    assert all(re.search(rf"^ +{picture['index']}  ", printed, re.MULTILINE) for picture in pictures)
     path = model.parent / "report" / "diagnose-torch_cnn-onnx.png"
-    assert f"Written: {path}" in said
+    assert f"Written: {path}" in printed
     sheet = Image.open(path)
     shown = test_split.images[pictures[0]["index"], :, :, 0]
     np.testing.assert_array_equal(np.asarray(sheet.convert("L"))[12:150:5, 12:150:5], shown)
@@ -678,7 +677,7 @@ def test_no_sheet_where_nothing_is_wrong(artifacts_copy: Path) -> None:
     assert [path.name for path in (artifacts_copy / "report").iterdir()] == ["diagnose-keras_cnn-onnx.json"]
 
 
-# What cannot be run
+# Artifacts that cannot be run
 
 
 def flip_a_byte(folder: Path) -> None:
@@ -694,7 +693,7 @@ def write_no_graph(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "format", "said"),
+    ("model", "format", "message"),
     [
         ("", "", r"No model '' in \S+\. MODEL= may be keras_cnn, torch_cnn\."),
         ("mobilenet", "onnx", r"No model 'mobilenet' in \S+\. MODEL= may be keras_cnn, torch_cnn\."),
@@ -703,21 +702,21 @@ def write_no_graph(folder: Path) -> None:
         (
             "keras_cnn",
             "keras",
-            r"keras_cnn-keras is the source, which is compared with nothing\. FORMAT= may be onnx, .*",
+            r"keras_cnn-keras is the source, and the source is compared with nothing\. FORMAT= may be onnx, .*",
         ),
         ("keras_cnn", "../torch_cnn/onnx", r"keras_cnn has no format .*"),
     ],
 )
 def test_a_name_that_is_unknown(
-    artifacts: Path, capsys: pytest.CaptureFixture[str], model: str, format: str, said: str
+    artifacts: Path, capsys: pytest.CaptureFixture[str], model: str, format: str, message: str
 ) -> None:
     assert command.main([model, format, "--artifacts", str(artifacts)]) == 2
-    assert re.fullmatch(rf"error: {said}\n", capsys.readouterr().err)
+    assert re.fullmatch(rf"error: {message}\n", capsys.readouterr().err)
     assert not (artifacts / "report").exists()
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (flip_a_byte, r".*model\.onnx has sha256 \w+\.\.\., expected .*"),
         (lambda folder: (folder / "model.onnx").unlink(), r".*model\.onnx is missing: .*"),
@@ -729,20 +728,21 @@ def test_a_name_that_is_unknown(
     ],
 )
 def test_an_artifact_that_cannot_be_used(
-    artifacts_copy: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object], said: str
+    artifacts_copy: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object], message: str
 ) -> None:
     damage(artifacts_copy / "keras_cnn" / "onnx")
     arguments = ["keras_cnn", "onnx", "--artifacts", str(artifacts_copy), "--limit", "64"]
     assert command.main(arguments) == 2
-    assert re.fullmatch(rf"error: {said}\n", capsys.readouterr().err)
+    assert re.fullmatch(rf"error: {message}\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [(["--limit", "0"], "No answers were compared"), (["--dataset", "x"], "No data set is named")]
+    ("options", "message"),
+    [(["--limit", "0"], "No answers were compared"), (["--dataset", "x"], "No data set is named")],
 )
-def test_no_pictures(artifacts: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str) -> None:
+def test_no_pictures(artifacts: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
     assert command.main(["keras_cnn", "onnx", "--artifacts", str(artifacts), *options]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {said}")
+    assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
 def test_make_passes_its_settings_on(make: Run, artifacts_copy: Path) -> None:

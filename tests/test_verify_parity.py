@@ -15,15 +15,16 @@ from contract.dataset import Split
 from contract.errors import ArtifactCorrupt, ArtifactMissing, ParityError
 from contract.manifest import MANIFEST, read_manifest, sha256_of, sha256_of_files, write_manifest
 from contract.parity_result import PARITY, ParityResult, read_status, write_parity
+from contract.records import decode
 from contract.tensors import Tensors
+from export import EXPORTED
 from train.keras_cnn import build
 from verify.__main__ import main
 from verify.parity import BATCHES, FLOAT32, Answers, Tolerance, answer, compare, judge, verify_model
 from verify.questions import Questions, of_split
 
 MODELS = {"keras_cnn": "keras", "torch_cnn": "torch"}
-EXPORTS = ("onnx", "savedmodel", "tflite", "tfjs")
-EVERY_EXPORT = [(model, format) for model in MODELS for format in EXPORTS]
+EVERY_EXPORT = [(model, format) for model in MODELS for format in EXPORTED]
 
 
 # The real artifacts
@@ -62,7 +63,7 @@ def test_the_source_is_compared_with_nothing(artifacts: Path, model: str) -> Non
 
 
 class Noted:
-    """A runtime that notes the batches that it is asked in."""
+    """A runtime that records the size of each batch."""
 
     title = platform = "noted"
     in_process = True
@@ -78,7 +79,7 @@ class Noted:
         pass
 
 
-def test_pictures_are_asked_in_batches_and_their_answers_stay_in_order(artifacts: Path, test_split: Split) -> None:
+def test_pictures_are_run_in_batches_and_their_answers_stay_in_order(artifacts: Path, test_split: Split) -> None:
     runtime, manifest = Noted(), read_manifest(artifacts / "torch_cnn" / "torch")
     images = test_split.images[:130]
     answers = answer(runtime, manifest, Questions({"pixels": images}, None, ""), 64)["probabilities"]
@@ -102,11 +103,11 @@ def test_a_changed_byte_of_a_file_is_not_compared_at_all(artifacts_copy: Path, t
         verify_model(artifacts_copy / "keras_cnn", of_split(test_split))
 
 
-def test_a_source_that_was_made_anew_makes_all_its_exports_unverified(artifacts_copy: Path) -> None:
+def test_a_new_source_makes_all_its_exports_unverified(artifacts_copy: Path) -> None:
     source = artifacts_copy / "torch_cnn" / "torch"
     manifest = read_manifest(source)
     write_manifest(source, replace(manifest, made_with={**manifest.made_with, "seed": 2}))
-    for format in EXPORTS:
+    for format in EXPORTED:
         assert_unverified(artifacts_copy / "torch_cnn" / format, "its source changed")
         assert read_status(artifacts_copy / "keras_cnn" / format).word == "verified"
 
@@ -136,7 +137,7 @@ def test_another_artifacts_result_is_unverified(artifacts_copy: Path) -> None:
 
 def test_a_failed_result_is_unverified_and_says_why(artifacts_copy: Path) -> None:
     folder = artifacts_copy / "keras_cnn" / "tflite"
-    result = ParityResult.from_json(json.loads((folder / PARITY).read_text()))
+    result = decode(ParityResult, json.loads((folder / PARITY).read_text()))
     write_parity(folder, replace(result, passed=False, reasons=("the largest difference at batch 1 is 0.99",)))
     assert_unverified(folder, "the largest difference at batch 1 is 0.99")
 
@@ -157,7 +158,7 @@ def flip_a_byte(path: Path) -> None:
 
 
 def keras_twin(source: Path, columns: str = "HWC") -> keras.Model:
-    """The network with PyTorch's weights; `columns` is the order in which fc1 is told to find the flattened picture."""
+    """The network with PyTorch's weights; `columns` is the order in which fc1 expects the flattened picture."""
     weights = torch.load(source / "state_dict.pt", weights_only=True)
     fc1 = weights["fc1.weight"].reshape(10, 16, 5, 5)  # CHW, as PyTorch flattens
     if columns == "HWC":
@@ -178,7 +179,7 @@ def columns_in_chw_order(source: Path) -> keras.Model:
 
 
 def without_scaling(source: Path) -> keras.Model:
-    """The division by 255 is forgotten."""
+    """The division by 255 is missing."""
     return keras.Sequential([keras.Input((28, 28, 1), name="pixels"), *keras_twin(source).layers[1:]])
 
 
@@ -194,14 +195,14 @@ def with_two_softmaxes(source: Path) -> keras.Model:
 
 
 def transposed(source: Path) -> keras.Model:
-    """Height and width are swapped, which no shape can tell in a square picture."""
+    """Height and width are swapped, which the shape of a square picture does not show."""
     inputs = keras.Input((28, 28, 1), name="pixels")
     return keras.Model(inputs, keras_twin(source)(keras.layers.Permute((2, 1, 3))(inputs)))
 
 
 @pytest.fixture
 def plant(artifacts: Path, tmp_path: Path) -> Callable[[Callable[[Path], keras.Model]], Path]:
-    """Write a Keras model as an artifact of torch_cnn beside its source; the model's folder."""
+    """Write a Keras model as an artifact of torch_cnn, beside its source. Returns the model's folder."""
 
     def write(fault: Callable[[Path], keras.Model]) -> Path:
         source = artifacts / "torch_cnn" / "torch"
@@ -219,8 +220,8 @@ def plant(artifacts: Path, tmp_path: Path) -> Callable[[Callable[[Path], keras.M
 Plant = Callable[[Callable[[Path], keras.Model]], Path]
 
 
-def test_a_right_conversion_passes(plant: Plant, test_split: Split) -> None:
-    """So that the faults below fail for their fault, and for nothing else."""
+def test_a_correct_conversion_passes(plant: Plant, test_split: Split) -> None:
+    """The faults below fail for their own sake: planting alone passes."""
     model = plant(as_it_should_be)
     result = verify_model(model, of_split(test_split))["keras"]
     assert result.passed, result.reasons
@@ -292,7 +293,7 @@ def probabilities(count: int = 50) -> NDArray[np.float32]:
     return result
 
 
-def test_equal_answers_pass_with_a_difference_of_nothing() -> None:
+def test_equal_answers_pass_with_a_difference_of_zero() -> None:
     answers = probabilities()
     result = compare(answers, answers.copy(), 64)
     assert (result.max_abs_diff, result.mean_abs_diff, result.agreement, result.flips) == (0, 0, 1, ())
@@ -336,7 +337,7 @@ def test_answers_of_another_shape_are_an_error(shape: tuple[int, ...]) -> None:
 
 
 def swapped(margin: float, difference: float) -> tuple[Answers, Answers]:
-    """One picture whose two best classes lie `margin` apart in the source and are swapped by moving `difference`."""
+    """One picture whose two best classes are `margin` apart in the source; a change of `difference` swaps them."""
     reference = np.array([[0.5 + margin / 2, 0.5 - margin / 2]])
     return reference, reference + np.array([[-difference, difference]])
 
@@ -353,7 +354,7 @@ def test_a_near_tie_that_rounding_swaps_is_listed_and_passes() -> None:
 
 
 @pytest.mark.parametrize(("margin", "near_tie"), [(1.9e-4, True), (2.1e-4, False)])
-def test_a_near_tie_lies_within_twice_the_tolerance(margin: float, near_tie: bool) -> None:
+def test_a_near_tie_is_within_twice_the_tolerance(margin: float, near_tie: bool) -> None:
     """A class changes only where the difference is at least half of the margin, however wrong the answer is."""
     result = compare(*swapped(margin, difference=margin * 0.51), 1)
     assert [flip.near_tie for flip in result.flips] == [near_tie]

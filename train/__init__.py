@@ -1,1 +1,1 @@
-"""Training scripts: one readable script a framework, the same network and the same recipe in both."""
+"""Training: one readable script for each framework, with the same network and the same recipe."""

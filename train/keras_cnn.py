@@ -12,7 +12,7 @@ import tensorflow as tf
 from contract.dataset import Split
 from train.recipe import Progress, Recipe, Trained, accuracy, main
 
-absl.logging.set_verbosity(absl.logging.ERROR)  # Keras calls HDF5 a legacy format: it is still what people have
+absl.logging.set_verbosity(absl.logging.ERROR)  # Keras warns that HDF5 is a legacy format, but people still have it
 
 
 def build(shape: tuple[int, int, int], classes: int) -> keras.Model:
@@ -31,11 +31,11 @@ def build(shape: tuple[int, int, int], classes: int) -> keras.Model:
     )
 
 
-def train(recipe: Recipe, learn: Split, test: Split, folder: Path) -> Trained:
+def train(recipe: Recipe, training: Split, test: Split, folder: Path) -> Trained:
     """Train, and write `model.h5` and the architecture as `model.json` into `folder`."""
     keras.utils.set_random_seed(recipe.seed)
-    model = build(learn.images.shape[1:], recipe.classes)
-    count = len(learn.images)
+    model = build(training.images.shape[1:], recipe.classes)
+    count = len(training.images)
     rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, recipe.steps(count))
     model.compile(keras.optimizers.Adam(rate), loss="sparse_categorical_crossentropy")
 
@@ -44,8 +44,8 @@ def train(recipe: Recipe, learn: Split, test: Split, folder: Path) -> Trained:
         order = recipe.order(epoch, count)
         after_batch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs, step=step: step())
         model.fit(
-            learn.images[order],
-            learn.labels[order],
+            training.images[order],
+            training.labels[order],
             batch_size=recipe.batch_size,
             shuffle=False,
             verbose=0,
@@ -53,7 +53,7 @@ def train(recipe: Recipe, learn: Split, test: Split, folder: Path) -> Trained:
         )
 
     answers = model.predict(test.images.astype("float32"), batch_size=1000, verbose=0)
-    model.save(folder / "model.h5", include_optimizer=False)  # it would treble the file, and serves training only
+    model.save(folder / "model.h5", include_optimizer=False)  # it would triple the file, and only training needs it
     (folder / "model.json").write_text(model.to_json(indent=2))
     return Trained(
         framework=f"Keras {keras.__version__} on TensorFlow {tf.__version__}",

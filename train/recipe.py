@@ -24,7 +24,7 @@ from contract.manifest import Manifest, TensorSpec, sha256_of_files, staged, wri
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of one training. `limit` takes only the first pictures of each split, for tests."""
+    """The settings of one training. `limit` keeps only the first pictures of each split, for tests."""
 
     dataset: str = "fashion_mnist"
     epochs: int = 20
@@ -56,7 +56,7 @@ class Recipe:
 
 @dataclass
 class Progress:
-    """A bar with the time left over the whole training; it also keeps the seconds of each epoch."""
+    """A progress bar over the whole training, with the time left. It also keeps the seconds of each epoch."""
 
     recipe: Recipe
     count: int
@@ -66,13 +66,18 @@ class Progress:
     def epochs(self) -> Iterator[tuple[int, Callable[[], object]]]:
         """Yield each epoch's number and a function to call after each of its batches."""
         with tqdm(
-            total=self.recipe.steps(self.count), desc=self.title, unit="batch", dynamic_ncols=True, disable=None
+            total=self.recipe.steps(self.count),
+            desc=self.title,
+            unit="batch",
+            dynamic_ncols=True,
+            disable=None,
+            file=sys.stdout,  # the frameworks' warnings have standard error for themselves
         ) as bar:
             for epoch in range(self.recipe.epochs):
-                said = f"epoch {epoch + 1}/{self.recipe.epochs}"
-                bar.set_postfix_str(said)
-                if bar.disable:  # in a log a line an epoch is enough
-                    print(f"{self.title}: {said}", file=sys.stderr, flush=True)
+                position = f"epoch {epoch + 1}/{self.recipe.epochs}"
+                bar.set_postfix_str(position)
+                if bar.disable:  # in a log one line for each epoch is enough
+                    print(f"{self.title}: {position}", flush=True)
                 start = time.perf_counter()
                 yield epoch, bar.update
                 self.seconds.append(round(time.perf_counter() - start, 2))
@@ -80,7 +85,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training script hands over besides its files."""
+    """What a training script returns besides its files."""
 
     framework: str
     parameters: int
@@ -95,7 +100,7 @@ Train = Callable[[Recipe, dataset.Split, dataset.Split, Path], Trained]
 def accuracy(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
     """The share of rows of `probabilities` (N, classes) whose largest value is at the row's label (N,).
 
-    NaN when one of them is no number: a training that diverged answers every picture with class 0.
+    NaN when one of them is not a number: a training that diverged would otherwise answer every picture with class 0.
     """
     if not np.isfinite(probabilities).all():
         return math.nan
@@ -103,15 +108,18 @@ def accuracy(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> f
 
 
 def make_artifact(train: Train, recipe: Recipe, model: str, format: str, folder: Path) -> Manifest:
-    """Train, and write the source artifact: `folder` holds the old artifact or the new one, never a half."""
+    """Train, and write the source artifact. Whenever this stops, `folder` holds the old artifact or the new one.
+
+    Raises TrainingError when the answers are not numbers, DataError when the data cannot be read.
+    """
     known = dataset.get(recipe.dataset)
-    learn, test = (dataset.load(recipe.dataset, split, recipe.limit) for split in ("train", "test"))
+    training, test = (dataset.load(recipe.dataset, split, recipe.limit) for split in ("train", "test"))
     with staged(folder) as staging:
         start = time.perf_counter()
-        trained = train(recipe, learn, test, staging)
+        trained = train(recipe, training, test, staging)
         if not np.isfinite(trained.test_accuracy):
             raise TrainingError(
-                f"{model} did not learn: its answers are not numbers. Try a smaller learning rate or another seed."
+                f"{model} did not learn: its answers are not numbers. Try a smaller learning rate, or another seed."
             )
         manifest = Manifest(
             model=model,
@@ -124,10 +132,10 @@ def make_artifact(train: Train, recipe: Recipe, model: str, format: str, folder:
             files=sha256_of_files(staging, [path for path in staging.iterdir() if path.is_file()]),
             made_with=asdict(recipe)
             | asdict(trained)
-            | {"train_images": len(learn.images), "seconds": round(time.perf_counter() - start, 1)},
+            | {"train_images": len(training.images), "seconds": round(time.perf_counter() - start, 1)},
         )
         write_manifest(staging, manifest)
-    print(f"{manifest.name}: {trained.test_accuracy:.4f} of the test pictures are answered right", flush=True)
+    print(f"{manifest.name}: it answers {trained.test_accuracy:.4f} of the test pictures correctly", flush=True)
     return manifest
 
 

@@ -15,7 +15,7 @@ from train.recipe import Progress, Recipe, Trained, accuracy, main
 
 
 class ClassicCNN(nn.Module):
-    """The net that is trained: pictures (N, C, H, W), float32, 0..1 -> log probabilities (N, classes)."""
+    """The network that is trained: pictures (N, C, H, W), float32, 0..1 -> log probabilities (N, classes)."""
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class ClassicCNN(nn.Module):
         self.pool = nn.MaxPool2d(2, 2)
         self.fc1 = nn.Linear(16 * (((height - 2) // 2 - 2) // 2) * (((width - 2) // 2 - 2) // 2), classes)
 
-        for parameter in self.parameters():  # as Keras starts; PyTorch's own start learns slower here
+        for parameter in self.parameters():  # as Keras initialises; PyTorch's own initialisation learns slower here
             nn.init.xavier_uniform_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class ClassicCNN(nn.Module):
 
 
 class Shipped(nn.Module):
-    """What is shipped: pixels (N, H, W, C), float32, 0..255 -> probabilities (N, classes), as in Keras."""
+    """The network that is shipped: pixels (N, H, W, C), float32, 0..255 -> probabilities (N, classes), as in Keras."""
 
     def __init__(self, net: ClassicCNN) -> None:
         super().__init__()
@@ -46,17 +46,17 @@ class Shipped(nn.Module):
         return log_probabilities.exp()
 
 
-def train(recipe: Recipe, learn: Split, test: Split, folder: Path) -> Trained:
-    """Train, and write the net's `state_dict.pt` and the shipped program `model.pt2` into `folder`."""
+def train(recipe: Recipe, training: Split, test: Split, folder: Path) -> Trained:
+    """Train, and write the network's `state_dict.pt` and the shipped program `model.pt2` into `folder`."""
     torch.manual_seed(recipe.seed)
-    # For batches this small a second thread gains little, and costs tenfold where another process wants its core.
+    # For batches this small a second thread gains little, and is ten times slower where another process uses its core.
     torch.set_num_threads(1)
-    net = ClassicCNN(learn.images.shape[1:], recipe.classes)
-    count = len(learn.images)
+    net = ClassicCNN(training.images.shape[1:], recipe.classes)
+    count = len(training.images)
     optimizer = torch.optim.Adam(net.parameters(), recipe.learning_rate, eps=1e-7)  # Keras's epsilon
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps(count))
-    pictures = torch.tensor(learn.images).permute(0, 3, 1, 2).contiguous()
-    labels = torch.tensor(learn.labels).long()
+    pictures = torch.tensor(training.images).permute(0, 3, 1, 2).contiguous()
+    labels = torch.tensor(training.labels).long()
 
     progress = Progress(recipe, count, "torch_cnn")
     for epoch, step in progress.epochs():
@@ -73,7 +73,7 @@ def train(recipe: Recipe, learn: Split, test: Split, folder: Path) -> Trained:
         batches = torch.tensor(test.images).float().split(1000)
         answers = np.concatenate([shipped(batch).numpy() for batch in batches])
     torch.save(net.state_dict(), folder / "state_dict.pt")
-    torch.export.save(export(shipped, learn.images.shape[1:]), folder / "model.pt2")
+    torch.export.save(export(shipped, training.images.shape[1:]), folder / "model.pt2")
     return Trained(
         framework=f"PyTorch {torch.__version__}",
         parameters=sum(parameter.numel() for parameter in net.parameters()),

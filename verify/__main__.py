@@ -1,6 +1,6 @@
 """The parity gate: compare every artifact of a model with its source.
 
-python -m verify artifacts/keras_cnn      compares all its artifacts, writes `parity.json` beside each
+python -m verify artifacts/keras_cnn      compares all its artifacts, and writes `parity.json` beside each manifest
 """
 
 import argparse
@@ -11,12 +11,12 @@ from pathlib import Path
 from contract import dataset
 from contract.errors import RosettaError
 from contract.parity_result import ParityResult
-from verify import questions
 from verify.parity import verify_model
+from verify.questions import load as load_questions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Verify the models given; exit status 1 when one artifact's parity fails."""
+    """Verify these models; exit status 1 when the parity of an artifact fails."""
     parser = argparse.ArgumentParser(prog="python -m verify", description="Compare artifacts with their source.")
     parser.add_argument("models", type=Path, nargs="+", help="folders of models, such as artifacts/keras_cnn")
     parser.add_argument("--dataset", default="fashion_mnist", help=f"one of {', '.join(dataset.DATASETS)}")
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         results: list[ParityResult] = []
         for folder in options.models:
-            results += verify_model(folder, questions.load(folder, options.dataset, options.limit)).values()
+            results += verify_model(folder, load_questions(folder, options.dataset, options.limit)).values()
     except RosettaError as error:
         sys.exit(f"error: {error}")
     failed = [result.artifact for result in results if not result.passed]
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model, _, format = failed[0].partition("-")
         sys.exit(
             f"error: parity failed for {', '.join(failed)}: these are served as unverified. "
-            f"Where it goes wrong, and why: make diagnose DATASET={options.dataset} MODEL={model} FORMAT={format}"
+            f"To see where and why: make diagnose DATASET={options.dataset} MODEL={model} FORMAT={format}"
         )
 
 

@@ -2,8 +2,8 @@
 
 A server puts requests that wait together into one call, and splits the outputs by rows. That is right only for models
 that compute row by row. A softmax over the batch, a state `[layers, batch, units]`, or an activation scaled by its
-largest value gives callers answers that come from each other's rows. So an artifact is asked the same rows alone,
-together and in another order, before anybody batches it.
+largest value gives callers answers that come from each other's rows. So before it is
+batched, an artifact answers the same rows alone, together and in another order.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,14 +19,14 @@ from serve.runtimes import Runtime
 from verify.questions import Questions
 
 ROWS = 9
-"""How many rows are asked alone and together: odd, so that no half of them looks like another half."""
+"""How many rows it answers alone and together: odd, so that no half of them looks like another half."""
 
 TOGETHER = (2, 5, ROWS)
 """How many rows share a call."""
 
 
 def observe(runtime: Runtime, manifest: Manifest, questions: Questions, sha256: str) -> Behaviour:
-    """Ask an artifact the first questions twice, then together and in another order.
+    """Run an artifact on the first questions twice, then together and in another order.
 
     `sha256` is its manifest's. Raises what the runtime raises.
     """
@@ -44,7 +44,7 @@ def _changes(alone: Sequence[Tensors], again: Sequence[Tensors], tolerance: floa
     for before, after in zip(alone, again, strict=True):
         for name, expected in before.items():
             if not _same(expected, after[name], tolerance):
-                yield f"the output {name} differs by {_apart(expected, after[name])} when the same row is asked again"
+                yield f"the output {name} differs by {_apart(expected, after[name])} when the same row is sent again"
 
 
 def _mixtures(runtime: Runtime, rows: Sequence[Tensors], alone: Sequence[Tensors], tolerance: float) -> Iterator[str]:

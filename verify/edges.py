@@ -2,9 +2,9 @@
 
 Zeros, rows of one value, negative and very large numbers, denormals, the ends of whole numbers, NaN where a model
 replaces it, and short and odd lengths. A softplus that overflows at 88, or a logarithm that meets a zero, shows only
-here. The source is asked first: what it refuses, or cannot compute either, is not a question.
+here. The source answers first: what it refuses, or cannot compute either, is not a question.
 
-Large numbers magnify rounding. So the source is also asked beside each question, a few roundings off: as far as its own
+Large numbers magnify rounding. So the source also answers beside each question, a few roundings off: as far as its own
 answer moves there, an artifact's answer may be from it.
 """
 
@@ -37,12 +37,12 @@ REAL = {
 }
 RAMPS = {"values from -30 to 30": 30.0, "values from -120 to 120": 120.0, "values from -10,000 to 10,000": 1e4}
 BEYOND = {"NaN": np.nan, "infinity": np.inf}
-"""Asked everywhere, and then at one place. A model that replaces them answers with numbers even where all are so;
+"""First everywhere, then at one place. A model that replaces them answers with numbers even where all are so;
 through any other it depends on the order of operations what they become."""
 PICTURES = {"black": 0.0, "white": 255.0, "grey": 127.0, "above white": 300.0, "below black": -50.0}
 
 ROUNDINGS = 2.0**-21
-"""How far beside a question the source is asked, as a share of each value: four roundings of float32."""
+"""How far beside a question that is, as a share of each value: four roundings of float32."""
 TRIES = 3
 ROOM = 10.0
 """Times the source's own movement: an artifact rounds at every layer, and in another order."""
@@ -50,14 +50,14 @@ ROOM = 10.0
 
 @dataclass(frozen=True)
 class EdgeQuestion:
-    """One row that is asked alone."""
+    """One row, sent alone."""
 
     title: str
     """What is special about it, for people: "values from -120 to 120"."""
     inputs: Tensors
     """Name -> (1, ...)."""
     after: str = ""
-    """The title of the question that the source has to answer with numbers alone before this one is asked."""
+    """The title of the question that the source must answer with finite numbers alone; else this one is left out."""
 
 
 @dataclass(frozen=True)
@@ -70,27 +70,27 @@ class EdgeAnswer:
 
 
 def edge_questions(specs: Sequence[TensorSpec], questions: Questions) -> list[EdgeQuestion]:
-    """The edge questions for a model with these inputs, which is asked `questions` otherwise."""
+    """The edge questions for a model with these inputs and these ordinary questions."""
     dtypes = {spec.name: numpy_dtype(spec.dtype) for spec in specs}
     ordinary = questions.rows(0, 1, dtypes)
-    asked = []
+    edges: list[EdgeQuestion] = []
     if questions.pictures is not None:
-        asked += [_filled(f"a picture that is {name}", ordinary, value) for name, value in PICTURES.items()]
-        asked.append(EdgeQuestion("a ramp from black to white", _with(ordinary, lambda x: _ramp(x, 0, 255))))
-        asked.append(EdgeQuestion("values between whole numbers", _with(ordinary, lambda x: x + 0.5)))
+        edges += [_filled(f"a picture that is {name}", ordinary, value) for name, value in PICTURES.items()]
+        edges.append(EdgeQuestion("a ramp from black to white", _with(ordinary, lambda x: _ramp(x, 0, 255))))
+        edges.append(EdgeQuestion("values between whole numbers", _with(ordinary, lambda x: x + 0.5)))
     else:
-        asked += [_filled(name, ordinary, value) for name, value in REAL.items()]
+        edges += [_filled(name, ordinary, value) for name, value in REAL.items()]
         for name, value in BEYOND.items():
-            asked.append(_filled(f"{name} everywhere", ordinary, value))
+            edges.append(_filled(f"{name} everywhere", ordinary, value))
             hole = _with(ordinary, lambda x, value=value: _holed(x, value))
-            asked.append(EdgeQuestion(f"{name} at one place", hole, after=f"{name} everywhere"))
+            edges.append(EdgeQuestion(f"{name} at one place", hole, after=f"{name} everywhere"))
     for title, end in RAMPS.items():
-        asked.append(EdgeQuestion(title, _with(ordinary, lambda x, end=end: _ramp(x, -end, end))))
+        edges.append(EdgeQuestion(title, _with(ordinary, lambda x, end=end: _ramp(x, -end, end))))
     whole = [question for question in _whole(ordinary) if any(dtype.kind in "iu" for dtype in dtypes.values())]
     flags = [question for question in _flags(ordinary) if any(dtype.kind == "b" for dtype in dtypes.values())]
     if not any(dtype.kind == "f" or dtype.name == "bfloat16" for dtype in dtypes.values()):
-        asked = []
-    return [*asked, *whole, *flags, *_lengths(specs, questions)]
+        edges = []
+    return [*edges, *whole, *flags, *_lengths(specs, questions)]
 
 
 def _with(ordinary: Tensors, change: Any) -> Tensors:
@@ -215,22 +215,22 @@ def _movement(runtime: Runtime, question: EdgeQuestion, outputs: Tensors) -> dic
 
 def edge_differences(runtime: Runtime, answers: Sequence[EdgeAnswer], tolerance: float) -> list[EdgeDifference]:
     """Where an artifact answers edge questions otherwise than the source did, the worst value of each output."""
-    found = []
+    differences = []
     for answer in answers:
         outputs = _tried(runtime, answer.question.inputs)
         if isinstance(outputs, Exception):
             first = next(iter(answer.outputs))
             expected = answer.outputs[first]
-            found.append(
+            differences.append(
                 EdgeDifference(answer.question.title, first, _shown(expected.ravel()[0]), f"an error ({outputs})"[:300])
             )
             continue
-        found += [
+        differences += [
             difference
             for name, expected in answer.outputs.items()
             if (difference := _difference(answer, name, expected, outputs[name], tolerance))
         ]
-    return found
+    return differences
 
 
 def _difference(

@@ -1,12 +1,14 @@
 """Parity: how far an artifact's answers are from its source's, on the same real pictures.
 
-It is a star, not a chain: each artifact is compared with its source, in its real runtime, on all its questions (our own
-models' are the test pictures), at batch 1 and at batch 64. Float32 passes when no probability differs by more than 1e-4
-and no class changes, near-ties excepted: pictures whose two best classes lie so close in the source that rounding alone
-can swap them. Answers that are no probabilities are held to the same share of the source's largest value.
+Parity is a star, not a chain: each artifact is compared with its source, in its real runtime, on all its questions (for
+our own models, the test pictures), at batch 1 and at batch 64. Float32 passes when no probability differs by more than
+1e-4 and no class changes. Near-ties are excepted: pictures whose two best classes are so close in the source that
+rounding alone can swap them. For answers that are not probabilities the limit is the same share of the source's largest
+value.
 """
 
 import contextlib
+import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,12 +28,13 @@ from contract.tensors import numpy_dtype
 from serve.runtimes import Runtime, load_runtime
 from verify.behaviour import observe
 from verify.edges import EdgeAnswer, answer_edges, edge_differences, edge_questions
+from verify.processor import processor
 from verify.questions import Questions
 
 Answers = NDArray[np.floating[Any]]
 """(N, values): one output's answers."""
 AllAnswers = Mapping[str, Answers]
-"""By the output's name."""
+"""Output's name -> its answers."""
 
 BATCHES = (1, 64)
 
@@ -58,7 +61,7 @@ def compare(reference: Answers, candidate: Answers, batch: int, tolerance: Toler
     reference, candidate = reference.astype(np.float64), candidate.astype(np.float64)
     with np.errstate(invalid="ignore"):  # infinity minus infinity
         difference = np.abs(reference - candidate)
-    # NaN compares false with everything: an answer that is not a number is as far off as can be.
+    # NaN compares false with everything: an answer that is not a number counts as infinitely far off.
     difference[~np.isfinite(difference)] = np.inf
     return BatchParity(
         batch=batch,
@@ -72,7 +75,7 @@ def compare(reference: Answers, candidate: Answers, batch: int, tolerance: Toler
 
 
 def compare_all(reference: AllAnswers, candidate: AllAnswers, batch: int, tolerance: Tolerance) -> BatchParity:
-    """`compare` for each output, as one result. Each output is held to its own size: differences are in units of it."""
+    """`compare` for each output, as one result. Differences are relative to the size of the output's own values."""
     parities = []
     for name, expected in reference.items():
         unit = _unit_of(expected)
@@ -89,13 +92,13 @@ def _cosine(reference: Answers, candidate: Answers) -> Answers:
 
 
 def _divergence(reference: Answers, candidate: Answers) -> float | None:
-    """The largest KL divergence of a row. A class that only the source holds possible makes it infinite."""
+    """The largest KL divergence of a row. A class that is possible only for the source makes it infinite."""
     for answers in (reference, candidate):
         if not ((answers >= 0).all() and np.allclose(answers.sum(axis=1), 1, atol=1e-3)):
             return None
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(reference > 0, reference * np.log(reference / candidate), 0.0)
-    return float(max(0.0, terms.sum(axis=1).max()))  # below zero by rounding alone
+    return float(max(0.0, terms.sum(axis=1).max()))  # only rounding makes it negative
 
 
 def _flips(reference: Answers, candidate: Answers, difference: Answers, tolerance: Tolerance) -> Iterator[Flip]:
@@ -104,13 +107,13 @@ def _flips(reference: Answers, candidate: Answers, difference: Answers, toleranc
         best = np.sort(reference[image])[::-1]
         with np.errstate(invalid="ignore"):  # two infinities are a tie
             margin, largest = float(np.nan_to_num(best[0] - best[1], posinf=np.inf)), float(difference[image].max())
-        # Not twice the difference of this very picture: no class can change without that.
+        # Not twice this picture's own difference: every change of class is within that.
         near_tie = margin <= 2 * tolerance.max_abs_diff
         yield Flip(int(image), int(source[image]), int(artifact[image]), margin, largest, near_tie)
 
 
 def judge(batches: Iterable[BatchParity], tolerance: Tolerance = FLOAT32) -> list[str]:
-    """Why the comparison does not pass, one sentence a reason; empty when it passes."""
+    """Why the comparison does not pass, one phrase for each reason; empty when it passes."""
     reasons = []
     for parity in batches:
         at = f"at batch {parity.batch}"
@@ -126,13 +129,13 @@ def judge(batches: Iterable[BatchParity], tolerance: Tolerance = FLOAT32) -> lis
 
 
 def _unit_of(reference: Answers) -> float:
-    """1 for answers up to 1, as probabilities are; else their largest value, since rounding grows with it."""
+    """1 for answers up to 1, such as probabilities; otherwise their largest value, since rounding grows with it."""
     finite = np.abs(reference[np.isfinite(reference)])
     return max(1.0, float(finite.max(initial=0)))
 
 
 def combine(parities: Sequence[BatchParity]) -> BatchParity:
-    """One result for a model's outputs: the worst of each measure, and the classes of the first output."""
+    """One result for all outputs of a model: the worst of each measure, and the classes of the first output."""
     divergences = [parity.max_kl for parity in parities if parity.max_kl is not None]
     return replace(
         parities[0],
@@ -143,19 +146,20 @@ def combine(parities: Sequence[BatchParity]) -> BatchParity:
     )
 
 
-def answer(runtime: Runtime, manifest: Manifest, asked: Questions, batch: int) -> AllAnswers:
-    """The artifact's outputs by name, each as a table (N, values), asked in batches of `batch`."""
+def answer(runtime: Runtime, manifest: Manifest, questions: Questions, batch: int) -> AllAnswers:
+    """The artifact's outputs by name, each as a table (N, values), computed in batches of `batch`."""
     dtypes = {spec.name: numpy_dtype(spec.dtype) for spec in manifest.inputs}
     starts = tqdm(
-        range(0, asked.count, batch),
+        range(0, questions.count, batch),
         desc=f"{manifest.name}, batch {batch}",
         unit="call",
         leave=False,
         delay=1,
         disable=None,
+        file=sys.stdout,  # the frameworks' warnings have standard error for themselves
     )
-    parts = [runtime.predict(asked.rows(start, start + batch, dtypes)) for start in starts]
-    return {spec.name: _table([part[spec.name] for part in parts], asked.count) for spec in manifest.outputs}
+    parts = [runtime.predict(questions.rows(start, start + batch, dtypes)) for start in starts]
+    return {spec.name: _table([part[spec.name] for part in parts], questions.count) for spec in manifest.outputs}
 
 
 def _table(parts: Sequence[NDArray[Any]], rows: int) -> Answers:
@@ -171,24 +175,24 @@ def _table(parts: Sequence[NDArray[Any]], rows: int) -> Answers:
     return table
 
 
-def verify_model(folder: Path, asked: Questions) -> dict[str, ParityResult]:
+def verify_model(folder: Path, questions: Questions) -> dict[str, ParityResult]:
     """Compare every artifact of the model in `folder` with its source; write and return the results by format.
 
-    An artifact that cannot be compared does not keep the others from it: what is wrong with the first of them is raised
-    at the end. Raises ArtifactError, ModelUnavailable or RuntimeFailure, and ParityError when nothing can be compared.
+    When an artifact cannot be compared, the others still are, and the first such error is raised at the end. Raises
+    ArtifactError, ModelUnavailable or RuntimeFailure, and ParityError when there is nothing to compare.
     """
     manifests = {path.parent: read_manifest(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))}
     sources = [path for path, manifest in manifests.items() if manifest.is_source]
     if len(sources) != 1:
         raise ArtifactMissing(f"{folder} has {len(sources)} source artifacts, expected one. Run `make artifacts`.")
     (source,) = sources
-    reference = _reference(source, manifests[source], asked)
+    reference = _reference(source, manifests[source], questions)
     results, errors = {}, []
     for path, manifest in manifests.items():
         if path == source:
             continue
         try:
-            result = _result(path, manifest, source, reference, asked)
+            result = _result(path, manifest, source, reference, questions)
         except RosettaError as error:
             errors.append(error)
             continue
@@ -200,11 +204,11 @@ def verify_model(folder: Path, asked: Questions) -> dict[str, ParityResult]:
     return results
 
 
-def ask(path: Path, manifest: Manifest, asked: Questions) -> dict[int, AllAnswers]:
+def ask(path: Path, manifest: Manifest, questions: Questions) -> dict[int, AllAnswers]:
     """The artifact's answers by batch size. Raises ArtifactCorrupt, ModelUnavailable or RuntimeFailure."""
     verify_files(path, manifest)
     with contextlib.closing(load_runtime(path, manifest)) as runtime:
-        return {batch: answer(runtime, manifest, asked, batch) for batch in BATCHES}
+        return {batch: answer(runtime, manifest, questions, batch) for batch in BATCHES}
 
 
 @dataclass(frozen=True)
@@ -217,30 +221,30 @@ class Reference:
 
 
 @contextlib.contextmanager
-def _observed(path: Path, manifest: Manifest, asked: Questions) -> Iterator[tuple[Runtime, Behaviour]]:
+def _observed(path: Path, manifest: Manifest, questions: Questions) -> Iterator[tuple[Runtime, Behaviour]]:
     """The artifact's runtime, and how it behaves, which is written beside it. Raises what `ask` raises."""
     verify_files(path, manifest)
     with contextlib.closing(load_runtime(path, manifest)) as runtime:
-        behaviour = observe(runtime, manifest, asked, sha256_of(path / MANIFEST))
+        behaviour = observe(runtime, manifest, questions, sha256_of(path / MANIFEST))
         write_behaviour(path, behaviour)
         yield runtime, behaviour
 
 
-def _reference(path: Path, manifest: Manifest, asked: Questions) -> Reference:
+def _reference(path: Path, manifest: Manifest, questions: Questions) -> Reference:
     """Raises what `ask` raises, and ParityError where the same question gets different answers, or there is none."""
-    if not asked.count:
+    if not questions.count:
         raise ParityError("No answers were compared: at least one input is needed.")
-    with _observed(path, manifest, asked) as (runtime, behaviour):
+    with _observed(path, manifest, questions) as (runtime, behaviour):
         if behaviour.unsteady:
             raise ParityError(f"{manifest.name} {behaviour.unsteady_words}")
-        edges = answer_edges(runtime, edge_questions(manifest.inputs, asked))
-        return Reference({batch: answer(runtime, manifest, asked, batch) for batch in BATCHES}, edges)
+        edges = answer_edges(runtime, edge_questions(manifest.inputs, questions))
+        return Reference({batch: answer(runtime, manifest, questions, batch) for batch in BATCHES}, edges)
 
 
-def _result(path: Path, manifest: Manifest, source: Path, reference: Reference, asked: Questions) -> ParityResult:
-    start, tolerance = time.perf_counter(), Tolerance(asked.tolerance)
-    with _observed(path, manifest, asked) as (runtime, behaviour):
-        answers = {batch: answer(runtime, manifest, asked, batch) for batch in BATCHES}
+def _result(path: Path, manifest: Manifest, source: Path, reference: Reference, questions: Questions) -> ParityResult:
+    start, tolerance = time.perf_counter(), Tolerance(questions.tolerance)
+    with _observed(path, manifest, questions) as (runtime, behaviour):
+        answers = {batch: answer(runtime, manifest, questions, batch) for batch in BATCHES}
         differs = edge_differences(runtime, reference.edges, tolerance.max_abs_diff)
     batches = tuple(compare_all(reference.ordinary[batch], answers[batch], batch, tolerance) for batch in BATCHES)
     reasons = judge(batches, tolerance)
@@ -255,17 +259,18 @@ def _result(path: Path, manifest: Manifest, source: Path, reference: Reference, 
         passed=not reasons,
         reasons=tuple(reasons),
         tolerance=tolerance.max_abs_diff,
-        images=asked.count,
-        accuracy=None if asked.labels is None else float((first.argmax(axis=1) == asked.labels).mean()),
+        images=questions.count,
+        accuracy=None if questions.labels is None else float((first.argmax(axis=1) == questions.labels).mean()),
         batches=batches,
         seconds=round(time.perf_counter() - start, 1),
         edges=len(reference.edges),
         differs=tuple(differs),
+        processor=processor(),
     )
 
 
 def line(result: ParityResult) -> str:
-    """One line for people."""
+    """The result in one line, for people."""
     verdict = "passed" if result.passed else "FAILED: " + "; ".join(result.reasons)
     if result.passed and result.differs:
         verdict = f"passed on ordinary inputs; {result.differs[0]}"

@@ -1,7 +1,7 @@
-"""What artifacts are asked when they are compared with their source: the same rows for all artifacts of a model.
+"""The rows on which artifacts are compared with their source: the same for all artifacts of a model.
 
-Our own models are asked the test pictures of a data set. A model that somebody brought has questions of its own, in
-`<artifacts>/questions/<model>.npz`, made from their pictures or from its inputs' shapes (compare/questions.py).
+Our own models are compared on the test pictures of a data set. A user's own model has its own questions, in
+`<artifacts>/questions/<model>.npz`: `bring` makes them from the user's pictures, or from the shapes of the inputs.
 """
 
 import io
@@ -28,16 +28,16 @@ _LABELS = "labels"
 
 @dataclass(frozen=True)
 class Questions:
-    """Rows to ask, and the right answers where they are known."""
+    """Rows for a model's inputs, and the right answers where they are known."""
 
     inputs: Mapping[str, NDArray[Any]]
-    """Name -> (N, ...); pictures as uint8, and whatever asks gives them the input's dtype."""
+    """Input's name -> (N, ...). Pictures are uint8, and `rows` converts them to the input's dtype."""
     labels: NDArray[Any] | None
-    """(N,) classes; None where nobody knows them."""
+    """(N,) classes, or None where they are unknown."""
     title: str
-    """What they are, for people: "Fashion-MNIST", "200 pictures of flowers"."""
+    """Their name, for people: "Fashion-MNIST", "200 pictures of flowers"."""
     tolerance: float = 1e-4
-    """The largest difference between answers that passes, where they are at most 1."""
+    """The largest difference between answers that passes, for answers of at most 1."""
 
     @property
     def count(self) -> int:
@@ -45,12 +45,12 @@ class Questions:
 
     @property
     def pictures(self) -> NDArray[np.uint8] | None:
-        """(N, H, W, C), where a row is a picture and nothing else."""
+        """(N, H, W, C) where each row is one picture and nothing else, otherwise None."""
         first, *others = self.inputs.values()
         return first if not others and first.dtype == np.uint8 and first.ndim == 4 else None
 
     def rows(self, start: int, stop: int, dtypes: Mapping[str, np.dtype[Any]]) -> dict[str, NDArray[Any]]:
-        """The rows from `start` to before `stop`, each input in its dtype."""
+        """The rows from `start` up to, not including, `stop`; each input in its dtype."""
         return {name: self.inputs[name][start:stop].astype(dtype, copy=False) for name, dtype in dtypes.items()}
 
 
@@ -59,7 +59,7 @@ def of_split(split: dataset.Split, title: str = "", name: str = "pixels") -> Que
 
 
 def load(model: Path, name: str, limit: int | None = None) -> Questions:
-    """The questions for the artifacts in the folder `model`: its own, or else the test pictures of the data set `name`.
+    """The questions for the model in the folder `model`: its own, or else the test pictures of the data set `name`.
 
     Raises DataError when they cannot be read.
     """
@@ -69,7 +69,7 @@ def load(model: Path, name: str, limit: int | None = None) -> Questions:
 
 
 def read(file: Path, limit: int | None = None) -> Questions:
-    """What `write` wrote. Raises DataError on anything else."""
+    """Read what `write` wrote. Raises DataError on anything else."""
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             about = json.loads(arrays[_ABOUT].tobytes())
@@ -81,7 +81,7 @@ def read(file: Path, limit: int | None = None) -> Questions:
 
 
 def write(file: Path, questions: Questions) -> None:
-    """Write atomically, without anything that would have to be unpickled."""
+    """Write atomically, as arrays that NumPy reads without pickle."""
     kinds = {name: "bytes" if rows.dtype == object else "plain" for name, rows in questions.inputs.items()}
     about = json.dumps({"title": questions.title, "tolerance": questions.tolerance, "inputs": kinds}).encode()
     arrays = {f"input {name}": _plain(rows) for name, rows in questions.inputs.items()}
@@ -96,7 +96,7 @@ def write(file: Path, questions: Questions) -> None:
 
 
 def _plain(rows: NDArray[Any]) -> NDArray[Any]:
-    """Byte strings as NumPy's own, which end at a zero byte; the questions made here have none."""
+    """Byte strings in NumPy's own type, which drops zero bytes at the end; the questions made here have none."""
     return rows.astype(bytes) if rows.dtype == object else rows
 
 
@@ -104,19 +104,19 @@ def _restored(rows: NDArray[Any], kind: str) -> NDArray[Any]:
     return rows.astype(object) if kind == "bytes" else rows
 
 
-# --- Questions for a model that nobody gave any data for
+# --- Questions for a model without data
 
 FREE = 16
-"""What a free size becomes, besides the batch."""
+"""The size of a free axis, other than the batch."""
 
 PICTURES = Path(__file__).with_name("pictures")
-"""Small pictures of the project's own, asked of models that nobody gave any pictures for."""
+"""Small pictures that the project ships, for models without pictures of their own."""
 
 
 def invented(inputs: Sequence[TensorSpec], rows: int, below: int, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Rows in the inputs' dtypes and shapes, of different sizes and structures, so that faults show.
+    """Rows in the inputs' dtypes and shapes, with different magnitudes and structures, so that faults show.
 
-    Free sizes are FREE; whole numbers are at least 0 and below `below`.
+    Free axes have the size FREE; integers are at least 0 and below `below`.
     """
     random = np.random.default_rng((seed, rows))
     return {spec.name: _invented(spec, rows, below, random) for spec in inputs}
@@ -133,7 +133,7 @@ def _invented(spec: TensorSpec, rows: int, below: int, random: np.random.Generat
         return random.integers(0, 2, shape).astype(bool)
     if np.dtype(kind).kind in "iu":
         return random.integers(0, below if kind != "uint8" or len(shape) != 4 else 256, shape).astype(kind)
-    # Rows of different scales, each with a slope along its sizes: no permutation leaves them as they are.
+    # Rows of different scales, each with a slope along every axis: every permutation changes them.
     scales = np.geomspace(0.1, 3, rows).reshape(-1, *[1] * (len(shape) - 1))
     slopes = [
         np.linspace(-1, 1, size).reshape([-1 if axis == place else 1 for axis in range(len(shape))])
@@ -145,7 +145,7 @@ def _invented(spec: TensorSpec, rows: int, below: int, random: np.random.Generat
 
 
 def invented_pictures(image: ImageSpec, rows: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Pictures (rows, H, W, C): the project's own, then noise at every scale on slopes of colour."""
+    """Pictures (rows, H, W, C): the shipped ones, then noise at several scales over slopes of colour."""
     files = sorted(PICTURES.glob("*.png"))[: rows // 2]
     known = [image_to_batch(file.read_bytes(), image)[0].astype(np.uint8) for file in files]
     random = np.random.default_rng(seed)

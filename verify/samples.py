@@ -18,6 +18,7 @@ from verify.questions import Questions
 
 PER_CLASS = 20
 MOST = 200
+"""The most samples of a user's own model."""
 
 
 def write_samples(name: str, folder: Path) -> None:
@@ -34,18 +35,18 @@ def write_samples(name: str, folder: Path) -> None:
         write_json(staging / "index.json", about | {"samples": samples})
 
 
-def write_samples_of(asked: Questions, manifest: Manifest, folder: Path) -> None:
-    """The same for a model that somebody brought: the first pictures that it is asked, with the classes if known."""
-    pictures = asked.pictures
-    assert pictures is not None  # only such models have samples
-    labels = [] if asked.labels is None else asked.labels.tolist()
+def write_samples_of(questions: Questions, manifest: Manifest, folder: Path) -> None:
+    """The same for a user's own model: the first pictures of its questions, with their classes if known."""
+    pictures = questions.pictures
+    assert pictures is not None  # only models that take pictures have samples
+    labels = [] if questions.labels is None else questions.labels.tolist()
     with staged(folder) as staging:
         samples: list[dict[str, Any]] = []
         for index, picture in enumerate(pictures[:MOST]):
             file = f"{index:04}.png"
             PIL.Image.fromarray(picture.squeeze()).save(staging / file)
             samples.append({"file": file, "index": index, "label": labels[index] if labels else None})
-        about = {"dataset": manifest.model, "title": asked.title, "licence": "", "labels": manifest.labels}
+        about = {"dataset": manifest.model, "title": questions.title, "licence": "", "labels": manifest.labels}
         write_json(staging / "index.json", about | {"samples": samples})
 
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Plugin } from 'vite';
 import { defineConfig } from 'vitest/config';
 
-/** Where each runtime keeps what it fetches by name while it runs; no bundler may rename these. */
+/** The files that each runtime fetches by name while it runs: no bundler may rename them. */
 const RUNTIME_FILES: [target: string, folder: string, files: string[]][] = [
   ['tfjs', '@tensorflow/tfjs-backend-wasm/dist', [
     'tfjs-backend-wasm.wasm', 'tfjs-backend-wasm-simd.wasm', 'tfjs-backend-wasm-threaded-simd.wasm',
@@ -32,8 +32,8 @@ function copyRuntimeFiles(): Plugin {
 }
 
 /**
- * TF.js turns its WebAssembly loader back into text to start its threads. Outside of its module that text must not name
- * the module's variables, or the threads fail and the page waits for ever.
+ * TF.js starts its threads from the text of its WebAssembly loader. Outside of its module that text must not use the
+ * module's variables, or the threads fail and the page waits forever.
  */
 function freeLoaderOfItsModule(): Plugin {
   return {
@@ -43,16 +43,30 @@ function freeLoaderOfItsModule(): Plugin {
       const freed = code
         .replace('typeof _scriptDir !== "undefined" && _scriptDir', 'false')
         .replace('Module["mainScriptUrlOrBlob"]||_scriptDir', 'Module["mainScriptUrlOrBlob"]');
-      if (freed === code) this.error('The loader of TF.js has changed: see whether this is still needed.');
+      if (freed === code) this.error('The loader of TF.js has changed: check whether this plugin is still needed.');
       return { code: freed, map: null };
     },
   };
 }
 
+/**
+ * The code that runtimes share lies in a chunk of its own. Otherwise it lies in the worker's entry and runtimes import
+ * that, which WebKit then evaluates a second time: two listeners would answer each call.
+ */
+const SHARED_BY_RUNTIMES = {
+  name: 'shared-by-runtimes',
+  test: (id: string) => id.startsWith(join(import.meta.dirname, 'src')),
+  minShareCount: 2,
+};
+
 export default defineConfig({
   plugins: [copyRuntimeFiles()],
-  worker: { format: 'es', plugins: () => [freeLoaderOfItsModule()] },
-  // ONNX Runtime's default build carries its loader inside; ours comes from /runtimes, beside its .wasm.
+  worker: {
+    format: 'es',
+    plugins: () => [freeLoaderOfItsModule()],
+    rolldownOptions: { output: { codeSplitting: { groups: [SHARED_BY_RUNTIMES] } } },
+  },
+  // ONNX Runtime's default build contains its loader; this build gets it from /runtimes, beside its .wasm.
   resolve: { conditions: ['onnxruntime-web-use-extern-wasm', 'module', 'browser', 'production', 'import', 'default'] },
   build: { target: 'es2022', chunkSizeWarningLimit: 1500 },
 });

@@ -1,7 +1,7 @@
 """Bring every architecture of the zoo, and make a table of the formats that it was converted to.
 
     python -m bench.zoo vit_tiny_torch lstm_keras     some of them (default: all), as `make zoo ZOO="..."`
-    python -m bench.zoo --write bench/zoo/README.md
+    python -m bench.zoo --write docs/zoo.md
 
 Results are kept in `build/zoo/results`: an interrupted run continues, and a model is measured again when code changed.
 """
@@ -29,16 +29,15 @@ from compare.store import Record, Store
 from compare.tables import write_tables
 from contract import dataset
 from contract.code import LOCK, ROOT, digest, files_of
-from contract.errors import RosettaError
+from contract.errors import RosettaError, one_line
 from contract.failed_edge import read_failed_edges
 from contract.manifest import MANIFEST, read_manifest
 from contract.parity_result import read_status
-from export import find_routes
+from export import EXPORTED, find_routes
 
 FOLDER = ROOT / "build" / "zoo"
 SIDE = 224
 """Pixels of a side of the pictures that are written."""
-FORMATS = ("onnx", "savedmodel", "tflite", "tfjs")
 CODE = ("bench.zoo.models", "bring.*", "export.*", "verify.parity", "serve.runtimes.*")
 """The modules that a row depends on."""
 
@@ -81,7 +80,7 @@ def measure_all(names: Sequence[str], folder: Path, pictures: int, timed: Sequen
             try:
                 result = measure(name, folder, data, timed)
             except (RosettaError, RuntimeError, OSError) as error:
-                result = {"error": " ".join(str(error).split())}
+                result = {"error": one_line(error)}
                 print(f"{name}: {result['error']}", flush=True)
             store.put(name, about, {"run": run, "machine": str(this_machine()), **result})
 
@@ -154,7 +153,7 @@ def results(folder: Path) -> dict[str, Record]:
 
 def table(records: Mapping[str, Record]) -> Iterator[str]:
     """A row for each model; then what fails and why, what did not take the first route, and the machine."""
-    names = ("model", "input", "source", *FORMATS, "brought in", "memory", "run")
+    names = ("model", "input", "source", *EXPORTED, "brought in", "memory", "run")
     yield from _lines([names, ["---"] * len(names), *(_row(name, record) for name, record in records.items())])
     reasons = [
         f"- `{name}-{format}`: {edge['reason']}"
@@ -180,9 +179,9 @@ def _row(name: str, record: Record) -> list[str]:
     member = (ZOO | SMALL)[name]
     entry = f"{member.size} px" if member.size else "tensors"
     if "error" in record:
-        return [member.title, entry, "FAILED", *[""] * (len(FORMATS) + 2), record["run"]]
+        return [member.title, entry, "FAILED", *[""] * (len(EXPORTED) + 2), record["run"]]
     edges, source = record["edges"], record["source"]
-    cells = [_cell(edges[format]) if format in edges else "" for format in FORMATS]
+    cells = [_cell(edges[format]) if format in edges else "" for format in EXPORTED]
     cost = f"{record['seconds']:.0f} s", f"{record['peak'] / GIB:.1f} GiB"
     return [member.title, entry, f"{source}: {_figures(edges[source])}", *cells, *cost, record["run"]]
 
@@ -201,7 +200,7 @@ def _figures(edge: Record) -> str:
 def _summary(records: Mapping[str, Record]) -> Iterator[str]:
     networks = {name: record for name, record in records.items() if (ZOO | SMALL)[name].kind == "convolutions"}
     convolutional = [bool(edge.get("passed")) for _, _, edge in _edges(networks)]
-    convolutional += [False for record in networks.values() if "error" in record for _ in FORMATS]
+    convolutional += [False for record in networks.values() if "error" in record for _ in EXPORTED]
     if convolutional:
         share = sum(convolutional) / len(convolutional)
         yield f"Of the convolutional networks' edges {sum(convolutional)} of {len(convolutional)} pass ({share:.1%})."

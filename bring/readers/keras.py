@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from bring.description import Description
 from bring.wrapping import Arrays, Wrapping
-from contract.errors import BroughtError
+from contract.errors import BroughtError, one_line
 from contract.manifest import TensorSpec
+from export.keras_model import load_keras_file
 
 SCALING = ("Rescaling", "Normalization")
 FIRST = 4
@@ -35,7 +36,7 @@ class KerasSource:
         except BroughtError:
             raise
         except Exception as error:  # Keras may raise anything on a damaged file
-            raise BroughtError(f"Keras {keras.__version__} cannot read {path.name}: {_in_short(error)}") from error
+            raise BroughtError(f"Keras {keras.__version__} cannot read {path.name}: {one_line(error, 600)}") from error
         if not getattr(self._model, "inputs", None):
             raise BroughtError(
                 f"{path.name} does not say the shape of its input. Build the model before saving it: "
@@ -51,9 +52,9 @@ class KerasSource:
 
     def _load(self, path: Path, description: Description) -> Any:
         if path.suffix == self._suffix:
-            return keras.models.load_model(path, compile=False, safe_mode=not description.trusted)
+            return load_keras_file(path, description.trusted)
         copy = shutil.copy(path, Path.cwd() / f"model{self._suffix}")
-        return keras.models.load_model(copy, compile=False, safe_mode=not description.trusted)
+        return load_keras_file(Path(copy), description.trusted)
 
     def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
         values = [inputs[spec.name] for spec in self.inputs]
@@ -107,8 +108,3 @@ def _spec(tensor: Any, name: str) -> TensorSpec:
     shape = tuple(tensor.shape)
     layout = "NHWC" if len(shape) == 4 else "N" + "D" * (len(shape) - 1)
     return TensorSpec(clean, keras.backend.standardize_dtype(tensor.dtype), shape, layout)
-
-
-def _in_short(error: Exception) -> str:
-    message = " ".join(f"{type(error).__name__}: {error}".split())
-    return message if len(message) < 600 else message[:600] + " ..."

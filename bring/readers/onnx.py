@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bring.description import Description
 from bring.wrapping import Arrays, Wrapping
-from contract.errors import BroughtError
+from contract.errors import BroughtError, one_line
 from contract.manifest import TensorSpec
 from export.onnx_padding import keep_zeros_before_pooling
 
@@ -43,8 +43,9 @@ class OnnxSource:
             keep_zeros_before_pooling(self._model)
             self._session = _session(self._model)
         except Exception as error:  # ONNX Runtime may raise anything on a damaged file
-            message = " ".join(f"{type(error).__name__}: {error}".split())[:600]
-            raise BroughtError(f"ONNX Runtime {onnxruntime.__version__} cannot read {path.name}: {message}") from error
+            raise BroughtError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot read {path.name}: {one_line(error, 600)}"
+            ) from error
         graph = self._model.graph
         constants = {tensor.name for tensor in graph.initializer}
         entries = [value for value in graph.input if value.name not in constants]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bring.description import Description
 from bring.wrapping import Arrays, Wrapping
-from contract.errors import BroughtError
+from contract.errors import BroughtError, one_line
 from contract.manifest import Manifest, TensorSpec
 from export import signatures
 
@@ -27,8 +27,9 @@ class SavedModelSource:
         try:
             self._model = tf.saved_model.load(str(path))
         except Exception as error:  # TensorFlow may raise anything on a damaged folder
-            message = " ".join(f"{type(error).__name__}: {error}".split())[:600]
-            raise BroughtError(f"TensorFlow {tf.__version__} cannot read {path.name}: {message}") from error
+            raise BroughtError(
+                f"TensorFlow {tf.__version__} cannot read {path.name}: {one_line(error, 600)}"
+            ) from error
         known = dict(self._model.signatures)
         if "serving_default" not in known and len(known) != 1:
             raise BroughtError(

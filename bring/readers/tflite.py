@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bring.description import Description
 from bring.wrapping import Arrays, Wrapping
-from contract.errors import BroughtError
+from contract.errors import BroughtError, one_line
 from contract.manifest import TensorSpec
 
 
@@ -36,7 +36,7 @@ class TFLiteSource:
                 inputs = {detail["name"]: detail for detail in self._interpreter.get_input_details()}
                 outputs = {detail["name"]: detail for detail in self._interpreter.get_output_details()}
         except (ValueError, RuntimeError) as error:
-            raise BroughtError(f"LiteRT cannot read {path.name}: {' '.join(str(error).split())[:600]}") from error
+            raise BroughtError(f"LiteRT cannot read {path.name}: {one_line(error, 600)}") from error
         self.inputs, self.outputs = _specs(inputs), _specs(outputs)
 
     def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:

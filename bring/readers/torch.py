@@ -1,6 +1,5 @@
 """PyTorch files: a `.pt2` of torch.export, or only weights, with the callable that builds their network."""
 
-import contextlib
 import importlib
 import shutil
 import sys
@@ -16,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from bring.description import Description
 from bring.wrapping import Arrays, Wrapping
-from contract.errors import BroughtError
+from contract.errors import BroughtError, one_line
 from contract.manifest import TensorSpec
 from verify.questions import FREE
 
@@ -256,7 +255,6 @@ def _begins_with_arithmetic(program: torch.export.ExportedProgram) -> bool:
 
 
 def _in_short(error: Exception) -> str:
-    message = " ".join(f"{type(error).__name__}: {error}".split())
-    with contextlib.suppress(ValueError):
-        message = message[: message.index("The error above")]
-    return message if len(message) < 600 else message[:600] + " ..."
+    """Without the advice that PyTorch adds for its own developers."""
+    message, _, _ = one_line(error).partition("The error above")
+    return message if len(message) <= 600 else f"{message[:600]} ..."

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bring.verdict import wire
 from bring.verdict.findings import EXPECTED, Examination, Finding, few
-from contract.errors import BroughtError, UntrustedModel
+from contract.errors import BroughtError, UntrustedModel, one_line
 
 MAX_BYTES = 4 << 30
 
@@ -62,9 +62,8 @@ def examine(path: Path, max_bytes: int = MAX_BYTES) -> Verdict:
     except BroughtError:
         raise
     except Exception as error:  # damaged bytes make the libraries raise almost anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise BroughtError(
-            f"{path} looks like {name}, but is truncated or damaged ({reason}). Copy or save it again."
+            f"{path} looks like {name}, but is truncated or damaged ({one_line(error, 300)}). Copy or save it again."
         ) from error
     if size > max_bytes:
         raise _too_large(path, size, max_bytes)

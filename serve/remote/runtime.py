@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from numpy.typing import NDArray
 
-from contract.errors import DeadlineExceeded, InputError, ModelUnavailable, RosettaError, RuntimeFailure
+from contract.errors import DeadlineExceeded, InputError, ModelUnavailable, RosettaError, RuntimeFailure, one_line
 from contract.manifest import Manifest
 from contract.tensors import Tensors
 from serve.protocol import Reply, oip, tensors
@@ -171,7 +171,7 @@ class RemoteRuntime:
         except (ValueError, TypeError, KeyError, InputError) as error:
             raise RuntimeFailure(
                 f"{self._address} answered for {self._manifest.name} without the model's outputs "
-                f"({type(error).__name__}: {error}). Deploy images of one release."
+                f"({one_line(error)}). Deploy images of one release."
             ) from error
 
     def _refusal(self, answer: Answer) -> RosettaError:

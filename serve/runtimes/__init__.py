@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import ModelUnavailable
+from contract.errors import ModelUnavailable, one_line
+from contract.formats import FORMATS, family_of
 from contract.manifest import Manifest
 from contract.tensors import Tensors, numpy_dtype
 
@@ -101,7 +102,7 @@ class PieceByPiece:
 
 def import_runtime(manifest: Manifest) -> LoadRuntime:
     """Import what runs artifacts of this format. Raises ModelUnavailable."""
-    family = manifest.format.split("-")[0]
+    family = family_of(manifest.format)
     if family not in RUNTIMES:
         raise ModelUnavailable(f"No runtime runs {manifest.name}: {family!r} is not one of {', '.join(RUNTIMES)}.")
     module, _, name = RUNTIMES[family].partition(":")
@@ -109,7 +110,8 @@ def import_runtime(manifest: Manifest) -> LoadRuntime:
         load: LoadRuntime = getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise ModelUnavailable(
-            f"{manifest.name} cannot be run here: {error}. Install the runtime of {family}, or leave the artifact out."
+            f"{manifest.name} cannot be run here: {error}. "
+            f"Install {FORMATS[family].runtime}, or leave the artifact out."
         ) from error
     return load
 
@@ -123,8 +125,7 @@ def _failures_explained(folder: Path, manifest: Manifest) -> Iterator[None]:
         raise
     except Exception as error:
         raise ModelUnavailable(
-            f"{manifest.name} could not be loaded: {type(error).__name__}: {error}. "
-            f"Remove {folder} and export it again."
+            f"{manifest.name} could not be loaded: {one_line(error)}. Remove {folder} and export it again."
         ) from error
 
 

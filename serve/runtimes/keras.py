@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from contract.manifest import Manifest
 from contract.tensors import Tensors
+from export.keras_model import load_keras
 
 
 class KerasRuntime:
@@ -18,9 +19,7 @@ class KerasRuntime:
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.title = f"Keras {keras.__version__}"
         set_threads(threads)
-        model = keras.models.load_model(
-            folder / manifest.file(".h5", ".keras"), compile=False, safe_mode=not manifest.is_trusted
-        )
+        model = load_keras(folder, manifest)
         self._inputs = [spec.name for spec in manifest.inputs]
         self._outputs = [spec.name for spec in manifest.outputs]
         single = len(self._inputs) == 1

@@ -1,4 +1,4 @@
-"""The page is made with care: light, quick, readable by all, in two languages, and there without the server."""
+"""The page is made with care: light, quick, readable by all, in two languages, and usable without the server."""
 
 import gzip
 import re
@@ -71,11 +71,11 @@ def test_axe_finds_what_is_not_readable(idle: Page) -> None:
     assert "color-contrast" in [one["id"] for one in found]
 
 
-def test_the_page_speaks_the_browser_s_language_and_can_be_told_another(open_page: OpenPage, service: Service) -> None:
+def test_the_page_uses_the_browser_s_language_until_another_is_chosen(open_page: OpenPage, service: Service) -> None:
     page = open_page(service, path="/?idle", locale="ko-KR")
     wait_until(page, "document.documentElement.dataset.ready")
     expect(page.locator("html")).to_have_attribute("lang", "ko")
-    expect(page.get_by_role("tab", name="시험 그림")).to_be_visible()
+    expect(page.get_by_role("tab", name="테스트 이미지")).to_be_visible()
     page.locator(".language select").select_option("en")
     expect(page.get_by_role("tab", name="Test image")).to_be_visible()
     page.reload()
@@ -118,9 +118,14 @@ def test_once_loaded_the_page_works_without_the_server(
         expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
         for view in VIEWS:
             show(page, view)
+        with started(light_artifacts, tmp_path / "again", PORT=str(service.port)):
+            expect(page.get_by_role("alert")).to_have_count(0)
+            show(page, "compare")
+            page.locator('[data-sample="0001.png"]').click()
+            assert {row.state for row in finished_rows(page, "test image 1").values()} == {"done"}
 
 
-def test_a_new_build_throws_the_old_one_s_files_away(open_page: OpenPage, service: Service) -> None:
+def test_a_new_build_deletes_the_old_one_s_files(open_page: OpenPage, service: Service) -> None:
     page = open_page(service, path="/?idle", service_workers="allow")
     wait_until(page, "Boolean(navigator.serviceWorker.controller)")
     page.evaluate("caches.open('rosetta?another-build').then((cache) => cache.add('/icon.svg'))")
@@ -128,13 +133,24 @@ def test_a_new_build_throws_the_old_one_s_files_away(open_page: OpenPage, servic
     wait_until(page, "caches.keys().then((names) => !names.includes('rosetta?another-build'))")
 
 
-def test_what_is_missing_is_said(idle: Page) -> None:
+def test_missing_capabilities_are_named(idle: Page) -> None:
     has_gpu = idle.evaluate("navigator.gpu?.requestAdapter().then(Boolean) ?? false")
     missing = idle.get_by_test_id("missing")
     if has_gpu:
         expect(missing).to_have_count(0)
     else:
         expect(missing).to_contain_text("WebGPU")
+        expect(missing).not_to_contain_text("WebGL")
+
+
+def test_a_browser_without_webgl_names_it_and_has_no_row_for_it(open_page: OpenPage, service: Service) -> None:
+    script = "OffscreenCanvas.prototype.getContext = () => null;"
+    page = open_page(service, lambda page: page.add_init_script(script), path="/?idle")
+    wait_until(page, "document.documentElement.dataset.ready")
+    expect(page.get_by_test_id("missing")).to_contain_text("WebGL")
+    rows = page.evaluate("window.rosetta.rows()")
+    assert "keras_cnn-tfjs@tfjs-wasm" in rows
+    assert "keras_cnn-tfjs@tfjs-webgl" not in rows
 
 
 @pytest.mark.parametrize(("width", "height"), [(360, 740), (3840, 2160)])

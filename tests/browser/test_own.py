@@ -1,8 +1,9 @@
-"""Models that people bring: chosen among several, asked by a form where they take no pictures, and what failed."""
+"""Models that users bring: choosing among several, the form for tensors, and conversions that failed."""
 
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from contract.code import ROOT
+from serve.protocol import MAX_BATCH
 from tests.brought_artifacts import CLASSES, FAILED, LOG, PHOTO, write_brought
 from tests.browser.conftest import OpenPage, finished_rows, wait_until
 from tests.browser.test_care import AXE, SERIOUS
-from tests.browser.test_page import shoe_photo, upload
+from tests.browser.test_page import SAME_TENSOR, shoe_photo, upload
 from tests.browser.test_ship import choose as choose_row
 from tests.browser.test_ship import do_what_it_says_before, serving_files, snippets
 from tests.conftest import write_every_type
@@ -135,7 +137,7 @@ def test_every_row_answers_tensors_as_the_server_does(page: Page, own: Service) 
         {"name": "ids", "datatype": "INT32", "shape": [2, 3], "data": ids},
     ]
     answer = own.ask_json("POST", "/v2/models/pair-onnx/infer", json.dumps({"inputs": inputs}).encode())["outputs"]
-    assert "takes one row at a time, and 2 were given" in rows["pair-tflite@litert-wasm"]["error"]
+    assert "takes a batch of 1, got 2" in rows["pair-tflite@litert-wasm"]["error"]
     for row in PAIR_ROWS - {"pair-tflite@litert-wasm"}:
         assert rows[row]["state"] == "done", rows[row]["error"]
         (kind, scores), (whole, doubled) = rows[row]["outputs"]["scores"], rows[row]["outputs"]["doubled"]
@@ -151,7 +153,8 @@ def test_each_way_to_fill_an_input(page: Page) -> None:
     left.get_by_label("Seed").fill("2")
     again = run(page, "pair")["pair-onnx@server"]["outputs"]
     assert again["scores"] != random["scores"] and again["doubled"] == random["doubled"]
-    page.get_by_label("Rows at once").fill("3")
+    expect(page.get_by_label("Batch size")).to_have_attribute("max", str(MAX_BATCH))
+    page.get_by_label("Batch size").fill("3")
     for field in (left, ids):
         field.get_by_label("Values").select_option("zeros")
     zeros = run(page, "pair")["pair-tflite@server"]["outputs"]
@@ -164,12 +167,12 @@ def test_each_way_to_fill_an_input(page: Page) -> None:
 
 
 @pytest.mark.failed_requests
-def test_what_does_not_fit_is_told_beside_the_form(page: Page) -> None:
+def test_values_that_do_not_fit_are_reported_beside_the_form(page: Page) -> None:
     choose(page, "pair")
     answers(page, "pair")
     for text, said in {
-        "[1, 2": "this is no JSON",
-        "[1.5, 2, 3]": "1.5 is no INT32",
+        "[1, 2": "this is not JSON",
+        "[1.5, 2, 3]": "1.5 is not of datatype INT32",
         "[[1, 2]]": "nested as [1, 2]",
     }.items():
         write(page, "ids", text)
@@ -190,14 +193,14 @@ def test_other_datatypes_sizes_and_a_batch_of_one(page: Page) -> None:
     for row in run(page, "sequence").values():
         assert row["outputs"] == {"mean": ["FP32 [1, 2]", "8, 9"]}, row
     page.locator("[data-input=tokens]").get_by_label("Values").select_option("random")
-    page.locator("[data-input=tokens]").get_by_label("Size 2").fill("300")
+    page.locator("[data-input=tokens]").get_by_label("Size of dimension 2").fill("300")
     assert {row["state"] for row in run(page, "sequence").values()} == {"done"}
-    page.get_by_label("bytes_in: one text a line").fill("grüezi\n두 줄")
+    page.get_by_label("bytes_in: one text per line").fill("grüezi\n두 줄")
     for row in run(page, "texts").values():
         assert row["outputs"] == {"bytes_out": ["BYTES [2, 1]", '"grüezi", "두 줄"']}, row
     half = answers(page, "half")
     assert half["half-onnx@server"]["state"] == "done"
-    assert "ONNX Runtime Web has no FP16, which float16_in is." in half["half-onnx@onnx-wasm"]["error"]
+    assert "ONNX Runtime Web does not support FP16, the datatype of float16_in." in half["half-onnx@onnx-wasm"]["error"]
 
 
 def test_a_picture_without_labels_and_one_that_is_not_classified(page: Page, own: Service) -> None:
@@ -209,7 +212,7 @@ def test_a_picture_without_labels_and_one_that_is_not_classified(page: Page, own
         assert rows[name].label == answer["label"]
         assert rows[name].probabilities == pytest.approx(list(answer["probabilities"].values()), abs=1e-5)
     assert len(rows["photo-onnx@server"].probabilities) == CLASSES
-    expect(page.get_by_test_id("same-tensor")).to_have_text("the same bytes on both sides")
+    expect(page.get_by_test_id("same-tensor")).to_have_text(SAME_TENSOR)
     expect(page.get_by_text(f"{PHOTO.height} x {PHOTO.width} x {PHOTO.channels}")).to_be_visible()
     features = answers(page, "features")
     assert {row["outputs"]["features"][0] for row in features.values()} == {f"FP32 [1, {CLASSES}]"}
@@ -225,10 +228,10 @@ def test_a_conversion_that_failed_says_why_and_what_to_try(page: Page, own: Serv
     expect(row).to_have_count(1)
     for words in (FAILED.format, "not converted", FAILED.parent, FAILED.reason, FAILED.cause, FAILED.advice):
         expect(row).to_contain_text(words)
-    row.get_by_text("The 2 ways that were tried").click()
+    row.get_by_text("The 2 routes that were tried").click()
     expect(row.get_by_text("ValueError: GridSample")).to_be_visible()
     with page.expect_popup() as popup:
-        row.get_by_role("link", name="The whole log").click()
+        row.get_by_role("link", name="Full log").click()
     assert popup.value.url == f"{own.url}/artifacts/pair/failed/onnx-int8.log"
     assert popup.value.locator("body").inner_text().strip() == LOG.strip()
     assert popup.value.evaluate("document.scripts.length") == 0
@@ -256,7 +259,7 @@ def test_models_of_every_kind_race(page: Page) -> None:
     page.get_by_role("button", name="None").click()
     for row in ("pair-tflite@litert-wasm", "pair-onnx@server", "sequence-onnx@onnx-wasm"):
         page.get_by_label(row, exact=True).check()
-    page.get_by_label("Seconds a row").fill("0.1")
+    page.get_by_label("Seconds per row").fill("0.1")
     page.get_by_role("button", name="Start the race").click()
     wait_until(page, "document.querySelector('[data-race]')?.dataset.race === 'done'", 60)
     phases = page.locator("[data-lane]").evaluate_all("(rows) => rows.map(({ dataset }) => dataset.phase)")
@@ -285,16 +288,18 @@ def test_what_calls_a_tensor_model_works_when_pasted(ship: Page, brought: Path, 
         codes = snippets(ship, "python")
         assert len(codes) == 2
         for code in codes.values():
-            done = subprocess.run(["python", "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+            done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             assert any(line.startswith(f"{expected} ") for line in done.stdout.splitlines())
 
 
-def test_what_cannot_be_shipped_so_is_said(ship: Page) -> None:
+def test_a_missing_example_is_named_with_its_reason(ship: Page) -> None:
     choose_row(ship, "features-onnx@onnx-wasm")
-    expect(ship.get_by_test_id("left-out")).to_have_text("Left out. curl: 1680 values are too many for a command line.")
+    expect(ship.get_by_test_id("left-out")).to_have_text(
+        "No example for curl: 1680 values are too many for a command line."
+    )
     choose_row(ship, "half-onnx@onnx-wasm")
-    expect(ship.get_by_test_id("left-out")).to_contain_text("JavaScript, ONNX Runtime Web has no FP16")
+    expect(ship.get_by_test_id("left-out")).to_contain_text("JavaScript, ONNX Runtime Web does not support FP16")
     choose_row(ship, "photo-onnx@server")
     assert f"range({CLASSES})]" in snippets(ship, "python")["Python, ONNX Runtime"]
 

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: every row answers, and like the server; every way in works; every fault is told."""
+"""The page in a real Chromium: every row answers, and like the server; every way in works; every fault is shown."""
 
 import base64
 import io
@@ -16,19 +16,21 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, Response, Route, expect
 
+import compare.browser
 from compare.advice import add_recommendations
 from compare.page import write_page
 from compare.report import Constraints
 from contract import dataset
 from contract.code import ROOT
 from contract.dataset import Split
-from contract.image import image_to_batch
+from contract.image import FORMATS, image_to_batch
 from contract.manifest import ImageSpec
 from serve.replies import HEADERS
 from tests import reports
 from tests.browser.conftest import OpenPage, Row, assert_none, finished_rows, hear_out, opening, wait_until
 from tests.serving import Service, started
-from verify.parity import compare, judge
+from verify.parity import compare as compare_answers
+from verify.parity import judge
 
 GOLDEN = ROOT / "tests" / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_bytes())["cases"]
@@ -38,7 +40,10 @@ SOURCES = {"keras_cnn-keras", "torch_cnn-torch"}
 CONVERTED = {
     f"{model}-{format}" for model in ("keras_cnn", "torch_cnn") for format in ("onnx", "savedmodel", "tflite", "tfjs")
 }
-RUNTIMES = {"onnx": ("onnx-wasm",), "tflite": ("litert-wasm",), "tfjs": ("tfjs-wasm", "tfjs-webgl")}
+RUNTIMES = {
+    family: tuple(name for name in runtimes if not name.endswith("-webgpu"))
+    for family, runtimes in compare.browser.RUNTIMES.items()
+}
 SERVER_ROWS = {f"{name}@server" for name in SOURCES | CONVERTED}
 BROWSER_ROWS = {f"{name}@{runtime}" for name in CONVERTED for runtime in RUNTIMES.get(name.partition("-")[2], ())}
 """What any Chromium has: WebGPU rows come on top where there is a graphics processor."""
@@ -47,6 +52,7 @@ LIGHT_BROWSER_ROWS = {row for row in BROWSER_ROWS if row.startswith("keras_cnn-"
 """The rows of `light_artifacts`."""
 
 FIRST = "test image 0"
+SAME_TENSOR = "same bytes in the browser and on the server"
 TOLERANCE = 1e-4
 
 INFER_ALL = """
@@ -217,7 +223,7 @@ def test_every_row_answers_like_its_source_on_real_test_pictures(
         answers = np.array(page.evaluate(INFER_ALL, [row, pixels, len(images)]))
         source = next(source for source in SOURCES if source.split("-")[0] == row.split("-")[0])
         with subtests.test(row=row):
-            assert judge([compare(references[source][: len(images)], answers, batch=1)]) == []
+            assert judge([compare_answers(references[source][: len(images)], answers, batch=1)]) == []
 
 
 def source_answers(service: Service, source: str, split: Split) -> NDArray[np.float64]:
@@ -228,6 +234,23 @@ def source_answers(service: Service, source: str, split: Split) -> NDArray[np.fl
         "outputs"
     ]
     return np.array(output["data"]).reshape(output["shape"])
+
+
+def test_the_page_has_the_rows_that_make_compare_measures_and_names_them_alike(
+    open_page: OpenPage, service: Service
+) -> None:
+    page = open_page(service, path="/?idle")
+    wait_until(page, "document.documentElement.dataset.ready")
+    assert {row for row in page.evaluate("window.rosetta.rows()") if not row.endswith("-webgpu")} == (
+        SERVER_ROWS | BROWSER_ROWS
+    )
+    titles = {name: title for names in compare.browser.RUNTIMES.values() for name, title in names.items()}
+    shown = page.locator("[data-where=browser]").evaluate_all(
+        "(rows) => rows.map((row) => [row.dataset.row, row.querySelector('.runtime').firstChild.textContent.trim()])"
+    )
+    assert len(shown) >= len(BROWSER_ROWS)
+    for row, title in shown:
+        assert title == titles[row.partition("@")[2]]
 
 
 # --- The tensor
@@ -320,13 +343,13 @@ TITLES = "(cells) => cells.map((cell) => cell.title)"
 
 def test_the_tensor_is_shown_to_be_the_same_on_both_sides(page: Page, shoe: bytes) -> None:
     finished_rows(page, FIRST)
-    expect(page.get_by_test_id("same-tensor")).to_have_text("the same bytes on both sides")
+    expect(page.get_by_test_id("same-tensor")).to_have_text(SAME_TENSOR)
     upload(page, "photo.png", shoe)
     finished_rows(page, "photo.png")
-    expect(page.get_by_test_id("same-tensor")).to_have_text("the same bytes on both sides")
+    expect(page.get_by_test_id("same-tensor")).to_have_text(SAME_TENSOR)
 
 
-def test_a_tensor_that_the_server_sees_otherwise_is_told(page: Page) -> None:
+def test_a_tensor_that_differs_from_the_server_s_is_reported(page: Page) -> None:
     def other(route: Route) -> None:
         answer = route.fetch().json()
         route.fulfill(json=answer | {"tensor": "0" * 64})
@@ -334,7 +357,7 @@ def test_a_tensor_that_the_server_sees_otherwise_is_told(page: Page) -> None:
     page.route("**/predict/*", other)
     page.locator('[data-sample="0001.png"]').click()
     finished_rows(page, "test image 1")
-    expect(page.get_by_test_id("same-tensor")).to_contain_text("the server decodes this picture otherwise")
+    expect(page.get_by_test_id("same-tensor")).to_contain_text("the server decodes this picture differently")
 
 
 def test_where_no_format_disagrees_the_closest_call_is_shown(page: Page, service: Service) -> None:
@@ -351,9 +374,9 @@ def test_where_no_format_disagrees_the_closest_call_is_shown(page: Page, service
     page.get_by_test_id("disagree").click()
     found = page.get_by_role("status").first
     expect(found).to_contain_text("No format disagrees with its source on any of the")
-    said = re.search(r"test images here, (\d+): .* only (\S+) more than", found.text_content() or "")
-    assert said and float(said[2]) <= min(margins.values())
-    assert_all_answered(finished_rows(page, f"test image {said[1]}"))
+    nearest = re.search(r"test images here is (\d+): .* only (\S+) more than", found.text_content() or "")
+    assert nearest and float(nearest[2]) <= min(margins.values())
+    assert_all_answered(finished_rows(page, f"test image {nearest[1]}"))
 
 
 @pytest.mark.parametrize("image", [3, 4242])
@@ -385,6 +408,13 @@ def test_a_test_image_is_chosen(page: Page) -> None:
     button.click()
     assert_all_answered(finished_rows(page, "test image 2"))
     expect(page.locator("figcaption b").first).to_have_text(button.get_attribute("title") or "")
+
+
+def test_the_formats_of_pictures_are_the_service_s(page: Page) -> None:
+    choose_tab(page, "Upload")
+    accepted = page.locator("input[type=file]").get_attribute("accept") or ""
+    assert accepted.split(",") == [f"image/{name.lower()}" for name in FORMATS]
+    expect(page.locator(".drop")).to_contain_text(f"Formats: {', '.join(FORMATS)}.")
 
 
 def test_a_file_is_uploaded(page: Page, service: Service, tmp_path: Path, shoe: bytes) -> None:
@@ -455,7 +485,7 @@ def test_the_camera_takes_a_picture_and_is_off_afterwards(page: Page) -> None:
     choose_tab(page, "Camera")
     wait_until(page, "document.querySelector('video')?.videoWidth > 0")
     page.evaluate("() => { window.stream = document.querySelector('video').srcObject; }")
-    page.get_by_role("button", name="Take the picture").click()
+    page.get_by_role("button", name="Take a picture").click()
     assert_all_answered(finished_rows(page, "photograph"))
     choose_tab(page, "Test image")
     wait_until(page, "window.stream.getTracks().every(({ readyState }) => readyState === 'ended')")
@@ -464,7 +494,7 @@ def test_the_camera_takes_a_picture_and_is_off_afterwards(page: Page) -> None:
 def test_a_camera_that_is_refused_says_what_to_do(page: Page) -> None:
     choose_tab(page, "Camera")
     message = page.get_by_role("alert")
-    expect(message).to_contain_text("Allow it, or upload a file.")
+    expect(message).to_contain_text("Allow the camera, or upload a file.")
     expect(message).to_contain_text("denied")
     choose_tab(page, "Test image")
     expect(message).to_have_count(0)
@@ -493,12 +523,12 @@ def test_a_picture_that_cannot_be_used_is_named_and_the_next_one_is_answered(
     page: Page, subtests: pytest.Subtests, shoe: bytes
 ) -> None:
     for file, said in {
-        "text.png": r"Not a picture that is read here: \d+ bytes that start with [0-9a-f ]+\. Send one of PNG",
-        "empty.png": "0 bytes were got",
+        "text.png": r"Not a picture in a supported format: got \d+ bytes that start with [0-9a-f ]+\. Send one of PNG",
+        "empty.png": "got 0 bytes",
         "truncated.png": "truncated or broken",
         "enormous_60000x60000.png": "60000 x 60000 = 3600000000 pixels, the limit is 50000000",
-        "animated.gif": r"The GIF picture is animated: \d frames were got",
-        "animated.png": r"The PNG picture is animated: \d frames were got",
+        "animated.gif": r"The GIF picture is animated: got \d frames",
+        "animated.png": r"The PNG picture is animated: got \d frames",
     }.items():
         with subtests.test(file=file):
             upload(page, file, (GOLDEN / file).read_bytes())

@@ -1,4 +1,4 @@
-"""The race: rows against each other in workers of their own, watched, cancelled, exported; every fault is told."""
+"""The race: rows against each other in workers of their own, watched, cancelled, exported; every fault is shown."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def open_race(open_page: OpenPage, service: Service, **options: Any) -> Page:
 def start(page: Page, rows: list[str], seconds: float) -> None:
     for row in rows:
         page.get_by_label(row, exact=True).check()
-    page.get_by_label("Seconds a row").fill(str(seconds))
+    page.get_by_label("Seconds per row").fill(str(seconds))
     page.get_by_role("button", name="Start the race").click()
 
 
@@ -100,12 +100,12 @@ def test_a_race_is_cancelled_at_once_and_another_one_starts(race: Page, tmp_path
     start(race, QUICK[:2], 30)
     wait_until(race, "document.querySelector('[data-lane]')?.dataset.phase === 'timed'", 60)
     race.get_by_role("button", name="Cancel").click()
-    expect(race.get_by_text("Cancelled. What was measured until then is below.")).to_be_visible(timeout=2000)
+    expect(race.get_by_text("Cancelled. The measurements so far are below.")).to_be_visible(timeout=2000)
     report = exported(race, tmp_path)
     assert report["state"] == "cancelled"
     assert [row["phase"] for row in report["rows"]] == ["failed", "waiting"]
     assert len(report["rows"][0]["samples"]) > 0, "what was measured is kept"
-    race.get_by_label("Seconds a row").fill("0.2")
+    race.get_by_label("Seconds per row").fill("0.2")
     race.get_by_role("button", name="Start the race").click()
     wait_until(race, "document.querySelector('[data-race]').dataset.race !== 'cancelled'")
     assert finish(race) == "done"
@@ -132,7 +132,7 @@ def test_a_server_that_stops_half_way_fails_in_its_own_lane(race: Page) -> None:
     expect(race.locator("[data-lane$=server] .error")).to_contain_text("The server did not answer")
 
 
-def test_a_tab_in_the_background_is_told(race: Page) -> None:
+def test_a_tab_in_the_background_is_reported(race: Page) -> None:
     start(race, QUICK[:1], 0.5)
     wait_until(race, "document.querySelector('[data-lane]')?.dataset.phase === 'load'")
     race.evaluate("""() => {
@@ -148,4 +148,4 @@ def test_a_tab_in_the_background_is_told(race: Page) -> None:
 def test_without_test_images_the_race_says_what_to_do(race: Page) -> None:
     race.route("**/samples/**", lambda route: route.abort())
     start(race, QUICK[:1], 0.2)
-    expect(race.get_by_role("alert")).to_contain_text("The race runs the test images, and the server offers none")
+    expect(race.get_by_role("alert")).to_contain_text("The race needs test images, and the server has none")

@@ -58,31 +58,31 @@ def test_sliders_recompute_the_recommendation_at_once(page: Page) -> None:
     report = flipped()
     choice = recommend(report, "server", Constraints()).choice
     assert choice and chosen(page) == choice
-    expect(page.locator(".verdict")).to_contain_text(f"Ship {choice}: 2.00 ms a picture, 40.0 MB, 90.00 % right.")
+    expect(page.locator(".verdict")).to_contain_text(f"Ship {choice}: 2.00 ms per picture, 40.0 MB, accuracy 90.00 %.")
 
-    slide(page, "At most this slow", 40)
-    value, unit = (page.get_by_role("slider", name="At most this slow").get_attribute("aria-valuetext") or "").split()
+    slide(page, "Maximum time", 40)
+    value, unit = (page.get_by_role("slider", name="Maximum time").get_attribute("aria-valuetext") or "").split()
     limit = float(value) * {"µs": 1e-3, "ms": 1}[unit]
     assert 0.8 < limit < 2
     assert chosen(page) == recommend(report, "server", Constraints(max_ms=limit)).choice == "m-tflite@server"
 
-    slide(page, "At most this large", 30)
-    expect(page.locator(".verdict")).to_contain_text("Nothing fits.")
-    expect(page.locator(".verdict")).to_contain_text("Allow 130 MB, for m-tflite@server.")
+    slide(page, "Maximum size", 30)
+    expect(page.locator(".verdict")).to_contain_text("No row meets these limits.")
+    expect(page.locator(".verdict")).to_contain_text("Allow 130 MB to get m-tflite@server.")
     expect(page.locator("[data-candidate='m-tflite@server']")).to_contain_text("✗")
 
 
 def test_a_share_of_kept_classes_lets_in_what_parity_keeps_out(page: Page) -> None:
     expect(page.locator("[data-candidate='m-onnx@server']")).to_contain_text("✗")
-    slide(page, "Pictures that keep their class", 2)
+    slide(page, "Minimum agreement", 2)
     assert chosen(page) == recommend(flipped(), "server", Constraints(min_agreement=0.99)).choice == "m-onnx@server"
 
 
 def test_each_target_has_its_own_rows_and_its_plots(page: Page) -> None:
-    page.get_by_label("It is to run on").select_option("browser")
+    page.get_by_label("Where it will run").select_option("browser")
     assert chosen(page) == "m-tfjs@tfjs-wasm"
     assert page.locator("[data-candidate]").count() == 1
-    page.get_by_label("It is to run on").select_option("mobile")
+    page.get_by_label("Where it will run").select_option("mobile")
     expect(page.get_by_text("No phone was measured")).to_be_visible()
     wait_until(page, "document.querySelectorAll('.chart svg').length === 2")
     assert page.locator(".chart").first.locator("circle").count() >= 2, "each candidate is a dot"
@@ -98,7 +98,7 @@ def test_parity_and_flipped_pictures_are_shown(page: Page) -> None:
 
 def test_without_a_report_the_page_says_how_to_get_one(open_page: OpenPage, service: Service) -> None:
     page = open_page(service, path="/?idle#report")
-    expect(page.get_by_test_id("no-report")).to_contain_text("run `make compare`")
+    expect(page.get_by_test_id("no-report")).to_contain_text("Run `make compare`")
 
 
 def test_a_report_of_another_schema_says_what_to_do(open_page: OpenPage, service: Service) -> None:
@@ -123,5 +123,5 @@ def test_an_accuracy_that_nobody_knows_is_called_unknown(open_page: OpenPage, se
     expect(cell).to_have_attribute("title", unknown.missing)
     assert chosen(page) == ""
     expect(page.get_by_test_id("why-not")).to_contain_text(unknown.missing)
-    page.get_by_label("It is to run on").select_option("browser")
+    page.get_by_label("Where it will run").select_option("browser")
     expect(page.locator("[data-candidate]")).to_have_count(0)

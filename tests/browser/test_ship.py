@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route, expect
 
 from contract.code import ROOT
 from contract.manifest import read_manifest
@@ -25,6 +26,7 @@ from tests.serving import Service
 
 PYTHON_ROWS = ["keras_cnn-onnx@server", "keras_cnn-tflite@server", "torch_cnn-torch@server", "keras_cnn-keras@server",
                "keras_cnn-savedmodel@server"]  # fmt: skip
+CONVERTED = ("onnx", "savedmodel", "tflite", "tfjs")
 SCRIPT_ROWS = [
     "keras_cnn-onnx@onnx-wasm",
     "keras_cnn-tflite@litert-wasm",
@@ -70,10 +72,61 @@ def test_files_have_the_hashes_of_the_manifest_and_can_be_downloaded(
 
 
 def test_each_row_names_the_image_of_its_runtime(page: Page) -> None:
-    for format, image in {"savedmodel": "serve-keras", "onnx": "serve-onnx", "tfjs": "serve-tfjs"}.items():
-        choose(page, f"keras_cnn-{format}@server")
+    images = re.findall(r"image: (rosetta-serve/serve-\w+)", (ROOT / "docker" / "compose.yaml").read_text())
+    named = set()
+    for row in ("keras_cnn-keras", "torch_cnn-torch", *(f"keras_cnn-{format}" for format in CONVERTED)):
+        choose(page, f"{row}@server")
         line = snippets(page, "sh")["Container"]
-        assert line.startswith("docker run ") and line.endswith(f" rosetta-serve/{image}")
+        family = row.partition("-")[2].replace("savedmodel", "keras")  # TensorFlow's image runs both
+        assert line.startswith("docker run ") and line.endswith(f" rosetta-serve/serve-{family}")
+        named.add(line.split()[-1])
+    assert named == set(images)
+
+
+def test_an_unknown_row_is_named_and_no_other_is_shown(open_page: OpenPage, service: Service) -> None:
+    for address, row in {"nobody-onnx@server": "nobody-onnx@server", "%": "%", "%25": "%"}.items():
+        page = open_page(service, path=f"/?idle#ship/{address}")
+        expect(page.get_by_role("alert")).to_have_text(f"There is no row {row} here. Choose another row.")
+        assert shown_files(page) == []
+    choose(page, "keras_cnn-onnx@server")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    assert shown_files(page) == ["model.onnx"]
+
+
+@pytest.mark.failed_requests
+def test_the_row_of_a_broken_artifact_says_what_is_wrong_and_shows_no_other(
+    open_page: OpenPage, service: Service
+) -> None:
+    def refuse(route: Route) -> None:
+        route.fulfill(status=503, json={"error": "model.json is damaged."})
+
+    def prepare(page: Page) -> None:
+        page.route("**/v2/models/torch_cnn-tfjs", refuse)
+
+    page = open_page(service, prepare, path="/?idle#ship/torch_cnn-tfjs@server")
+    alert = page.get_by_role("alert")
+    expect(alert).to_have_text("torch_cnn-tfjs@server cannot be shipped. model.json is damaged.")
+    assert shown_files(page) == []
+    assert snippets(page, "sh") == {}
+
+
+def shown_files(page: Page) -> list[str]:
+    return page.locator("[data-file] a").all_text_contents()
+
+
+def test_copied_is_shown_only_if_the_text_was_copied(page: Page) -> None:
+    button = page.get_by_role("button", name="Copy: curl")
+    refuse = "() => { navigator.clipboard.writeText = () => Promise.reject(new Error('refused')); }"
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    button.click()
+    expect(page.get_by_role("button", name="Copied: curl")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == snippets(page, "sh")["curl"]
+    expect(button).to_be_visible()
+    page.evaluate(refuse)
+    button.click()
+    expect(page.get_by_text("Not copied. Select the text.")).to_be_visible()
+    expect(page.get_by_text("Copied", exact=True)).to_have_count(0)
+    expect(button).to_be_visible()
 
 
 @pytest.fixture(scope="module")

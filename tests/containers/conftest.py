@@ -10,17 +10,10 @@ from typing import Any
 import pytest
 
 from contract.code import ROOT
+from contract.formats import FORMATS_OF_IMAGE
 from tests.serving import Answer, ask, free_port
 
-RUNTIMES = {
-    "serve-keras": ("keras", "savedmodel"),
-    "serve-torch": ("torch",),
-    "serve-onnx": ("onnx",),
-    "serve-tflite": ("tflite",),
-    "serve-tfjs": ("tfjs",),
-}
-"""Image -> the formats that it serves."""
-SERVING = (*RUNTIMES, "gateway")
+SERVING = (*FORMATS_OF_IMAGE, "gateway")
 IMAGES = ("train", "export", *SERVING)
 
 COMPOSE_PROJECT = "rosetta-serve-test"
@@ -28,7 +21,7 @@ COMPOSE_PROJECT = "rosetta-serve-test"
 
 @dataclass(frozen=True)
 class Engine:
-    """The client of the engine that docker/with-engine found."""
+    """The client of the engine that docker/offline/with-engine started or chose."""
 
     client: str
 
@@ -51,7 +44,7 @@ class Engine:
 def engine() -> Engine:
     client = os.environ.get("ENGINE")
     if not client:
-        pytest.exit("No engine was found: run these tests by `make test-containers`.", 2)
+        pytest.exit("ENGINE is not set. Run these tests with `make test-containers`.", 2)
     return Engine(client)
 
 

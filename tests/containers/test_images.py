@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from contract.code import ROOT
+from contract.formats import FORMATS_OF_IMAGE
 from serve.settings import RELEASE
-from tests.containers.conftest import IMAGES, RUNTIMES, SERVING, Engine, call
+from tests.containers.conftest import IMAGES, SERVING, Engine, call
 
 UNWANTED = "gcc cc make git pip pip3 npm curl wget"
 LEFT = "/root /pip /wheelhouse /locks /run/secrets /var/lib/apt/lists /var/cache/apt"
@@ -53,7 +54,7 @@ def test_a_serving_image_has_its_own_runtime_alone(engine: Engine, images: Seque
     assert has_node == (image == "serve-tfjs")
 
 
-@pytest.mark.parametrize("image", RUNTIMES)
+@pytest.mark.parametrize("image", FORMATS_OF_IMAGE)
 def test_one_image_alone_serves_its_format(engine: Engine, images: Sequence[str], image: str) -> None:
     """Whoever has chosen a format ships this: verified, read-only, without a network, a capability or a mount."""
     hardened = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none")
@@ -64,7 +65,7 @@ def test_one_image_alone_serves_its_format(engine: Engine, images: Sequence[str]
             assert time.monotonic() < deadline, engine.run("logs", container).stderr
             time.sleep(0.5)
         log = engine.run("logs", container).stdout
-        for format in RUNTIMES[image]:
+        for format in FORMATS_OF_IMAGE[image]:
             models = [line for line in log.splitlines() if line.split()[:1] and line.split()[0].endswith(f"-{format}")]
             assert models, log
             assert all(line.split()[1] in ("source", "verified") for line in models), log
@@ -92,7 +93,7 @@ def test_a_failed_build_leaves_the_last_images(engine: Engine, images: Sequence[
     finally:
         locked.write_text(content)
     assert failed.returncode == 1
-    assert "The image serve-onnx could not be built" in failed.stdout
+    assert "The engine could not build the image serve-onnx" in failed.stdout
     assert engine.inspect("image", "rosetta-serve/serve-onnx:latest")["Id"] == before
 
 

@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from contract.code import ROOT
+from contract.formats import FORMATS_OF_IMAGE
 from serve.settings import RELEASE
-from tests.containers.conftest import RUNTIMES, SERVING, Engine, Stack
+from tests.containers.conftest import SERVING, Engine, Stack
 
 KUBERNETES = ROOT / "docker" / "kubernetes"
 OVERLAYS = sorted(path.parent.name for path in KUBERNETES.glob("overlays/*/kustomization.yaml"))
@@ -29,7 +30,7 @@ Resource = Mapping[str, Any]
 
 @cache
 def kubectl() -> str:
-    found = subprocess.run([ROOT / "docker" / "kubectl"], capture_output=True, text=True, check=False)
+    found = subprocess.run([ROOT / "docker" / "offline" / "kubectl"], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     return found.stdout.strip()
 
@@ -77,7 +78,7 @@ def test_the_schemas_refuse_a_misspelt_field() -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_image_of_the_stack_is_there(overlay: str) -> None:
-    expected = set(RUNTIMES) if overlay == "kserve" else set(SERVING)
+    expected = set(FORMATS_OF_IMAGE) if overlay == "kserve" else set(SERVING)
     assert set(pods(overlay)) == expected
     for name, pod in pods(overlay).items():
         (container,) = pod["containers"]
@@ -164,6 +165,6 @@ def test_the_gateway_asks_the_services_by_their_names(engine: Engine, stack: Sta
     """One setting, baked into the image, holds for Compose and for Kubernetes."""
     (line,) = [e for e in stack.container("gateway")["Config"]["Env"] if e.startswith("SERVE_REMOTES=")]
     asked = dict(entry.split("=", 1) for entry in line.removeprefix("SERVE_REMOTES=").split(","))
-    assert asked == {f: f"http://{name}:8000" for name, formats in RUNTIMES.items() for f in formats}
+    assert asked == {f: f"http://{name}:8000" for name, formats in FORMATS_OF_IMAGE.items() for f in formats}
     services = {r["metadata"]["name"] for r in rendered("cluster") if r["kind"] == "Service"}
     assert services == set(SERVING)

@@ -16,7 +16,8 @@ from playwright.sync_api import Page
 
 from compare.browser import chromium
 from contract import dataset
-from tests.containers.conftest import RUNTIMES, SERVING, Engine, Stack, call
+from contract.formats import FORMATS_OF_IMAGE
+from tests.containers.conftest import SERVING, Engine, Stack, call
 from tests.serving import ask, free_port, wait_until
 
 TOLERANCE = 1e-4
@@ -79,7 +80,7 @@ def ship_view(stack: Stack) -> Iterator[Page]:
 
 
 @pytest.mark.parametrize(
-    ("format", "image"), {f: image for image, formats in RUNTIMES.items() for f in formats}.items()
+    ("format", "image"), {f: image for image, formats in FORMATS_OF_IMAGE.items() for f in formats}.items()
 )
 def test_the_line_that_the_page_shows_runs_that_format_alone(
     engine: Engine, stack: Stack, ship_view: Page, format: str, image: str
@@ -132,7 +133,7 @@ def test_a_container_can_do_no_more_than_it_must(engine: Engine, stack: Stack, s
 
 
 def test_the_runtimes_reach_nothing_and_nothing_else_reaches_them(engine: Engine, stack: Stack) -> None:
-    for service in RUNTIMES:
+    for service in FORMATS_OF_IMAGE:
         settings = stack.container(service)["NetworkSettings"]
         assert not any(settings["Ports"].values()), "no port of it is published"
         (network,) = settings["Networks"]
@@ -184,7 +185,8 @@ def test_another_stack_on_the_same_port_is_refused_in_one_line(stack: Stack) -> 
     refused = call("docker/stack", "up", **{**stack.environment, "COMPOSE_PROJECT_NAME": "rosetta-serve-other"})
     port = stack.environment["PORT"]
     assert refused.returncode == 1
-    assert refused.stdout == f"error: 127.0.0.1:{port} is in use. Try another: make up PORT={int(port) % 65535 + 1}\n"
+    other = int(port) % 65535 + 1
+    assert refused.stdout == f"error: 127.0.0.1:{port} is in use. Try another port: make up PORT={other}\n"
 
 
 def test_down_stops_within_the_grace_period(engine: Engine, stack: Stack) -> None:

@@ -1,4 +1,4 @@
-"""python -m verify.diagnose keras_cnn tflite: exit status 0 when nothing is wrong, 1 when it is, 2 on an error."""
+"""python -m verify.diagnose keras_cnn tflite: exit status 0 when parity passes, 1 when it fails, 2 on an error."""
 
 import argparse
 import sys
@@ -8,15 +8,15 @@ from pathlib import Path
 from contract import dataset
 from contract.errors import ArtifactMissing, RosettaError
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
-from verify import questions
 from verify.diagnose.diagnosis import diagnose
 from verify.diagnose.show import text, write_report
+from verify.questions import load as load_questions
 
 
 def find(artifacts: Path, model: str, format: str) -> tuple[Path, Manifest, Manifest]:
-    """The model's folder, the artifact and its source, both verified.
+    """The model's folder, the artifact's manifest and its source's, after checking the files of both.
 
-    Raises ArtifactMissing where a name is unknown or the source itself, and ArtifactCorrupt.
+    Raises ArtifactMissing where a name is unknown or is the source's, ArtifactCorrupt where a file is damaged.
     """
     models = sorted({path.parent.parent.name for path in artifacts.glob(f"*/*/{MANIFEST}")})
     if model not in models:
@@ -29,7 +29,7 @@ def find(artifacts: Path, model: str, format: str) -> tuple[Path, Manifest, Mani
         raise ArtifactMissing(f"{folder} has {len(sources)} source artifacts, expected one. Run `make artifacts`.")
     if format in sources:
         raise ArtifactMissing(
-            f"{model}-{format} is the source, which is compared with nothing. {_known('FORMAT', others)}"
+            f"{model}-{format} is the source, and the source is compared with nothing. {_known('FORMAT', others)}"
         )
     if format not in others:
         raise ArtifactMissing(f"{model} has no format {format!r}. {_known('FORMAT', others)}")
@@ -52,13 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="default: %(default)s")
     parser.add_argument("--dataset", default="fashion_mnist", help=f"one of {', '.join(dataset.DATASETS)}")
     parser.add_argument("--limit", type=int, help="compare on the first pictures only")
-    parser.add_argument("--images", action="store_true", help="also write the pictures that show it most, as one PNG")
+    parser.add_argument(
+        "--images", action="store_true", help="also write the pictures with the largest differences, as one PNG"
+    )
     options = parser.parse_args(arguments)
     try:
         folder, artifact, source = find(options.artifacts, options.model, options.format)
-        asked = questions.load(folder, options.dataset, options.limit)
-        diagnosis = diagnose(folder, artifact, source, asked)
-        paths = write_report(diagnosis, asked, options.artifacts / "report", options.images)
+        questions = load_questions(folder, options.dataset, options.limit)
+        diagnosis = diagnose(folder, artifact, source, questions)
+        paths = write_report(diagnosis, questions, options.artifacts / "report", options.images)
     except (RosettaError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

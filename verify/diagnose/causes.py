@@ -1,7 +1,7 @@
-"""The known causes, each tested where the two part.
+"""The known causes, each tested at the place where the two part.
 
-A check is an experiment: it makes the source do what the artifact is suspected of, and looks at what is left of the
-difference. It holds when almost nothing is left, and says so otherwise.
+A check is an experiment: it makes the source do what the artifact is suspected of, and measures the difference that
+remains. It holds when almost nothing remains.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,17 +26,18 @@ from verify.diagnose.tracers import Changeable, Step, Trace, Tracer, Values, joi
 from verify.parity import FLOAT32
 
 TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 5e-2, "int8": 1e-1}
-"""How far a layer may be off, as a share of its largest value, for the precision of the artifact's weights.
+"""The largest difference that a layer may have, as a share of its largest value, for each precision of the weights.
 
-Seen are 2e-6 for float32 in another order of summation, 8e-4 for float16, 7e-2 for int8. A fault that is smaller than
-the rounding cannot be told from it.
+Measured were 2e-6 for float32 in another order of summation, 8e-4 for float16, 7e-2 for int8. A fault that is smaller
+than the rounding cannot be told from it.
 """
 FEW = 16
-"""Arrays with fewer values than this say nothing of an artifact's precision."""
+"""Arrays with fewer values than this do not count for an artifact's precision."""
 LEFT = 1e-3
-"""An experiment explains a difference when no larger share of a layer's largest value, and no tenth of it, is left."""
+"""A check explains a difference when no more than this share of the layer's largest value remains, and no more than a
+tenth of the difference."""
 NEXT = 3
-"""How many layers from the place on are looked at for that."""
+"""How many layers, from the place on, a check looks at."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,13 @@ class Check:
 
     cause: str
     holds: bool
-    said: str
-    """What was seen, with its figure."""
+    evidence: str
+    """What was measured, in words."""
     left: float | None = None
-    """What remains of the difference, as a share of the layer's largest value; None where nothing could be tried."""
+    """The difference that remains, as a share of the layer's largest value; None where nothing could be tried."""
     advice: str = ""
     answers_left: float = np.inf
-    """What remains of the difference between the answers."""
+    """The difference between the answers that remains."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ class Case:
     source: Tracer
     images: Values
     pieces: Sequence[slice]
-    """How the pictures are given: all at once, or one by one."""
+    """The pictures of each call: all at once, or one by one."""
     source_trace: Trace
     artifact_trace: Trace
     pairs: tuple[Pair, ...]
     place: Pair
     precision: str
-    """Of the artifact's weights, where they are coarser than the source's; else "float32"."""
+    """That of the artifact's weights where they are coarser than the source's; otherwise "float32"."""
     batch_dependence: float = 0.0
     """The largest difference between the artifact's answers to the same picture alone and among others."""
 
@@ -82,7 +83,7 @@ class Case:
     def test(self, cause: str, trace: Trace, change: str, advice: str) -> Check:
         """Whether the source, run with this change, agrees with the artifact from the place on.
 
-        One of the next layers has to: at the place itself the two frameworks may not name the same tensor.
+        One of the next layers has to agree: at the place itself the two frameworks may name different tensors.
         """
         pairs, limit = match(trace, self.artifact_trace, self.tolerance), max(self.tolerance, LEFT)
         near = self._from_place(pairs)[:NEXT]
@@ -95,11 +96,11 @@ class Case:
         if answers <= limit:
             return Check(cause, True, f"{seen}, and by {answers:.1e} in its answers", left, advice, answers)
         then = first_difference(pairs, self.artifact_trace, limit).source.label
-        said = f"{seen}, but by {answers:.1e} in its answers: another fault follows at {then}"
-        return Check(cause, True, said, left, f"{advice} Then run this again.", answers)
+        evidence = f"{seen}, but by {answers:.1e} in its answers: another fault follows at {then}"
+        return Check(cause, True, evidence, left, f"{advice} Then run this again.", answers)
 
     def _from_place(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """Those of the pairs that lie at the place in the artifact or after it."""
+        """The pairs at the place in the artifact or after it."""
         names = [step.name for step in self.artifact_trace.valued]
         start = names.index(self.place.artifact.name)
         return [pair for pair in pairs if names.index(pair.artifact.name) >= start]
@@ -127,27 +128,29 @@ def _precision(array: NDArray[Any]) -> str:
 
 
 def precision(case: Case) -> Check:
-    """The artifact's weights are coarser than the source's, and no layer is further off than that explains."""
+    """Whether the artifact's weights are coarser than the source's, and that explains the difference of every layer."""
     kept, limit = case.precision, case.tolerance
     if kept == "float32":
         return Check("precision", False, "the artifact's weights are as precise as the source's")
     first = next(pair for pair in case.pairs if pair.differs(TOLERANCES["float32"]))
     worst = max(case.pairs, key=lambda pair: pair.relative)
-    said = (
+    evidence = (
         f"the artifact's weights are {kept} numbers, the source's are not; from {first.relative:.1e} of the largest "
         f"value at {first.source.label} the difference grows to {worst.relative:.1e} at {worst.source.label}"
     )
     if worst.differs(limit):
-        return Check("precision", False, f"{said}: more than the {limit:.0e} that rounding explains", worst.relative)
+        return Check(
+            "precision", False, f"{evidence}: more than the {limit:.0e} that rounding explains", worst.relative
+        )
     advice = "Accept the rounding, with a tolerance of this format's own, or keep the weights in float32."
-    return Check(f"precision ({kept})", True, f"{said}; rounding explains {limit:.0e}", worst.relative, advice)
+    return Check(f"precision ({kept})", True, f"{evidence}; rounding explains {limit:.0e}", worst.relative, advice)
 
 
 # Softmax
 
 
 def softmax(case: Case) -> Check:
-    """The answers went through one softmax too many, or one too few."""
+    """Whether the answers went through one softmax too many, or one too few."""
     cause = "softmax"
     if case.place is not case.pairs[-1]:
         return Check(cause, False, "the two part before the answers")
@@ -165,8 +168,8 @@ def softmax(case: Case) -> Check:
     for name, what, whose, made, wanted in tries:
         off, left = relative_difference(wanted, made)
         holds = off <= max(FLOAT32.max_abs_diff, case.tolerance) and off <= case.place.difference / 10
-        said = f"{what} is {whose} to {off:.1e}, where the answers themselves are {case.place.difference:.1e} apart"
-        checks.append(Check(name if holds else cause, holds, said, left, advice))
+        evidence = f"{what} is {whose} to {off:.1e}, where the answers themselves are {case.place.difference:.1e} apart"
+        checks.append(Check(name if holds else cause, holds, evidence, left, advice))
     return next((check for check in checks if check.holds), _best(checks, checks[0]))
 
 
@@ -184,15 +187,15 @@ def _softmax(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def normalisation(case: Case) -> Check:
-    """The pictures are scaled or shifted otherwise than in the source.
+    """Whether the artifact scales or shifts the pictures in another way than the source.
 
-    Up to its first activation a network is linear in the pictures, so the factor and the offset, for each channel, can
-    be solved for; then the source is run on pictures that were changed so.
+    Up to its first activation a network is linear in the pictures. So a factor and an offset for each channel can be
+    solved for, and the source is run on pictures with these applied.
     """
     cause = "normalisation"
     linear = _last_linear(case)
     if linear is None:
-        return Check(cause, False, "the two agree on what the first layer makes of the pictures")
+        return Check(cause, False, "the two agree in the first layer")
     masks = [_channel(case.images, channel) for channel in range(case.images.shape[-1] if case.images.ndim == 4 else 1)]
     nothing = case.run(np.zeros_like(case.images)).value(linear.name)
     parts = [case.run(images).value(linear.name) - nothing for mask in masks for images in (case.images * mask, mask)]
@@ -214,7 +217,7 @@ def normalisation(case: Case) -> Check:
 
 
 def _last_linear(case: Case) -> Step | None:
-    """The last step of the place's shape that is linear in the pictures; an activation may follow it."""
+    """The last step with the place's shape that is linear in the pictures; an activation may follow it."""
     nothing, once, twice = (case.run(images) for images in (np.zeros_like(case.images), case.images, case.images * 2))
     last = None
     for step in case.source_trace.valued[1:]:
@@ -234,7 +237,7 @@ def _channel(images: Values, channel: int) -> Values:
 
 
 def _candidates(case: Case) -> list[Values]:
-    """What the artifact has of the place's shape from there on: a factor and an offset may be two steps of it."""
+    """The artifact's next values with the place's shape: a factor and an offset may be two steps."""
     steps = case.artifact_trace.valued
     start = steps.index(case.place.artifact)
     same = [step.name for step in steps[start:] if step.array.shape == case.place.artifact.array.shape]
@@ -242,9 +245,9 @@ def _candidates(case: Case) -> list[Values]:
 
 
 def _solved(parts: Sequence[Values], there: Values) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The factors and offsets with which the parts, after the first, sum to what is there, if no activation cut it off.
+    """The factors and offsets with which the parts sum to `there`, wherever no activation cut the value off.
 
-    The first part is what comes of no picture at all; then two for each channel, of its pixels and of ones.
+    The first part is the output for a picture of zeros; then come two for each channel: for its pixels, and for ones.
     """
     live = ((there > 0) if there.min() >= 0 else np.isfinite(there)).ravel()
     matrix = np.stack([part.ravel()[live] for part in parts[1:]], axis=1).astype(np.float64)
@@ -260,8 +263,8 @@ SMALL_OFFSET = 1e-2
 KNOWN_SCALES = {
     (255.0, 0.0): "as if a division by 255 were missing",
     (1 / 255, 0.0): "as if it divided by 255 twice",
-    (2.0, -255.0): "as if it scaled to -1..1 in place of 0..1",
-    (0.5, 127.5): "as if it scaled to 0..1 in place of -1..1",
+    (2.0, -255.0): "as if it scaled to -1..1 instead of 0..1",
+    (0.5, 127.5): "as if it scaled to 0..1 instead of -1..1",
     (-1.0, 255.0): "as if it inverted the pictures",
 }
 
@@ -277,7 +280,7 @@ def _meaning(factors: NDArray[Any], offsets: NDArray[Any]) -> str:
 
 
 def input_layout(case: Case) -> Check:
-    """Height and width are swapped, or the order of the channels is turned round."""
+    """Whether height and width are swapped, or the order of the channels is reversed."""
     cause, tried = "layout of the pictures", []
     if case.images.ndim == 4:
         height, width, channels = case.images.shape[1:]
@@ -285,19 +288,19 @@ def input_layout(case: Case) -> Check:
             tried.append(("with height and width swapped", case.images.swapaxes(1, 2)))
         if channels > 1:
             tried.append(("with its channels in reverse order (RGB, BGR)", case.images[..., ::-1]))
-    advice = "Take that permutation out of the artifact, or put its inverse before it."
+    advice = "Remove that permutation from the artifact, or put its inverse before it."
     checks = [
         case.test(cause, case.run(np.ascontiguousarray(images)), f"given the picture {how}", advice)
         for how, images in tried
     ]
-    return _best(checks, Check(cause, False, "no permutation of a picture leaves its shape as it is"))
+    return _best(checks, Check(cause, False, "no permutation of a picture keeps its shape"))
 
 
 def flatten_order(case: Case) -> Check:
-    """A dense layer's columns are in another order than the flattened picture that it gets.
+    """Whether a dense layer's columns are in another order than the flattened picture that it gets.
 
-    The source runs on from its flatten with the values in the other order: if that is the artifact, its columns expect
-    the values in an order that they do not come in.
+    The source is run with its flattened values in the other order. If it then agrees with the artifact, the artifact's
+    dense layer expects an order that its values do not have.
     """
     cause = "layout after Flatten"
     flattened = ((step, flattened_from(case.source_trace, step)) for step in _upstream(case))
@@ -305,9 +308,9 @@ def flatten_order(case: Case) -> Check:
     if step is None or flat is None:
         return Check(cause, False, "no flattened picture leads here")
     if not isinstance(case.source, Changeable):
-        return Check(cause, False, "the source cannot be run on from another order")
+        return Check(cause, False, "the source cannot be run with another order")
     values, size, checks = case.source_trace.value(step.name), " x ".join(map(str, flat)), []
-    for said, axes in (("CHW as HWC", CHANNELS_LAST), ("HWC as CHW", CHANNELS_FIRST)):
+    for order, axes in (("CHW as HWC", CHANNELS_LAST), ("HWC as CHW", CHANNELS_FIRST)):
         taken = reorder(flat, axes)(values)
         trace = joined(
             [case.source.with_values(case.images[piece], {step.name: taken[piece]}) for piece in case.pieces]
@@ -316,7 +319,7 @@ def flatten_order(case: Case) -> Check:
             "Permute the weights of the dense layer after Flatten to the order in which the artifact flattens (their "
             f"input axis reshaped to {size}, transposed by {axes}), or permute the values before Flatten."
         )
-        checks.append(case.test(cause, trace, f"with its flattened {size} values taken {said}", advice))
+        checks.append(case.test(cause, trace, f"with its flattened {size} values taken {order}", advice))
     return _best(checks, checks[0])
 
 
@@ -338,7 +341,7 @@ def _upstream(case: Case) -> Iterator[Step]:
 
 
 def batch_norm(case: Case) -> Check:
-    """BatchNorm normalises by the statistics of the batch, as in training, in place of the learned ones."""
+    """Whether BatchNorm normalises by the statistics of the batch, as in training, instead of the learned ones."""
     cause = "BatchNorm in training mode"
     if not isinstance(case.source, Changeable):
         return Check(cause, False, "the source cannot be run with its BatchNorm in training mode")
@@ -353,7 +356,7 @@ def batch_norm(case: Case) -> Check:
         "Export the model in inference mode: `model.eval()` in PyTorch, `training=False` in Keras.",
     )
     alone = f"alone and in a batch, the artifact answers the same picture {case.batch_dependence:.1e} apart"
-    return replace(check, said=f"{check.said}; {alone}")
+    return replace(check, evidence=f"{check.evidence}; {alone}")
 
 
 # All of them
@@ -370,26 +373,26 @@ CHECKS: dict[str, Callable[[Case], Check]] = {
 
 
 def unknown(case: Case) -> Check:
-    """What was seen, where no check holds."""
+    """The conclusion where no check holds."""
     above = matched_above(case.place, case.pairs, case.artifact_trace)
     given = max((pair.relative for pair in above), default=0.0)
-    said = (
-        f"what the layer is given is off by {given:.1e} of its largest value, what it gives by "
+    evidence = (
+        f"the layer's input is off by {given:.1e} of its largest value, its output by "
         f"{case.place.relative:.1e}{_where(case.place)}"
     )
     advice = f"Compare the weights and settings of {case.place.source.label} with {case.place.artifact.label}'s."
-    return Check("unknown", False, said, case.place.relative, advice)
+    return Check("unknown", False, evidence, case.place.relative, advice)
 
 
 def _where(place: Pair) -> str:
-    """Whether the difference lies in a part of the layer only, such as one channel."""
+    """Whether the difference is in a part of the layer only, such as one channel."""
     difference = np.abs(place.arrangement.apply(place.source.array) - place.artifact.array)
-    found = []
+    parts = []
     for axis in range(1, difference.ndim):
         along = difference.max(axis=tuple(other for other in range(difference.ndim) if other != axis))
         off = np.flatnonzero(~(along <= along.max() / 100))
-        found.append((len(off) / len(along), axis, off))
-    share, axis, off = min(found, key=lambda part: part[0])
+        parts.append((len(off) / len(along), axis, off))
+    share, axis, off = min(parts, key=lambda part: part[0])
     if share > 0.5:
         return ", everywhere in it"
     some = ", ".join(map(str, off[:8])) + (", ..." if len(off) > 8 else "")
@@ -397,6 +400,6 @@ def _where(place: Pair) -> str:
 
 
 def _best(checks: Sequence[Check], otherwise: Check) -> Check:
-    """The one that holds, or came closest."""
+    """The check that holds, or the one that came closest."""
     known = [check for check in checks if check.left is not None]
     return min(known, key=lambda check: (not check.holds, check.answers_left, check.left), default=otherwise)

@@ -1,7 +1,7 @@
-"""Which layer of the source is which of the artifact's, and the first place where the two part.
+"""Which layer of the artifact is which layer of the source, and the first place where the two part.
 
 Converters fuse layers, drop some, add others, and change names and layouts. So two steps are the same layer when their
-values are, whatever their names; where values have parted, the order and the shapes have to say it.
+values are equal, whatever their names; after the values have parted, order and shapes decide.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,30 +12,31 @@ import numpy as np
 from verify.diagnose.tracers import Step, Trace, Values
 
 SAMPLE = 4
-"""Pictures that are looked at to see which steps could be the same."""
+"""How many pictures are used to see which steps could be the same."""
 EQUAL = 1e4
-"""What a pair with the same values counts for: more than all pairs together that only look alike."""
+"""The gain of a pair with equal values: more than that of all pairs together that only look alike."""
 
 
 @dataclass(frozen=True)
 class Arrangement:
     """How the source's values are laid out in the artifact."""
 
-    said: str
+    name: str
+    """For people: "NCHW as NHWC"; empty where the layouts are the same."""
     apply: Callable[[Values], Values]
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The same layer in both, and how far its values are apart."""
+    """The same layer in both, and the difference between its values."""
 
     source: Step
     artifact: Step
     arrangement: Arrangement
     difference: float
-    """The largest absolute one."""
+    """The largest absolute difference."""
     relative: float
-    """The same, as a share of the largest value that the source has here."""
+    """The same, as a share of the source's largest value here."""
 
     def differs(self, tolerance: float) -> bool:
         return not self.relative <= tolerance
@@ -44,25 +45,25 @@ class Pair:
 def match(source: Trace, artifact: Trace, tolerance: float) -> tuple[Pair, ...]:
     """The pairs in the order of computation; the first is the pictures, the last the answers.
 
-    Both orders are kept: a later layer of the source is never an earlier one of the artifact's.
+    Both orders are kept: pairs never cross.
     """
     rows, columns = ([step for step in trace.valued if step.name != trace.output] for trace in (source, artifact))
     gains = np.zeros((len(rows), len(columns)))
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
             gains[i, j] = _gain(source, row, column, tolerance)
-    gains[0, 0] = 2 * EQUAL * (1 + len(rows))  # the pictures are the pictures
+    gains[0, 0] = 2 * EQUAL * (1 + len(rows))  # the pictures are a pair
     ends = (source.steps[source.output], artifact.steps[artifact.output])
-    found = [*((rows[i], columns[j]) for i, j in _best_path(gains)), ends]
-    return tuple(pair for row, column in found if (pair := _closest(source, row, column)) is not None)
+    steps = [*((rows[i], columns[j]) for i, j in _best_path(gains)), ends]
+    return tuple(pair for row, column in steps if (pair := _closest(source, row, column)) is not None)
 
 
 def first_difference(pairs: Sequence[Pair], artifact: Trace, tolerance: float) -> Pair:
-    """The pair that differs although nothing that it is computed from does, walking back from the answers.
+    """The pair that differs although everything that it is computed from agrees, walking back from the answers.
 
-    What differs, but leads to a layer that is right again, was no fault: only another way of computing.
+    A difference that leads to a layer that agrees again is not a fault, only another way to compute.
     """
-    pending, seen, found = [pairs[-1]], set[str](), []
+    pending, seen, firsts = [pairs[-1]], set[str](), []
     while pending:
         pair = pending.pop()
         if pair.artifact.name in seen:
@@ -72,28 +73,28 @@ def first_difference(pairs: Sequence[Pair], artifact: Trace, tolerance: float) -
         if different:
             pending.extend(different)
         else:
-            found.append(pair)
-    return min(found, key=pairs.index)
+            firsts.append(pair)
+    return min(firsts, key=pairs.index)
 
 
 def matched_above(pair: Pair, pairs: Sequence[Pair], artifact: Trace) -> list[Pair]:
     """The nearest pairs that this one is computed from, in the artifact."""
     by_name = {other.artifact.name: other for other in pairs if other is not pair}
-    pending, seen, found = list(pair.artifact.inputs), set[str](), []
+    pending, seen, above = list(pair.artifact.inputs), set[str](), []
     while pending:
         name = pending.pop()
         if name in seen or name not in artifact.steps:
             continue
         seen.add(name)
         if name in by_name:
-            found.append(by_name[name])
+            above.append(by_name[name])
         else:
             pending.extend(artifact.steps[name].inputs)
-    return found
+    return above
 
 
 def relative_difference(reference: Values, candidate: Values) -> tuple[float, float]:
-    """The largest absolute difference, and its share of the reference's largest value; infinite where not a number."""
+    """The largest absolute difference, and its share of the reference's largest value; infinite for NaN."""
     with np.errstate(invalid="ignore", over="ignore"):
         difference = float(np.abs(reference - candidate).max(initial=0))
     if not np.isfinite(difference):
@@ -103,7 +104,7 @@ def relative_difference(reference: Values, candidate: Values) -> tuple[float, fl
 
 
 def flattened_from(trace: Trace, step: Step) -> tuple[int, int, int] | None:
-    """The shape (without the batch) of the picture that this step lays out in a row, or None."""
+    """The shape, without the batch, of the picture that this step flattens, or None."""
     for name in step.inputs:
         above = trace.steps.get(name)
         if step.array.ndim == 2 and above is not None and above.value is not None and above.value.ndim == 4:
@@ -114,13 +115,13 @@ def flattened_from(trace: Trace, step: Step) -> tuple[int, int, int] | None:
 
 
 def reorder(shape: tuple[int, int, int], axes: tuple[int, int, int]) -> Callable[[Values], Values]:
-    """Take rows (N, K) that were flattened from `shape`, and flatten them with the axes in this order instead."""
+    """A function of rows (N, K), flattened from `shape`, that flattens them with the axes in this order instead."""
     order = np.arange(np.prod(shape)).reshape(shape).transpose(axes).ravel()
     return lambda values: values[:, order]
 
 
 CHANNELS_LAST, CHANNELS_FIRST = (1, 2, 0), (2, 0, 1)
-"""The axes of (channels, height, width) as (height, width, channels), and of that as the former."""
+"""The axes that turn (channels, height, width) into (height, width, channels), and back."""
 
 
 def _arrangements(trace: Trace, step: Step, shape: tuple[int, ...]) -> Iterator[Arrangement]:
@@ -129,9 +130,9 @@ def _arrangements(trace: Trace, step: Step, shape: tuple[int, ...]) -> Iterator[
     if here == shape:
         yield Arrangement("", lambda values: values)
     if len(here) == len(shape) == 4:
-        for said, axes in (("NCHW as NHWC", (0, 2, 3, 1)), ("NHWC as NCHW", (0, 3, 1, 2))):
+        for name, axes in (("NCHW as NHWC", (0, 2, 3, 1)), ("NHWC as NCHW", (0, 3, 1, 2))):
             if here != shape and tuple(here[axis] for axis in axes) == shape:
-                yield Arrangement(said, lambda values, axes=axes: values.transpose(axes))  # type: ignore[misc]
+                yield Arrangement(name, lambda values, axes=axes: values.transpose(axes))  # type: ignore[misc]
     flat = flattened_from(trace, step) if here == shape else None
     if flat:
         yield Arrangement("CHW as HWC", reorder(flat, CHANNELS_LAST))
@@ -141,13 +142,13 @@ def _arrangements(trace: Trace, step: Step, shape: tuple[int, ...]) -> Iterator[
 
 
 def _gain(source: Trace, row: Step, column: Step, tolerance: float) -> float:
-    """How much speaks for it that two steps are the same layer; 0 when they cannot be."""
+    """How likely two steps are the same layer; 0 when they cannot be."""
     best, there = 0.0, column.array[:SAMPLE]
     for arrangement in _arrangements(source, row, column.array.shape):
         here = arrangement.apply(row.array[:SAMPLE])
         if relative_difference(here, there)[1] <= tolerance:
             return EQUAL
-        # An activation's values have other signs than what it was given.
+        # An activation's output has other signs than its input.
         same_signs = (here.min() < 0) == (there.min() < 0) and (here.max() > 0) == (there.max() > 0)
         best = max(best, 1 + same_signs + max(0.0, _correlation(here, there)))
     return best
@@ -162,7 +163,7 @@ def _correlation(here: Values, there: Values) -> float:
 
 
 def _best_path(gains: np.ndarray) -> list[tuple[int, int]]:
-    """The pairs of row and column, both rising, whose gains sum to the most; the later ones where it is the same."""
+    """The pairs of row and column, both rising, with the largest sum of gains; of equal sums, the later pairs."""
     rows, columns = gains.shape
     total = np.zeros((rows + 1, columns + 1))
     for i in range(rows):

@@ -12,11 +12,11 @@ from verify.diagnose.diagnosis import Diagnosis, Picture
 from verify.diagnose.match import Pair
 from verify.questions import Questions
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def text(diagnosis: Diagnosis) -> str:
-    """For the terminal."""
+    """The diagnosis for the terminal."""
     lines = [
         f"{diagnosis.artifact.name} beside its source {diagnosis.source.name}: answers on {diagnosis.images} pictures, "
         f"layers on {diagnosis.traced} of them{', one at a time' if diagnosis.batch == 1 else ''}",
@@ -29,13 +29,15 @@ def text(diagnosis: Diagnosis) -> str:
     if diagnosis.place:
         lines.append(f"They part at {_place(diagnosis.place)}.")
     conclusion = diagnosis.checks[-1]
-    lines += [f"Cause: {conclusion.cause}: {conclusion.said}.", f"What to do: {conclusion.advice}", ""]
-    lines += ["Not the cause:", *(f"  {check.cause}: {check.said}" for check in diagnosis.checks[:-1]), ""]
-    return "\n".join([*lines, "Pictures that show it most:", *(_line(p, diagnosis.source) for p in diagnosis.pictures)])
+    lines += [f"Cause: {conclusion.cause}: {conclusion.evidence}.", f"What to do: {conclusion.advice}", ""]
+    lines += ["Not the cause:", *(f"  {check.cause}: {check.evidence}" for check in diagnosis.checks[:-1]), ""]
+    return "\n".join(
+        [*lines, "Pictures with the largest differences:", *(_line(p, diagnosis.source) for p in diagnosis.pictures)]
+    )
 
 
 def _table(diagnosis: Diagnosis) -> Iterator[str]:
-    """One line a matched layer."""
+    """One line for each matched layer."""
     head = ("source", "artifact", "shape", "largest difference", "of the largest value")
     rows = [_cells(pair) for pair in diagnosis.pairs]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
@@ -45,7 +47,7 @@ def _table(diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def _cells(pair: Pair) -> tuple[str, ...]:
-    arrangement = f" ({pair.arrangement.said})" if pair.arrangement.said else ""
+    arrangement = f" ({pair.arrangement.name})" if pair.arrangement.name else ""
     return (
         pair.source.label,
         _artifact_label(pair),
@@ -72,10 +74,10 @@ def _place(pair: Pair) -> str:
 
 
 def _line(picture: Picture, manifest: Manifest) -> str:
-    return f"  {picture.index:5}  {_said(picture, manifest)}  off by {picture.difference:.2g}"
+    return f"  {picture.index:5}  {_answers(picture, manifest)}  off by {picture.difference:.2g}"
 
 
-def _said(picture: Picture, manifest: Manifest) -> str:
+def _answers(picture: Picture, manifest: Manifest) -> str:
     truth = _label(manifest, picture.label)
     here, there = (f"{_label(manifest, answer[0])} {answer[1]:.3f}" for answer in (picture.source, picture.artifact))
     return f"{truth}: source {here}, artifact {there}"
@@ -88,7 +90,7 @@ def _label(manifest: Manifest, index: int | None) -> str:
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
-    """For programs: everything that the text says, and more digits."""
+    """The diagnosis for programs: everything in the text, with more digits."""
     conclusion = diagnosis.checks[-1] if diagnosis.checks else None
     return {
         "schema": SCHEMA,
@@ -103,10 +105,10 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "tolerance": diagnosis.tolerance,
         "place": _pair(diagnosis.place) if diagnosis.place else None,
         "cause": conclusion.cause if conclusion else None,
-        "evidence": conclusion.said if conclusion else None,
+        "evidence": conclusion.evidence if conclusion else None,
         "advice": conclusion.advice if conclusion else None,
         "checks": [
-            {"cause": check.cause, "holds": check.holds, "left": _number(check.left), "said": check.said}
+            {"cause": check.cause, "holds": check.holds, "left": _number(check.left), "evidence": check.evidence}
             for check in diagnosis.checks
         ],
         "layers": [_pair(pair) for pair in diagnosis.pairs],
@@ -129,7 +131,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
         "source": {"name": pair.source.name, "label": pair.source.label, "op": pair.source.op},
         "artifact": {"name": pair.artifact.name, "label": pair.artifact.label, "op": pair.artifact.op},
         "shape": _shape(pair),
-        "arrangement": pair.arrangement.said,
+        "arrangement": pair.arrangement.name,
         "difference": _number(pair.difference),
         "relative": _number(pair.relative),
     }
@@ -140,14 +142,14 @@ def _number(value: float | None) -> float | None:
     return value if value is not None and np.isfinite(value) else None
 
 
-def write_report(diagnosis: Diagnosis, asked: Questions, folder: Path, images: bool) -> list[Path]:
-    """Write `diagnose-<model>-<format>.json` into `folder`, and the sheet beside it where it is wanted."""
+def write_report(diagnosis: Diagnosis, questions: Questions, folder: Path, images: bool) -> list[Path]:
+    """Write `diagnose-<model>-<format>.json` into `folder`, and the sheet of pictures beside it if `images`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"diagnose-{diagnosis.artifact.name}.json"
     write_json(path, as_json(diagnosis))
     if not (images and diagnosis.pictures):
         return [path]
-    sheet(diagnosis, asked).save(path.with_suffix(".png"))
+    sheet(diagnosis, questions).save(path.with_suffix(".png"))
     return [path, path.with_suffix(".png")]
 
 
@@ -155,10 +157,10 @@ CELL, PICTURE, COLUMNS = (230, 230), 140, 4
 """Sizes on the sheet, in pixels: a cell (width, height), a picture's longer side; and cells in a row."""
 
 
-def sheet(diagnosis: Diagnosis, asked: Questions) -> Image.Image:
-    """The worst pictures, enlarged, each over what both say of it."""
-    pictures = asked.pictures
-    assert pictures is not None  # nothing else is diagnosed
+def sheet(diagnosis: Diagnosis, questions: Questions) -> Image.Image:
+    """The worst pictures, enlarged, each above both answers to it."""
+    pictures = questions.pictures
+    assert pictures is not None  # only models that take pictures are diagnosed
     rows = -(-len(diagnosis.pictures) // COLUMNS)
     page = Image.new("RGB", (CELL[0] * COLUMNS, CELL[1] * rows), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=13)
@@ -168,6 +170,8 @@ def sheet(diagnosis: Diagnosis, asked: Questions) -> Image.Image:
         scale = PICTURE / max(shown.size)
         shown = shown.resize((round(shown.width * scale), round(shown.height * scale)), Image.Resampling.NEAREST)
         page.paste(shown, (left, top))
-        words = _said(picture, diagnosis.source).replace(": source", "\nsource").replace(", artifact", "\nartifact")
-        draw.text((left, top + PICTURE + 6), f"{picture.index}: {words}", "black", font)
+        caption = (
+            _answers(picture, diagnosis.source).replace(": source", "\nsource").replace(", artifact", "\nartifact")
+        )
+        draw.text((left, top + PICTURE + 6), f"{picture.index}: {caption}", "black", font)
     return page

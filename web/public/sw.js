@@ -1,13 +1,13 @@
 /**
- * Keeps what the page fetches, so that it works without the server. As long as the server answers, its answer counts.
+ * Keeps what the page fetches, so that it works without the server. While the server answers, its answers are used.
  *
- * It is registered as `/sw.js?<build>`: another build of the page has another cache, and the old one is thrown away.
+ * It is registered as `/sw.js?<build>`: each build of the page has its own cache, and older caches are deleted.
  */
 
 const CACHE = `rosetta${location.search}`;
 const INDEX = '/v2/repository/index'; // a POST that only reads
 const NEVER_KEPT = /^\/(v2\/health|metrics)/;
-/** What is timed goes past this worker, where the browser knows how. */
+/** Timed requests bypass this worker if the browser supports it. */
 const TIMED = ['/predict/*', '/v2/models/*/infer'];
 
 addEventListener('install', (event) => {
@@ -34,7 +34,7 @@ async function answer(event, pathname) {
   const cache = await caches.open(CACHE);
   try {
     const response = await fetch(event.request);
-    // Where there is no room left, it is not kept.
+    // If the storage is full, it is not kept.
     if (response.ok) event.waitUntil(cache.put(pathname, response.clone()).catch(() => {}));
     return response;
   } catch (error) {

@@ -1,11 +1,11 @@
 /**
  * JPEG, WebP, GIF and BMP, by the browser's own decoder.
  *
- * These cannot be held to the server bit for bit (no two JPEG decoders round alike), so the browser's is good enough.
+ * No two JPEG decoders round alike, so these cannot equal the server's bit for bit, and the browser's are good enough.
  */
 
 import { animated, ImageError, messageOf, unsupported } from './errors';
-import type { Pixels } from './image';
+import type { Pixels } from './pixels';
 
 /** The blocks of a GIF, and the frames of an animated WebP. */
 const EXTENSION = 0x21;
@@ -14,7 +14,7 @@ const ANMF = 0x414e4d46;
 
 type CheckSize = (width: number, height: number) => void;
 
-/** Raises ImageError, or one of its kinds; `checkSize` is called before the pixels are decoded, where headers tell. */
+/** Raises ImageError or a subclass. `checkSize` is called before the pixels are decoded if the header gives the size. */
 export async function decodeBitmap(bytes: Uint8Array, checkSize: CheckSize): Promise<Pixels> {
   const format = formatOf(bytes);
   if (!format) throw unsupported(bytes);
@@ -40,7 +40,7 @@ function formatOf(bytes: Uint8Array): string | null {
   return start.startsWith('BM') ? 'BMP' : null;
 }
 
-/** Width and height as the header gives them; null where the header is cut short or of an unusual kind. */
+/** Width and height from the header; null if the header is cut short or of an unusual kind. */
 export function headerSize(bytes: Uint8Array, format: string): [number, number] | null {
   const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   try {
@@ -53,7 +53,7 @@ export function headerSize(bytes: Uint8Array, format: string): [number, number] 
   }
 }
 
-/** Walk the segments to the frame header: 0xC0 to 0xCF, without the three that are tables. */
+/** Walk the segments to the frame header: 0xC0 to 0xCF, except the three that are tables. */
 function jpegSize(data: DataView): [number, number] | null {
   for (let at = 2; data.getUint8(at) === 0xff; at += 2 + data.getUint16(at + 2)) {
     while (data.getUint8(at + 1) === 0xff) at += 1; // padding
@@ -74,7 +74,7 @@ function webpSize(data: DataView): [number, number] | null {
   return [(bits & 0x3fff) + 1, ((bits >> 14) & 0x3fff) + 1];
 }
 
-/** Counted from the bytes: not every browser has an ImageDecoder, and those that have one want a secure context. */
+/** Counted from the bytes: not every browser has an ImageDecoder, and it needs a secure context. */
 export function countFrames(bytes: Uint8Array, format: string): number {
   if (format === 'GIF') return countGifFrames(bytes);
   return format === 'WEBP' ? countWebpFrames(bytes) : 1;
@@ -127,7 +127,7 @@ async function createBitmap(bytes: Uint8Array, type: string, format: string): Pr
 function readBitmap(bitmap: ImageBitmap): Pixels {
   const { width, height } = bitmap;
   const context = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
-  if (!context) throw new ImageError(`The browser has no canvas of ${width} x ${height} pixels. Make it smaller.`);
+  if (!context) throw new ImageError(`The browser cannot make a canvas of ${width} x ${height} pixels. Make the picture smaller.`);
   context.fillStyle = '#fff'; // alpha goes over white here too
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0);

@@ -1,6 +1,5 @@
 /**
- * One picture, or the tensors of a form, through every row of the chosen models: what each row is, what it answered, and
- * the order in which rows run.
+ * Runs one picture, or the tensors of a form, through every row of the chosen models, and keeps what each row answered.
  *
  * Rows run one at a time, the server's before the browser's: two at once would share a processor and spoil each other's
  * times.
@@ -19,11 +18,11 @@ import type { Progress, Timing } from './timing';
 export type State = 'idle' | 'loading' | 'running' | 'done' | 'failed';
 
 export interface Answer {
-  /** Of a model that classifies, the probabilities in the order of its labels. */
+  /** If the model classifies: one tensor with the probabilities, in the order of its labels. */
   outputs: Tensor[];
-  /** Milliseconds. The server tells its parts for a picture; of tensors only the whole way is known. */
+  /** Milliseconds. The server reports the parts for a picture; for tensors only the round trip is known. */
   ms: { preprocess?: number; queue?: number; compute?: number; network?: number; whole?: number };
-  /** The sha256 of what the server's model saw. */
+  /** The sha256 of the input that the server's model got. */
   tensor?: string;
 }
 
@@ -34,7 +33,7 @@ export interface Row {
   state: State;
   answer: Answer | null;
   error: string;
-  /** How long the first use took: download, compile, one warm-up call. Milliseconds. */
+  /** How long the first use took: download, compilation and one warm-up call. Milliseconds. */
   readyMs: number | null;
 }
 
@@ -42,20 +41,20 @@ export interface ModelTensor {
   spec: ImageSpec;
   pixels: Float32Array<ArrayBuffer>;
   ms: number;
-  /** Null where browsers have no cryptography: over plain HTTP from another machine. */
+  /** Null if the browser has no cryptography: over plain HTTP from another machine. */
   sha256: string | null;
 }
 
-/** What a row is asked: its inputs, and how long it took to make them of a picture. */
-interface Question {
+/** A row's inputs, and how many milliseconds it took to make them from a picture. */
+interface RowInputs {
   inputs: Tensor[];
   ms: number;
 }
 
 const LOAD_SECONDS = 90;
 const CALL_SECONDS = 30;
-/** How many models are compared until somebody chooses. */
-const FEW = 3;
+/** How many models are compared before the user chooses. */
+const CHOSEN_AT_FIRST = 3;
 
 export function probabilitiesOf({ outputs }: Answer): number[] {
   return Array.from(outputs[0]!.data as Float32Array);
@@ -66,12 +65,12 @@ export class Comparison {
   failedEdges: FailedEdge[] = [];
   /** The models whose rows are compared. */
   readonly chosen = new Set<string>();
-  /** What each distinct kind of model sees of the picture. */
+  /** The picture as the input of each distinct kind of model. */
   tensors: ModelTensor[] = [];
   imageError = '';
   inBrowser = true;
   picture: Uint8Array | null = null;
-  /** The tensors that a model without pictures was given last. */
+  /** A model that takes no pictures -> the last tensors of its form. */
   private readonly given = new Map<string, Tensor[]>();
   private readonly current = new Map<string, AbortController>();
   private queue: Promise<unknown> = Promise.resolve();
@@ -82,17 +81,17 @@ export class Comparison {
   async addRows({ artifacts, failedEdges }: Served): Promise<void> {
     for (const artifact of artifacts) {
       for (const runtime of await runtimesFor(artifact.format)) {
-        if (artifact.problem && runtime.where === 'browser') continue; // said once, by the server's row
+        if (artifact.problem && runtime.where === 'browser') continue; // the server's row shows the problem
         const id = `${artifact.name}@${runtime.id}`;
         this.rows.push({ id, artifact, runtime, state: 'idle', answer: null, error: '', readyMs: null });
       }
     }
     this.failedEdges = failedEdges;
-    const pictured = this.models.filter((model) => this.takesPictures(model));
-    for (const model of (pictured.length ? pictured : this.models.slice(0, 1)).slice(0, FEW)) this.chosen.add(model);
+    const takingPictures = this.models.filter((model) => this.takesPictures(model));
+    for (const model of (takingPictures.length ? takingPictures : this.models.slice(0, 1)).slice(0, CHOSEN_AT_FIRST)) this.chosen.add(model);
     this.changed();
-    // A picture may have been chosen before there were rows; what cannot be run says so at once.
-    void this.askAgain(({ artifact }) => this.picture !== null || artifact.problem !== null);
+    // A picture may have been chosen before there were rows. A row that cannot run shows its problem at once.
+    void this.runAgain(({ artifact }) => this.picture !== null || artifact.problem !== null);
   }
 
   get models(): string[] {
@@ -103,19 +102,19 @@ export class Comparison {
     return this.artifacts.some((artifact) => artifact.model === model && artifact.image);
   }
 
-  /** An artifact that tells the model's inputs, for a model that takes no pictures and has one. */
+  /** An artifact that describes the model's inputs, if the model takes no pictures. */
   tensorArtifactOf(model: string): Artifact | undefined {
     if (this.takesPictures(model)) return undefined;
     return this.artifacts.find((artifact) => artifact.model === model && artifact.inputs.length > 0);
   }
 
-  /** Those that are compared now. */
+  /** The rows that are compared now. */
   get shownRows(): Row[] {
     return this.rows.filter(({ artifact, runtime }) =>
       this.chosen.has(artifact.model) && (this.inBrowser || runtime.where === 'server'));
   }
 
-  /** When no row is loading or running any more. */
+  /** Resolves when every shown row has answered or failed. */
   async finished(): Promise<void> {
     while (this.shownRows.some(({ state }) => state !== 'done' && state !== 'failed')) {
       await new Promise<void>((done) => { const stop = this.subscribe(() => { stop(); done(); }); });
@@ -127,7 +126,7 @@ export class Comparison {
     return () => this.listeners.delete(listener);
   }
 
-  /** Take a model into the comparison, or out of it. */
+  /** Add a model to the comparison, or remove it. */
   async choose(model: string, wanted: boolean): Promise<void> {
     if (wanted) this.chosen.add(model);
     else {
@@ -135,43 +134,43 @@ export class Comparison {
       this.current.get(model)?.abort();
     }
     this.changed();
-    if (wanted) await this.askAgain((row) => row.artifact.model === model);
+    if (wanted) await this.runAgain((row) => row.artifact.model === model);
   }
 
-  /** Run a picture through every row that takes one. A picture that is still running is given up. */
+  /** Run a picture through every row that takes one. A picture that is still running is cancelled. */
   async show(picture: Uint8Array): Promise<void> {
     this.picture = picture;
-    await this.askAgain(({ artifact }) => this.takesPictures(artifact.model));
+    await this.runAgain(({ artifact }) => this.takesPictures(artifact.model));
   }
 
   /** Run tensors through every row of a model. */
   async give(model: string, tensors: Tensor[]): Promise<void> {
     this.given.set(model, tensors);
-    await this.askAgain(({ artifact }) => artifact.model === model);
+    await this.runAgain(({ artifact }) => artifact.model === model);
   }
 
   async setInBrowser(wanted: boolean): Promise<void> {
     this.inBrowser = wanted;
-    await this.askAgain(() => true);
+    await this.runAgain(() => true);
   }
 
-  /** A list of numbers as the only input of one row, and its first output: the page's programmatic interface (see main.tsx). */
+  /** The first output of a row for its only input: part of the page's programmatic interface (main.tsx). */
   async infer(id: string, values: number[]): Promise<number[]> {
     const row = this.rowNamed(id);
     const inputs = onlyTensor(row.artifact.inputs, values);
-    return this.oneAtATime(async () => Array.from((await this.ask(row, inputs)).outputs[0]!.data as Float32Array, Number));
+    return this.oneAtATime(async () => Array.from((await this.predict(row, inputs)).outputs[0]!.data as Float32Array, Number));
   }
 
-  /** What a row's model would see of a picture: the page's programmatic interface too. */
+  /** A picture as the input of a row's model: part of the page's programmatic interface (main.tsx). */
   async tensor(id: string, picture: Uint8Array): Promise<Float32Array> {
     const { name, image } = this.rowNamed(id).artifact;
     if (!image) throw new Error(`${name} does not take pictures.`);
     return imageToTensor(picture, image);
   }
 
-  /** How long a row takes to load and to answer, in a worker of its own, while no other row runs. */
+  /** Measure how long a row takes to load and to answer, in its own worker, while no other row runs. */
   async time(
-    id: string, questions: Tensor[][], seconds: number, progress?: (of: Progress) => void, signal?: AbortSignal,
+    id: string, questions: Tensor[][], seconds: number, onProgress?: (progress: Progress) => void, signal?: AbortSignal,
   ): Promise<Timing> {
     const { runtime, artifact } = this.rowNamed(id);
     return this.oneAtATime(async () => {
@@ -180,7 +179,7 @@ export class Comparison {
       const end = () => worker.end(new Error(text().cancelled));
       signal?.addEventListener('abort', end);
       try {
-        const timing = worker.call('time', [artifact, questions, seconds], progress);
+        const timing = worker.call('time', [artifact, questions, seconds], onProgress);
         return await within(LOAD_SECONDS + 3 * seconds, text().late, timing);
       } finally {
         end();
@@ -189,17 +188,17 @@ export class Comparison {
     });
   }
 
-  /** What a row of a model without pictures is asked when it is timed: what it was given last. */
+  /** The inputs with which a row is timed if its model takes no pictures: the last ones of its form. */
   tensorsFor({ model, inputs }: Artifact): Tensor[] {
     return this.given.get(model) ?? defaultTensors(inputs);
   }
 
-  /** The tensor that a row's model sees of a picture, by its pixels. */
+  /** A picture's pixels as the input of a row's model. */
   pictureTensors(id: string, pixels: ArrayLike<number>): Tensor[] {
     return onlyTensor(this.rowNamed(id).artifact.inputs, Array.from(pixels));
   }
 
-  /** The same question's answer from the artifact that all others of this model are compared with. */
+  /** The server's row of the source artifact: all others of the model are compared with it. */
   sourceOf({ artifact }: Row): Row | undefined {
     return this.rows.find(
       (row) =>
@@ -207,7 +206,7 @@ export class Comparison {
     );
   }
 
-  /** Whether the server's models saw this very tensor; null as long as none has answered. */
+  /** Whether the server's models got exactly this tensor; null until one has answered. */
   isSeenByServer({ spec, sha256 }: ModelTensor): boolean | null {
     const seen = this.rows.filter(({ artifact }) => JSON.stringify(artifact.image) === JSON.stringify(spec))
       .flatMap(({ answer }) => (answer?.tensor ? [answer.tensor] : []));
@@ -224,23 +223,23 @@ export class Comparison {
     return row;
   }
 
-  /** Ask those rows of the chosen models that have something to be asked; what their models are still asked is given up. */
-  private async askAgain(isMeant: (row: Row) => boolean): Promise<void> {
-    const hasQuestion = ({ model, problem }: Artifact) =>
+  /** Run the matching rows of the chosen models that have inputs. Earlier runs of their models are cancelled. */
+  private async runAgain(matches: (row: Row) => boolean): Promise<void> {
+    const hasInputs = ({ model, problem }: Artifact) =>
       problem !== null || (this.takesPictures(model) ? this.picture !== null : this.given.has(model));
-    const rows = this.rows.filter((row) => this.chosen.has(row.artifact.model) && isMeant(row) && hasQuestion(row.artifact));
+    const rows = this.rows.filter((row) => this.chosen.has(row.artifact.model) && matches(row) && hasInputs(row.artifact));
     const signals = new Map<string, AbortSignal>();
     for (const model of new Set(rows.map(({ artifact }) => artifact.model))) {
       this.current.get(model)?.abort();
-      const begun = new AbortController();
-      this.current.set(model, begun);
-      signals.set(model, begun.signal);
+      const controller = new AbortController();
+      this.current.set(model, controller);
+      signals.set(model, controller.signal);
     }
     for (const row of rows) Object.assign(row, { state: 'idle', answer: null, error: '' });
     this.changed();
     if (this.picture && rows.some(({ artifact }) => this.takesPictures(artifact.model))) await this.prepare(this.picture);
-    const here = (where: string) => rows.filter(({ runtime }) => runtime.where === where);
-    for (const row of [...here('server'), ...(this.inBrowser ? here('browser') : [])]) {
+    const rowsOn = (where: Runtime['where']) => rows.filter(({ runtime }) => runtime.where === where);
+    for (const row of [...rowsOn('server'), ...(this.inBrowser ? rowsOn('browser') : [])]) {
       await this.run(row, signals.get(row.artifact.model)!);
     }
   }
@@ -259,7 +258,7 @@ export class Comparison {
         problem = messageOf(error);
       }
     }
-    if (picture !== this.picture) return; // another one was chosen meanwhile
+    if (picture !== this.picture) return; // another picture was chosen meanwhile
     this.tensors = tensors;
     this.imageError = problem;
     this.changed();
@@ -271,7 +270,7 @@ export class Comparison {
       if (row.artifact.problem) throw new Error(row.artifact.problem);
       const answer = await this.oneAtATime(async () => {
         signal.throwIfAborted();
-        if (row.runtime.where === 'browser') return this.runHere(row);
+        if (row.runtime.where === 'browser') return this.runInBrowser(row);
         return row.artifact.classifies ? this.classify(row, signal) : this.askServer(row, signal);
       });
       if (!signal.aborted) this.set(row, { state: 'done', answer });
@@ -284,8 +283,8 @@ export class Comparison {
     const { artifact } = row;
     this.set(row, { state: 'running' });
     const start = performance.now();
-    const asked = predictPicture(artifact.name, this.picture!, signal);
-    const { probabilities, ms, tensor } = await within(CALL_SECONDS, text().late, asked);
+    const reply = predictPicture(artifact.name, this.picture!, signal);
+    const { probabilities, ms, tensor } = await within(CALL_SECONDS, text().late, reply);
     const network = performance.now() - start - ms.preprocess - ms.queue - ms.compute;
     const data = artifact.labels.length ? artifact.labels.map((label) => probabilities[label] ?? NaN) : Object.values(probabilities);
     const output = { name: artifact.outputs[0]!.name, datatype: 'FP64', shape: [1, data.length], data: Float64Array.from(data) };
@@ -293,31 +292,31 @@ export class Comparison {
   }
 
   private async askServer(row: Row, signal: AbortSignal): Promise<Answer> {
-    const { inputs, ms } = this.questionFor(row.artifact);
+    const { inputs, ms } = this.inputsFor(row.artifact);
     this.set(row, { state: 'running' });
     const start = performance.now();
     const outputs = await within(CALL_SECONDS, text().late, infer(row.artifact, inputs, signal));
     return { outputs, ms: { ...(ms ? { preprocess: ms } : {}), whole: performance.now() - start } };
   }
 
-  private async runHere(row: Row): Promise<Answer> {
-    const { inputs, ms: preprocess } = this.questionFor(row.artifact);
-    const { outputs, ms: compute } = await this.ask(row, inputs);
+  private async runInBrowser(row: Row): Promise<Answer> {
+    const { inputs, ms: preprocess } = this.inputsFor(row.artifact);
+    const { outputs, ms: compute } = await this.predict(row, inputs);
     return { outputs, ms: { ...(preprocess ? { preprocess } : {}), compute } };
   }
 
-  private questionFor({ image, model, inputs }: Artifact): Question {
+  private inputsFor({ image, model, inputs }: Artifact): RowInputs {
     if (!image) return { inputs: this.given.get(model)!, ms: 0 };
     const tensor = this.tensors.find(({ spec }) => JSON.stringify(spec) === JSON.stringify(image));
     if (!tensor) throw new Error(this.imageError || text().unreadable);
     return { inputs: onlyTensor(inputs, Array.from(tensor.pixels)), ms: tensor.ms };
   }
 
-  /** One call of a row's runtime. A runtime that does not answer is ended, and started anew for the next call. */
-  private async ask(row: Row, inputs: Tensor[]): Promise<{ outputs: Tensor[]; ms: number }> {
+  /** One call of a row's runtime. A runtime that does not answer is ended, and started again for the next call. */
+  private async predict(row: Row, inputs: Tensor[]): Promise<{ outputs: Tensor[]; ms: number }> {
     const worker = await this.load(row);
     this.set(row, { state: 'running' });
-    return within(CALL_SECONDS, text().late, worker.call('predict', [row.artifact.name, inputs])).catch(this.giveUp(row));
+    return within(CALL_SECONDS, text().late, worker.call('predict', [row.artifact.name, inputs])).catch(this.dropIfDead(row));
   }
 
   private load(row: Row): Promise<RuntimeWorker> {
@@ -329,7 +328,7 @@ export class Comparison {
     const ready = within(LOAD_SECONDS, text().late, worker.call('load', [row.artifact])).then(() => {
       row.readyMs = performance.now() - start;
       return worker;
-    }).catch(this.giveUp(row));
+    }).catch(this.dropIfDead(row));
     this.loaded.set(row, ready);
     ready.catch(() => this.loaded.delete(row)); // tried again with the next picture
     return ready;
@@ -341,8 +340,8 @@ export class Comparison {
     return worker;
   }
 
-  /** A worker whose script did not come, or that hangs, is of no use to any of its rows. */
-  private giveUp({ runtime }: Row): (error: unknown) => never {
+  /** Drop a worker whose script could not be downloaded, or that hangs: none of its rows can use it. */
+  private dropIfDead({ runtime }: Row): (error: unknown) => never {
     const worker = this.workers.get(runtime.id)!;
     return (error) => {
       if (error instanceof Late) worker.end(error);

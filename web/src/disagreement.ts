@@ -1,20 +1,20 @@
-/** A picture that formats disagree on: from the parity results, which hold every picture that changed its class. */
+/** A picture that formats disagree on, from the parity results: they hold every picture whose class changed. */
 
 import { argmax, difference } from './figures';
 import { imageToTensor } from './image';
 import { bytesAt, inferPictures, labelOf, parityOf, readReport, type Artifact, type Sample, type Samples } from './server';
 import { text } from './text';
 
-/** What was found, in words, and the picture to show; null where it is not here. */
-export interface Found {
-  says: string;
+/** A message for the user, and the picture to show; null if the picture is not here. */
+export interface Disagreement {
+  message: string;
   picture: { sample: Sample } | { png: Uint8Array; index: number } | null;
 }
 
-/** Where no format disagrees this says so, and gives the picture with the smallest margin between its two best classes. */
-export async function findDisagreement(artifacts: Artifact[], samples: Samples): Promise<Found> {
+/** If no format disagrees, the message says so, and the picture is the closest call. */
+export async function findDisagreement(artifacts: Artifact[], samples: Samples): Promise<Disagreement> {
   const compared = artifacts.filter(({ compared }) => compared);
-  if (!compared.length) return { says: text().notCompared, picture: null };
+  if (!compared.length) return { message: text().notCompared, picture: null };
   const parities = await Promise.all(compared.map(async (artifact) => ({ artifact, parity: await parityOf(artifact) })));
   const flips = parities.flatMap(({ artifact, parity }) =>
     parity.batches.flatMap((batch) => batch.flips.map((flip) => ({ artifact, flip, source: parity.source }))));
@@ -23,22 +23,22 @@ export async function findDisagreement(artifacts: Artifact[], samples: Samples):
   if (!known) {
     const nearest = await findNearest(artifacts, samples);
     const none = text().noFlip(Math.max(...parities.map(({ parity }) => parity.images)));
-    return { says: `${none} ${nearest.says}`, picture: nearest.picture };
+    return { message: `${none} ${nearest.message}`, picture: nearest.picture };
   }
   const { artifact, flip } = known;
-  const says = text().flipFound(flip.image, artifact.name, labelOf(artifact, flip.source), labelOf(artifact, flip.artifact));
+  const message = text().flipFound(flip.image, artifact.name, labelOf(artifact, flip.source), labelOf(artifact, flip.artifact));
   const sample = here(flip.image);
-  if (sample) return { says, picture: { sample } };
+  if (sample) return { message, picture: { sample } };
   const reported = (await readReport())?.artifacts[artifact.name]?.flips.find(({ image }) => image === flip.image);
-  if (!reported) return { says: text().flipNotHere(flip.image, artifact.name), picture: null };
+  if (!reported) return { message: text().flipNotHere(flip.image, artifact.name), picture: null };
   const png = Uint8Array.from(atob(reported.png), (letter) => letter.charCodeAt(0));
-  return { says, picture: { png, index: flip.image } };
+  return { message, picture: { png, index: flip.image } };
 }
 
-/** The sources answer all test images at once; the closest call of any of them is the one. */
-async function findNearest(artifacts: Artifact[], samples: Samples): Promise<Found> {
+/** Run all test images through the sources, and take the picture with the smallest margin. */
+async function findNearest(artifacts: Artifact[], samples: Samples): Promise<Disagreement> {
   const pictures = await Promise.all(samples.samples.map(({ file }) => bytesAt(`/samples/${file}`)));
-  let best = { margin: Infinity, says: '', picture: null as Found['picture'] };
+  let best = { margin: Infinity, message: '', picture: null as Disagreement['picture'] };
   for (const source of artifacts) {
     if (source.status !== 'source' || !source.classifies || source.problem) continue;
     const tensors = await Promise.all(pictures.map((picture) => imageToTensor(picture, source.image!)));
@@ -49,8 +49,8 @@ async function findNearest(artifacts: Artifact[], samples: Samples): Promise<Fou
       const margin = probabilities[first]! - probabilities[second]!;
       if (margin >= best.margin) return;
       const sample = samples.samples[i]!;
-      const [one, other] = [labelOf(source, first), labelOf(source, second)];
-      best = { margin, says: text().nearest(sample.index, source.model, one, other, difference(margin)), picture: { sample } };
+      const [label, other] = [labelOf(source, first), labelOf(source, second)];
+      best = { margin, message: text().nearest(sample.index, source.model, label, other, difference(margin)), picture: { sample } };
     });
   }
   return best;

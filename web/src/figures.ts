@@ -23,9 +23,9 @@ export function argmax(values: readonly number[]): number {
   return values.reduce((best, value, i) => (value > values[best]! ? i : best), 0);
 }
 
-const DIGITS = 9; // what float32 can tell apart
+const DIGITS = 9; // as many as float32 distinguishes
 
-/** A number's digits: those that it begins with like the other number, and the rest. */
+/** A number's digits, split where they start to differ from the other number's. */
 export function agreeingDigits(value: number, other: number): [same: string, rest: string] {
   const [ours, theirs] = [value.toFixed(DIGITS), other.toFixed(DIGITS)];
   let length = 0;
@@ -58,7 +58,7 @@ const SCALES: Record<string, [size: number, name: string][]> = {
   B: [[1e9, 'GB'], [1e6, 'MB'], [1e3, 'kB'], [1, 'B']],
 };
 
-/** A report's figure in words, to three digits where it was not counted: `30.1 µs`, `3.72 MB`, `90.32 %`. */
+/** A report's figure as text, to three digits unless it is a count: `30.1 µs`, `3.72 MB`, `90.32 %`. */
 export function shown(value: number, unit: string): string {
   if (unit === 'share') return `${(100 * value).toFixed(2)} %`;
   if (unit === '1/s') return `${Number(value.toPrecision(3)).toLocaleString('en')} /s`;

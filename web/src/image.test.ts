@@ -9,7 +9,7 @@ interface Golden {
 }
 
 /** The pictures and tensors that contract/image.py is held to as well. */
-const FOLDER = new URL('../../contract/golden/', import.meta.url);
+const FOLDER = new URL('../../tests/golden/', import.meta.url);
 const golden = JSON.parse(readFileSync(new URL('cases.json', FOLDER), 'utf8')) as Golden;
 
 const read = (file: string) => new Uint8Array(readFileSync(new URL(file, FOLDER)));

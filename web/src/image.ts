@@ -1,12 +1,13 @@
 /**
- * Any user's picture -> the tensor that a model takes: the twin of contract/image.py, which explains the steps.
+ * A user's picture -> the tensor that a model takes: the twin of contract/image.py, which explains the steps.
  *
- * Both are held to tests/golden, bit for bit. All sums are integers below 2 ** 53, where a double is exact.
+ * Tests compare both with tests/golden, bit for bit. All sums are integers below 2 ** 53, where a double is exact.
  */
 
 import { decodeBitmap } from './bitmap';
 import { animated, ImageTooLarge, UnsupportedImage } from './errors';
-import { decodePng, PNG_SIGNATURE, readPng, type Samples } from './png';
+import type { Pixels } from './pixels';
+import { decodePng, PNG_SIGNATURE, readPng } from './png';
 
 export interface ImageSpec {
   height: number;
@@ -16,9 +17,6 @@ export interface ImageSpec {
   fit: string;
   invert: string;
 }
-
-/** Grey (1) or RGB (3), 0..255, row by row. */
-export type Pixels = Samples;
 
 const MAX_PIXELS = 50_000_000;
 const WHITE = 255;
@@ -31,7 +29,7 @@ export async function imageToTensor(bytes: Uint8Array, spec: ImageSpec): Promise
 /** Steps 1 to 3: bytes -> upright grey or RGB pixels without alpha. */
 export async function decode(bytes: Uint8Array, maxPixels = MAX_PIXELS): Promise<Pixels> {
   if (bytes.length === 0) {
-    throw new UnsupportedImage('The picture is empty: 0 bytes were got. Send the bytes of a PNG or JPEG file.');
+    throw new UnsupportedImage('The picture is empty: got 0 bytes. Send the bytes of a PNG or JPEG file.');
   }
   if (!PNG_SIGNATURE.every((byte, i) => bytes[i] === byte)) {
     return decodeBitmap(bytes, (width, height) => checkSize(width, height, maxPixels));
@@ -50,7 +48,7 @@ function checkSize(width: number, height: number, maxPixels: number): void {
 }
 
 /** Step 2. Orientations 5 to 8 exchange rows and columns. */
-function orient(pixels: Samples, orientation: number): Samples {
+function orient(pixels: Pixels, orientation: number): Pixels {
   if (orientation < 2 || orientation > 8) return pixels;
   const { width, height, channels, data } = pixels;
   const turned = orientation > 4;
@@ -69,8 +67,8 @@ function orient(pixels: Samples, orientation: number): Samples {
   return { width: newWidth, height: newHeight, channels, data: result };
 }
 
-/** Step 3: alpha goes over white. */
-function flatten(pixels: Samples): Pixels {
+/** Step 3: alpha goes over white, so that grey (1) or RGB (3) is left. */
+function flatten(pixels: Pixels): Pixels {
   const { width, height, channels, data } = pixels;
   if (channels === 1 || channels === 3) return pixels;
   const colours = channels - 1;

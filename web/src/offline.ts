@@ -1,10 +1,10 @@
-/** The page's side of the service worker (public/sw.js), which lets the page work without the server once it is loaded. */
+/** The page's side of the service worker (public/sw.js): once loaded, the page works without the server. */
 
 import { listServed, readReport } from './server';
 
 const PATIENCE_MS = 1500;
 
-/** Resolves when the worker sees what is fetched, or when it is plain that none will: then nothing is kept. */
+/** Resolves when the service worker controls the page, or after PATIENCE_MS: then nothing is kept. */
 export const watched: Promise<unknown> = Promise.race([watch(), new Promise((done) => setTimeout(done, PATIENCE_MS))]);
 
 async function watch(): Promise<void> {
@@ -17,10 +17,10 @@ async function watch(): Promise<void> {
   );
 }
 
-/** Fetch what came before the worker was there, and the report. Most of it is in the browser's cache. */
-export async function keepWhatCameBefore(): Promise<void> {
+/** Fetch what was loaded before the service worker controlled the page, and the report. Most is in the browser's cache. */
+export async function keepEarlierFiles(): Promise<void> {
   if (!navigator.serviceWorker?.controller) return;
-  const came = performance.getEntriesByType('resource').map(({ name }) => new URL(name));
-  const files = came.filter(({ origin, pathname }) => origin === location.origin && /^\/(assets|samples)\/|\.svg$/.test(pathname));
+  const loaded = performance.getEntriesByType('resource').map(({ name }) => new URL(name));
+  const files = loaded.filter(({ origin, pathname }) => origin === location.origin && /^\/(assets|samples)\/|\.svg$/.test(pathname));
   await Promise.allSettled([fetch('/'), listServed(), readReport(), ...files.map((file) => fetch(file))]);
 }

@@ -2,20 +2,13 @@
  * PNG -> exact 8-bit samples.
  *
  * A canvas cannot do this: it applies colour profiles and gamma, and it multiplies by alpha, so the bytes that come
- * back differ from browser to browser. The server reads PNGs with Pillow; what is here gives the same bytes.
+ * back differ from browser to browser. The server reads PNGs with Pillow; this decoder gives the same bytes.
  */
 
 import { ImageError, unsupported } from './errors';
+import type { Pixels } from './pixels';
 
 export const PNG_SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
-
-/** Samples as 0..255, row by row: grey (1), grey and alpha (2), RGB (3) or RGBA (4). */
-export interface Samples {
-  width: number;
-  height: number;
-  channels: number;
-  data: Uint8Array;
-}
 
 export interface PngFile {
   width: number;
@@ -75,7 +68,7 @@ export function readPng(bytes: Uint8Array): PngFile {
     else if (type === 'IDAT') png.idat.push(body);
   }
   if (png.idat.length === 0) throw unsupported(bytes);
-  // Without a frame header before it, the first image is a still that stands beside the animation.
+  // Without a frame header before it, the first image is a still image beside the animation.
   if (png.frames > 0 && framesBeforeData === 0) png.frames += 1;
   return png;
 }
@@ -101,7 +94,7 @@ function readHeader(bytes: Uint8Array): PngFile {
   return png;
 }
 
-/** The chunks before the pixels must be whole, as for Pillow; damage after them is seen when the pixels are counted. */
+/** The chunks before the pixels must be whole, as for Pillow. Damage after them shows when the pixels are counted. */
 function* chunks(bytes: Uint8Array): Generator<{ type: string; body: Uint8Array }> {
   const file = view(bytes);
   let beforeData = true;
@@ -129,7 +122,7 @@ function crc32(bytes: Uint8Array): number {
 }
 
 /** Decompress, unfilter and unpack. */
-export async function decodePng(png: PngFile): Promise<Samples> {
+export async function decodePng(png: PngFile): Promise<Pixels> {
   const passes = (png.interlaced ? ADAM7 : ONE_PASS)
     .map(([x, y, dx, dy]) => ({ x, y, dx, dy, ...passSize(png, x, y, dx, dy) }))
     .filter((pass) => pass.columns > 0 && pass.rows > 0);
@@ -168,11 +161,11 @@ async function inflate(png: PngFile, size: number): Promise<Uint8Array> {
     const { done, value } = await reader.read().catch((error: unknown) => {
       throw broken(png, error instanceof Error ? error.message : 'its data cannot be decompressed');
     });
-    if (done) throw broken(png, `${filled} bytes of pixels were got, ${size} are expected`);
+    if (done) throw broken(png, `got ${filled} bytes of pixels, expected ${size}`);
     result.set(value.subarray(0, size - filled), filled);
     filled += value.length;
   }
-  reader.cancel().catch(() => {}); // what follows the last pixel is of no interest, damaged or not
+  reader.cancel().catch(() => {}); // what follows the last pixel does not matter, damaged or not
   return result;
 }
 
@@ -204,7 +197,7 @@ const paeth = (a: number, b: number, c: number) => {
   return pa <= pb && pa <= pc ? a : pb <= pc ? b : c;
 };
 
-/** Spread one row's samples, each as it stands in the file; of 16 bits the high byte. */
+/** Spread one row's samples, each as it is in the file; the high byte if it has 16 bits. */
 function unpack(
   raw: Uint8Array, from: number, depth: number,
   samples: Uint8Array, to: number, columns: number, perPixel: number, step: number,
@@ -217,12 +210,12 @@ function unpack(
   }
 }
 
-function toColours(png: PngFile, samples: Uint8Array): Samples {
+function toColours(png: PngFile, samples: Uint8Array): Pixels {
   const { width, height, colour } = png;
   if (colour === PALETTE) return { width, height, channels: 4, data: throughPalette(png, samples) };
   const channels = SAMPLES_PER_PIXEL[colour]!;
   const data = png.depth < 8 ? samples.map((value) => value * (255 / (2 ** png.depth - 1))) : samples;
-  // In 16-bit pictures no two decoders agree on what a colour key means, so nobody's is followed.
+  // Decoders disagree on what a colour key means in a 16-bit picture, so it is ignored.
   const keyed = png.transparency && png.depth <= 8 && (colour === GREY || colour === RGB);
   if (!keyed) return { width, height, channels, data };
   return { width, height, channels: channels + 1, data: withKey(png, samples, data, channels) };
@@ -231,14 +224,14 @@ function toColours(png: PngFile, samples: Uint8Array): Samples {
 function throughPalette(png: PngFile, samples: Uint8Array): Uint8Array {
   const data = new Uint8Array(samples.length * 4);
   samples.forEach((index, pixel) => {
-    // An index past the palette's end is a fault of the file; as in Pillow, it stands for black.
+    // An index past the palette's end is a fault of the file. It stands for black, as in Pillow.
     for (let c = 0; c < 3; c++) data[pixel * 4 + c] = png.palette[index * 3 + c] ?? 0;
     data[pixel * 4 + 3] = png.transparency?.[index] ?? 255;
   });
   return data;
 }
 
-/** Alpha 0 where a pixel has the key's samples, as they stand in the file; of a key only the low bits count. */
+/** Alpha 0 where a pixel has the key's samples, as they are in the file. Only the low bits of a key count. */
 function withKey(png: PngFile, samples: Uint8Array, data: Uint8Array, channels: number): Uint8Array {
   const trns = png.transparency!;
   if (trns.length < 2 * channels) throw broken(png, 'its colour key is cut short');
@@ -252,7 +245,7 @@ function withKey(png: PngFile, samples: Uint8Array, data: Uint8Array, channels: 
   return result;
 }
 
-/** The orientation (1..8) in a block of EXIF data; 1 where it has none, or is broken. */
+/** The orientation (1..8) in a block of EXIF data; 1 if it has none or is broken. */
 function exifOrientation(exif: Uint8Array): number {
   const data = view(exif);
   try {

@@ -1,4 +1,4 @@
-/** Rows against each other: the same test images through each again and again, one row at a time. */
+/** The race: each row answers the same test images again and again, one row at a time. */
 
 import type { Comparison, Row } from './comparison';
 import { messageOf } from './errors';
@@ -12,12 +12,12 @@ import type { Progress, Timing } from './timing';
 export interface Lane {
   row: Row;
   phase: 'waiting' | Progress['phase'] | 'done' | 'failed';
-  /** Milliseconds a call, as they come. */
+  /** Milliseconds per call, as they arrive. */
   warmUp: number[];
   samples: number[];
   timing: Timing | null;
   error: string;
-  /** Whether the tab was in the background meanwhile. */
+  /** Whether the tab was in the background while the row ran. */
   wasHidden: boolean;
 }
 
@@ -53,8 +53,8 @@ export class Race {
     for (const lane of this.lanes) {
       if (signal.aborted) break;
       const { id, artifact } = lane.row;
-      const seen = pictures.get(JSON.stringify(artifact.image))?.map((pixels) => this.comparison.pictureTensors(id, pixels));
-      await this.run(lane, seen ?? [this.comparison.tensorsFor(artifact)], seconds, signal);
+      const questions = pictures.get(JSON.stringify(artifact.image))?.map((pixels) => this.comparison.pictureTensors(id, pixels));
+      await this.run(lane, questions ?? [this.comparison.tensorsFor(artifact)], seconds, signal);
     }
     this.state = signal.aborted ? 'cancelled' : 'done';
     this.changed();
@@ -65,26 +65,26 @@ export class Race {
   }
 
   private async run(lane: Lane, questions: Tensor[][], seconds: number, signal: AbortSignal): Promise<void> {
-    const notice = () => { lane.wasHidden ||= document.hidden; };
-    notice();
-    document.addEventListener('visibilitychange', notice);
-    const hear = ({ phase, samples }: Progress) => {
+    const noteHidden = () => { lane.wasHidden ||= document.hidden; };
+    noteHidden();
+    document.addEventListener('visibilitychange', noteHidden);
+    const onProgress = ({ phase, samples }: Progress) => {
       lane.phase = phase;
       (phase === 'warm-up' ? lane.warmUp : lane.samples).push(...samples);
       this.changed();
     };
     try {
-      lane.timing = await this.comparison.time(lane.row.id, questions, seconds, hear, signal);
+      lane.timing = await this.comparison.time(lane.row.id, questions, seconds, onProgress, signal);
       lane.phase = 'done';
     } catch (error) {
       Object.assign(lane, { phase: 'failed', error: signal.aborted ? text().cancelled : messageOf(error) });
     } finally {
-      document.removeEventListener('visibilitychange', notice);
+      document.removeEventListener('visibilitychange', noteHidden);
       this.changed();
     }
   }
 
-  /** The same pictures for all that take some, as each kind of model sees them. */
+  /** The same pictures for every row that takes pictures: the spec of a picture -> the inputs made from them. */
   private async readPictures(rows: Row[]): Promise<Map<string, Float32Array[]>> {
     if (!rows.length) return new Map();
     const files = (await listSamples()).samples.slice(0, PICTURES);
@@ -97,7 +97,7 @@ export class Race {
     return tensors;
   }
 
-  /** All that was measured, with where and how. Times are in milliseconds. */
+  /** All measurements, and the browser that made them. Times are in milliseconds. */
   toJson(): string {
     const rows = this.lanes.map(({ row, phase, warmUp, samples, timing, error, wasHidden }) => ({
       row: row.id, where: row.runtime.where, backend: timing?.backend ?? null, phase, error, wasHidden,

@@ -10,7 +10,7 @@ const REQUEST_VALUES = 1_000_000;
 
 export type Status = 'source' | 'verified' | 'unverified' | 'failed';
 
-/** One artifact as the server tells of it. One that cannot be run has a `problem`, and little else. */
+/** One artifact as the server describes it. If it cannot be run, it has a `problem` and few other values. */
 export interface Artifact {
   name: string;
   model: string;
@@ -18,9 +18,9 @@ export interface Artifact {
   status: Status;
   statusReason: string;
   image: ImageSpec | null;
-  /** Whether it takes one picture, and gives one probability a class. */
+  /** Whether it takes one picture and gives one probability per class. */
   classifies: boolean;
-  /** Empty where nobody named the classes. */
+  /** Empty if the classes have no names. */
   labels: string[];
   files: Record<string, { sha256: string; bytes: number }>;
   inputs: TensorSpec[];
@@ -42,7 +42,7 @@ export interface FailedEdge {
   cause: string;
   try: string;
   routes: { route: string; error: string }[];
-  /** Where the whole log is. */
+  /** The address of the full log. */
   log: string | null;
 }
 
@@ -59,7 +59,7 @@ export interface ServerAnswer {
   tensor: string;
 }
 
-/** What `make verify` wrote of an artifact, as far as the page needs it. */
+/** What `make verify` wrote about an artifact, as far as the page needs it. */
 export interface Parity {
   source: string;
   images: number;
@@ -97,7 +97,7 @@ interface Metadata {
   };
 }
 
-/** Every artifact that the server knows, those that it cannot run too; and those that there are not, with the reason. */
+/** Every artifact that the server knows, including those that it cannot run, and every conversion that failed. */
 export async function listServed(): Promise<Served> {
   const index = await json<{ name: string; failed_edge?: Omit<FailedEdge, 'name'> }[]>(
     '/v2/repository/index', post('{}', 'application/json'));
@@ -123,7 +123,7 @@ async function describe(name: string): Promise<Artifact> {
 }
 
 function unusable(name: string, error: unknown): Artifact {
-  const dash = name.indexOf('-'); // a model's name holds none
+  const dash = name.indexOf('-'); // a model's name contains no dash
   return {
     name, model: name.slice(0, dash), format: name.slice(dash + 1),
     status: 'failed', statusReason: '', image: null, classifies: false, labels: [], files: {}, runtime: '',
@@ -132,12 +132,12 @@ function unusable(name: string, error: unknown): Artifact {
   };
 }
 
-/** The name of a class, which may have none but its number. */
+/** The name of a class; its number if the classes have no names. */
 export function labelOf({ labels }: Pick<Artifact, 'labels'>, index: number): string {
   return labels[index] ?? `class ${index}`;
 }
 
-/** The same bytes that the page reads, so that both sides start from one picture. */
+/** Send the same bytes that the page decodes, so that both sides start from one picture. */
 export function predictPicture(name: string, picture: Uint8Array, signal: AbortSignal): Promise<ServerAnswer> {
   return json<ServerAnswer>(`/predict/${name}`, { ...post(picture as BodyInit), signal });
 }
@@ -149,10 +149,10 @@ export async function isAlive(): Promise<boolean> {
   return fetch('/v2/health/live').then(({ ok }) => ok, () => false);
 }
 
-/** The test images. Throws where the server has none. */
+/** The test images. Throws if the server has none. */
 export async function listSamples(): Promise<Samples> {
   const samples = await json<Samples | null>('/samples/index.json');
-  if (!samples) throw new Error('There are none beside the artifacts.');
+  if (!samples) throw new Error('There is no folder `samples` beside the artifacts.');
   return samples;
 }
 
@@ -168,20 +168,20 @@ export function readReport(): Promise<Report | null> {
 /** Tensors by the Open Inference Protocol: every output, in the model's order. */
 export async function infer({ name, outputs }: Artifact, inputs: Tensor[], signal?: AbortSignal): Promise<Tensor[]> {
   const { body, header } = encoded(inputs, outputs);
-  const asked = post(body);
+  const call = post(body);
   const response = await request(`/v2/models/${name}/infer`, {
-    ...asked, headers: { ...asked.headers, [HEADER_LENGTH]: String(header) }, signal: signal ?? null,
+    ...call, headers: { ...call.headers, [HEADER_LENGTH]: String(header) }, signal: signal ?? null,
   });
   const answer = new Uint8Array(await response.arrayBuffer());
   return decoded({ body: answer, header: Number(response.headers.get(HEADER_LENGTH) ?? answer.length) });
 }
 
-/** Many pictures' pixels, as many at once as the model takes and a request should hold: a list of probabilities for each. */
+/** The probabilities of each picture. A request holds as many pictures as the model and REQUEST_VALUES allow. */
 export async function inferPictures(artifact: Artifact, pictures: Float32Array[]): Promise<number[][]> {
-  const together = artifact.inputs[0]!.shape[0] === 1 ? 1 : Math.max(1, Math.floor(REQUEST_VALUES / pictures[0]!.length));
+  const batch = artifact.inputs[0]!.shape[0] === 1 ? 1 : Math.max(1, Math.floor(REQUEST_VALUES / pictures[0]!.length));
   const answers: number[][] = [];
-  for (let at = 0; at < pictures.length; at += together) {
-    const pixels = pictures.slice(at, at + together);
+  for (let at = 0; at < pictures.length; at += batch) {
+    const pixels = pictures.slice(at, at + batch);
     const [{ data } = { data: [] }] = await infer(artifact, onlyTensor(artifact.inputs, pixels.flatMap((each) => Array.from(each))));
     const each = data.length / pixels.length;
     answers.push(...pixels.map((_, i) => Array.from(data.slice(i * each, (i + 1) * each) as Float32Array)));
@@ -193,10 +193,10 @@ export async function bytesAt(path: string): Promise<Uint8Array> {
   return new Uint8Array(await (await request(path)).arrayBuffer());
 }
 
-/** A part of the page's own code, which is fetched when it is first used. */
+/** A part of the page's own code, which is downloaded when it is first used. */
 export function code<T>(part: Promise<T>): Promise<T> {
   return part.catch((error: unknown) => {
-    throw new Error(`Its code did not come (${messageOf(error)}). Check the server, then load the page again.`);
+    throw new Error(`Its code could not be downloaded (${messageOf(error)}). Check the server, then load the page again.`);
   });
 }
 
@@ -210,10 +210,10 @@ export async function json<T>(path: string, options?: RequestInit): Promise<T> {
 
 async function request(path: string, options?: RequestInit): Promise<Response> {
   const response = await fetch(path, options).catch((error: unknown) => {
-    if (error instanceof DOMException) throw error; // aborted, or too late
+    if (error instanceof DOMException) throw error; // aborted, or timed out
     throw new Error(`The server did not answer ${path} (${messageOf(error)}). Check that it runs, then try again.`);
   });
   if (response.ok) return response;
   const body = (await response.json().catch(() => ({}))) as { error?: string };
-  throw new Error(body.error ?? `${path} answered with status ${response.status}. The server's log says more.`);
+  throw new Error(body.error ?? `${path} answered with status ${response.status}. See the server's log.`);
 }

@@ -1,4 +1,4 @@
-/** Code that people paste: each snippet is whole, and prints the label and the probabilities of `picture.png`. */
+/** Code to paste: each snippet is complete, and prints the label and the probabilities of `picture.png`. */
 
 import type { Row } from './comparison';
 import { messageOf } from './errors';
@@ -6,34 +6,29 @@ import type { ImageSpec } from './image';
 import { familyOf } from './runtimes';
 import { fileEndingIn } from './runtimes/files';
 import type { Artifact } from './server';
+import type { Classifier, Framework, Library, Snippet } from './snippet';
 import { tensorCall, tensorCurl, tensorJavascript, tensorPython } from './tensorSnippets';
 
-export interface Snippet {
-  title: string;
-  language: 'sh' | 'python' | 'javascript';
-  code: string;
-}
-
-/** Snippets, and why there is none where one could be expected. */
+/** The snippets, and the reason for each that is missing. */
 export interface Snippets {
   snippets: Snippet[];
   leftOut: string[];
 }
 
-/** The service, and what runs the row's artifact without it. `origin` is the service's address. */
+/** Code that calls the service, and code that runs the row's artifact without it. `origin` is the service's address. */
 export function snippetsFor({ artifact, runtime: { backend } }: Row, origin: string): Snippets {
   const family = familyOf(artifact.format);
   const [framework, library] = [PYTHON[family], JAVASCRIPT[family]];
   const { name, image, inputs, outputs } = artifact;
   const [picture, tensors] = [`${origin}/predict/${name}`, `${origin}/v2/models/${name}/infer`];
-  const one = image && artifact.classifies ? { ...artifact, image, input: inputs[0]!.name, output: outputs[0]!.name } : null;
+  const classifier = image && artifact.classifies ? { ...artifact, image, input: inputs[0]!.name, output: outputs[0]!.name } : null;
   const makers: [title: string, make: () => Snippet][] = [
-    ['curl', () => (one ? curl(picture) : tensorCurl(artifact, tensors))],
-    ['Python', () => (one ? callService(picture) : tensorCall(artifact, tensors))],
+    ['curl', () => (classifier ? curl(picture) : tensorCurl(artifact, tensors))],
+    ['Python', () => (classifier ? callService(picture) : tensorCall(artifact, tensors))],
   ];
-  if (framework) makers.push([framework.title, () => (one ? python(one, framework) : tensorPython(artifact, family, framework))]);
+  if (framework) makers.push([framework.title, () => (classifier ? python(classifier, framework) : tensorPython(artifact, family, framework))]);
   if (library) {
-    makers.push([library.title, () => (one ? javascript(one, library, backend) : tensorJavascript(artifact, family, library, backend))]);
+    makers.push([library.title, () => (classifier ? javascript(classifier, library, backend) : tensorJavascript(artifact, family, library, backend))]);
   }
   const result: Snippets = { snippets: [], leftOut: [] };
   for (const [title, make] of makers) {
@@ -44,13 +39,6 @@ export function snippetsFor({ artifact, runtime: { backend } }: Row, origin: str
     }
   }
   return result;
-}
-
-/** An artifact that classifies pictures, with the names of its input and its output. */
-interface Classifier extends Artifact {
-  image: ImageSpec;
-  input: string;
-  output: string;
 }
 
 /** TensorFlow's image runs both of its formats. */
@@ -77,13 +65,6 @@ print(answer["label"], answer["probabilities"])`;
 }
 
 // --- Python
-
-export interface Framework {
-  title: string;
-  install: string;
-  /** Lines that set `probabilities`, an array with one value a label. */
-  run(artifact: Classifier): string;
-}
 
 const PYTHON: Record<string, Framework> = {
   onnx: {
@@ -166,7 +147,7 @@ print(LABELS[probabilities.argmax()], dict(zip(LABELS, probabilities.tolist())))
 
 const PYTHON_INVERT = `    grey = np.asarray(picture.convert("L"))
     ring = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
-    if (ring > 127).mean() > 2 / 3:  # on white, where the model knows pictures on black
+    if (ring > 127).mean() > 2 / 3:  # it is dark on light, and the model expects light on dark
         picture = ImageOps.invert(picture)
 `;
 
@@ -181,14 +162,6 @@ const PYTHON_COVER = ({ height, width }: ImageSpec) => `    scale = max(${width}
     tensor[0] = area(pixels[top : top + height, left : left + width], ${height}, ${width})`;
 
 // --- JavaScript, for the browser
-
-export interface Library {
-  title: string;
-  /** What to do before, the imports, and lines that set `probabilities`, from `pixels`. */
-  before(backend: string): string;
-  imports(backend: string): string;
-  run(artifact: Classifier, shape: string): string;
-}
 
 const tfjsBackend = (backend: string) => backend || 'webgl';
 
@@ -284,7 +257,7 @@ const JS_INVERT = `  let [ring, bright] = [0, 0];
     ring += 1;
     if (grey(i) > 127) bright += 1;
   }
-  const inverted = 3 * bright > 2 * ring; // on white, where the model knows pictures on black
+  const inverted = 3 * bright > 2 * ring; // it is dark on light, and the model expects light on dark
 `;
 
 /** The source area (sx, sy, sw, sh) becomes the area (tx, ty, iw, ih) of the tensor. */

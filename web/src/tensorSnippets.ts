@@ -1,19 +1,19 @@
-/** Code for models that take other tensors than a picture: whole as well, it prints every output for zeros. */
+/** Code for models that take tensors instead of a picture. Each snippet is complete, and prints every output for zeros. */
 
-import type { Framework, Library, Snippet } from './snippets';
 import { fileEndingIn } from './runtimes/files';
 import type { Artifact } from './server';
+import type { Framework, Library, Snippet } from './snippet';
 import { count, defaultTensors, typeIn, type Tensor } from './tensors';
 
 const CURL_VALUES = 64;
 const TEXT = 'Hello';
 
-/** One row, every other free size 1. */
+/** One row of zeros; every other free size is 1. */
 function examples({ inputs }: Artifact): Tensor[] {
   return defaultTensors(inputs, 'zeros');
 }
 
-/** Raises Error where so many values are too long for a command line. */
+/** Raises Error if there are too many values for a command line. */
 export function tensorCurl(artifact: Artifact, url: string): Snippet {
   const inputs = examples(artifact);
   const values = inputs.reduce((sum, { shape }) => sum + count(shape), 0);
@@ -61,7 +61,7 @@ const NUMPY: Record<string, string> = {
   INT16: 'np.int16', INT32: 'np.int32', INT64: 'np.int64', FP16: 'np.float16', FP32: 'np.float32', FP64: 'np.float64',
 };
 
-/** Lines that set `outputs`, a dict of arrays, from `inputs`, another one. */
+/** Lines that set `outputs`, a dict of arrays, from `inputs`, a dict of arrays. */
 const PYTHON: Record<string, (artifact: Artifact, names: string) => string> = {
   onnx: (artifact, names) => `import onnxruntime
 
@@ -88,11 +88,11 @@ with torch.inference_mode():
     answer = model(*map(torch.from_numpy, inputs.values()))
 outputs = dict(zip(${names}, (each.numpy() for each in (answer if isinstance(answer, (tuple, list)) else [answer]))))`,
 };
-const TEXTS_IN = ['onnx', 'savedmodel'];
+const TAKES_TEXT = ['onnx', 'savedmodel'];
 
-/** Raises Error where NumPy or the framework has no such values. */
+/** Raises Error if NumPy or the framework does not support a datatype. */
 export function tensorPython(artifact: Artifact, family: string, { title, install }: Framework): Snippet {
-  const types = TEXTS_IN.includes(family) ? { ...NUMPY, BYTES: 'object' } : NUMPY;
+  const types = TAKES_TEXT.includes(family) ? { ...NUMPY, BYTES: 'object' } : NUMPY;
   const arrays = examples(artifact).map((tensor) => {
     const type = typeIn<string>(types, tensor, title);
     const shape = `(${tensor.shape.join(', ')}${tensor.shape.length === 1 ? ',' : ''})`;
@@ -115,7 +115,7 @@ for name, value in outputs.items():
 // --- JavaScript, for the browser
 
 interface Browser {
-  /** The values of a datatype, and what the library calls it. */
+  /** A datatype -> its typed array, and the library's name for it. */
   types: Record<string, [array: string, type: string]>;
   tensor(type: [array: string, type: string], tensor: Tensor): string;
   /** Lines that come before `inputs` are made. */
@@ -157,7 +157,7 @@ const outputs = await Promise.all(${names}.map(async (name) => [name, await answ
   },
 };
 
-/** Raises Error where the library has no such values. */
+/** Raises Error if the library does not support a datatype. */
 export function tensorJavascript(artifact: Artifact, family: string, { title, before, imports }: Library, backend: string): Snippet {
   const { types, tensor, start, run } = JAVASCRIPT[family]!;
   const inputs = examples(artifact).map((each) => `  ${JSON.stringify(each.name)}: ${tensor(typeIn(types, each, title), each)},`);

@@ -21,20 +21,20 @@ test('a nested list tells its own shape, a flat one fills the sizes', () => {
 });
 
 test.each([
-  ['{"a": 1}', 'FP32', /is no list/],
-  ['[1,', 'FP32', /no JSON/],
+  ['{"a": 1}', 'FP32', /is not a list/],
+  ['[1,', 'FP32', /not JSON/],
   ['[1, 2, 3]', 'FP32', /3 values, expected 2 for \[1, 2\]/],
   ['[]', 'FP32', /0 values/],
-  ['[[1, 2], [3], [4, 5, 6]]', 'FP32', /nested unevenly/],
+  ['[[1, 2], [3], [4, 5, 6]]', 'FP32', /differ in length/],
   ['[[[1, 2]]]', 'FP32', /nested as \[1, 1, 2\], expected \[-1, 2\]/],
-  ['[1, "2"]', 'FP32', /"2" is no FP32/],
-  ['[1, null]', 'FP32', /null is no FP32/],
-  ['[1, 2.5]', 'INT32', /2.5 is no INT32/],
-  ['[1, 256]', 'UINT8', /256 is no UINT8/],
-  ['[1, -1]', 'UINT64', /-1 is no UINT64/],
-  ['[1, 9007199254740993]', 'INT64', /is no INT64/],
-  ['[0, 2]', 'BOOL', /2 is no BOOL/],
-  ['["a", 1]', 'BYTES', /1 is no BYTES/],
+  ['[1, "2"]', 'FP32', /"2" is not of datatype FP32/],
+  ['[1, null]', 'FP32', /null is not of datatype FP32/],
+  ['[1, 2.5]', 'INT32', /2.5 is not of datatype INT32/],
+  ['[1, 256]', 'UINT8', /256 is not of datatype UINT8/],
+  ['[1, -1]', 'UINT64', /-1 is not of datatype UINT64/],
+  ['[1, 9007199254740993]', 'INT64', /is not of datatype INT64/],
+  ['[0, 2]', 'BOOL', /2 is not of datatype BOOL/],
+  ['["a", 1]', 'BYTES', /1 is not of datatype BYTES/],
 ])('%s is refused as %s', (text, datatype, why) => {
   expect(() => read(spec(datatype, [-1, 2]), text)).toThrow(why);
 });
@@ -101,5 +101,5 @@ test('a list of numbers is for a model with one input', () => {
 
 test('a runtime without a datatype says so', () => {
   expect(typeIn({ FP32: 'float32' }, spec('FP32', [1]), 'It')).toBe('float32');
-  expect(() => typeIn({ FP32: 'float32' }, spec('FP16', [1]), 'It')).toThrow('It has no FP16, which x is.');
+  expect(() => typeIn({ FP32: 'float32' }, spec('FP16', [1]), 'It')).toThrow('It does not support FP16, the datatype of x.');
 });

@@ -1,11 +1,11 @@
-/** Tensors of any datatype: how they are made, read from what people write, sent, and compared. */
+/** Tensors of any datatype: made, parsed from what users enter, sent, and compared. */
 
 /** One input or output of a model, as the Open Inference Protocol describes it; -1 is any size. */
 export interface TensorSpec {
   name: string;
   datatype: string;
   shape: number[];
-  /** What the sizes mean, such as NHWC; empty where nobody said. */
+  /** What the dimensions mean, such as NHWC; empty if unknown. */
   layout: string;
 }
 
@@ -21,7 +21,7 @@ export interface Tensor {
   data: Values;
 }
 
-/** Those that have an array of their own in every browser; the others are sent as JSON. */
+/** The datatypes that have a typed array in every browser; the others are sent as JSON. */
 const ARRAYS = {
   BOOL: Uint8Array, UINT8: Uint8Array, UINT16: Uint16Array, UINT32: Uint32Array, UINT64: BigUint64Array,
   INT8: Int8Array, INT16: Int16Array, INT32: Int32Array, INT64: BigInt64Array, FP32: Float32Array, FP64: Float64Array,
@@ -33,7 +33,7 @@ export function count(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1);
 }
 
-/** JSON's values as a tensor's. */
+/** JSON values as a tensor's data. */
 function valuesOf(datatype: string, data: readonly unknown[]): Values {
   if (datatype === 'BYTES') return data.map(String);
   if (datatype === 'INT64') return BigInt64Array.from(data as number[], BigInt);
@@ -41,21 +41,21 @@ function valuesOf(datatype: string, data: readonly unknown[]): Values {
   return (isRaw(datatype) ? (ARRAYS[datatype] as typeof Float32Array) : Float32Array).from(data as number[]);
 }
 
-// --- What people write
+// --- What users enter
 
-/** What the server takes in one request. */
+/** The most rows that the server takes in one request. */
 export const MAX_ROWS = 4096;
 const MAX_VALUES = 4_000_000;
 
 export const FILLS = ['random', 'zeros', 'json', 'lines'] as const;
 export type Fill = (typeof FILLS)[number];
 
-/** What is written in the form for one input. */
+/** What the form holds for one input. */
 export interface Entry {
   fill: Fill;
   seed: number;
   text: string;
-  /** A size for each that is free behind the first, which is the batch. */
+  /** One size per dimension, used where the dimension is free. The first, the batch, is never used. */
   sizes: number[];
 }
 
@@ -64,37 +64,37 @@ export function emptyEntry({ datatype, shape }: TensorSpec): Entry {
   return { fill: isText ? 'lines' : 'random', seed: 1, text: isText ? 'Hello' : '', sizes: shape.map((size) => Math.max(size, 1)) };
 }
 
-/** Lines are for text alone. */
+/** Lines are for text only. */
 export function fillsOf({ datatype }: TensorSpec): Fill[] {
   return FILLS.filter((fill) => fill !== 'lines' || datatype === 'BYTES');
 }
 
 /**
- * One tensor for each input. A batch that is free is as large as what was written out, or `rows`.
+ * One tensor per input. A free batch is as large as the values that were entered, or `rows`.
  *
- * Raises Error for what does not fit its input.
+ * Raises Error if values do not fit their input.
  */
 export function tensorsOf(specs: readonly TensorSpec[], entries: readonly Entry[], rows: number): Tensor[] {
-  const written = specs.map((spec, i) => {
+  const entered = specs.map((spec, i) => {
     const entry = entries[i]!;
     if (entry.fill === 'json') return fromJson(spec, entry);
     return entry.fill === 'lines' ? fitted(spec, entry, entry.text.split('\n')) : null;
   });
-  const batch = written.find((tensor, i) => tensor && specs[i]!.shape[0] === -1)?.shape[0] ?? rows;
+  const batch = entered.find((tensor, i) => tensor && specs[i]!.shape[0] === -1)?.shape[0] ?? rows;
   return specs.map((spec, i) => {
     const { fill, seed, sizes } = entries[i]!;
-    return written[i] ?? filled(spec, resolved(spec, [batch, ...sizes.slice(1)]), fill === 'zeros' ? null : seed + i);
+    return entered[i] ?? filled(spec, resolved(spec, [batch, ...sizes.slice(1)]), fill === 'zeros' ? null : seed + i);
   });
 }
 
-/** What a model is asked when nobody has said anything else: one row of random numbers, or of zeros. */
+/** The default inputs of a model: one row of random numbers, or of zeros. */
 export function defaultTensors(specs: readonly TensorSpec[], fill: 'random' | 'zeros' = 'random'): Tensor[] {
   return tensorsOf(specs, specs.map((spec) => ({ ...emptyEntry(spec), fill })), 1);
 }
 
-/** A flat list of numbers as the only input of a model. Raises Error where it does not fit. */
+/** A flat list of numbers as the only input of a model. Raises Error if it does not fit. */
 export function onlyTensor(specs: readonly TensorSpec[], values: readonly number[]): Tensor[] {
-  if (specs.length !== 1) throw new Error(`The model has ${specs.length} inputs, expected one.`);
+  if (specs.length !== 1) throw new Error(`The model has ${specs.length} inputs, expected 1.`);
   return [fitted(specs[0]!, emptyEntry(specs[0]!), values)];
 }
 
@@ -104,7 +104,7 @@ function resolved({ shape }: TensorSpec, sizes: readonly number[]): number[] {
 
 const WORDS = ['stone', 'river', 'seven', 'a lamp', 'north', 'paper', 'green', 'often'];
 
-/** Zeros, or numbers that are the same each time: 0 to 1, whole numbers 0 to 9, words. */
+/** Zeros, or random values that are the same each time: numbers from 0 to 1, integers from 0 to 9, or words. */
 function filled({ name, datatype }: TensorSpec, shape: number[], seed: number | null): Tensor {
   if (count(shape) > MAX_VALUES) throw new Error(`${name}: ${show(shape)} is more than ${MAX_VALUES} values. Make it smaller.`);
   const random = generator(seed ?? 0);
@@ -132,21 +132,21 @@ function fromJson(spec: TensorSpec, entry: Entry): Tensor {
   try {
     read = JSON.parse(entry.text);
   } catch (error) {
-    throw new Error(`${spec.name}: this is no JSON (${(error as Error).message}). Expected a list, such as [[1, 2], [3, 4]].`);
+    throw new Error(`${spec.name}: this is not JSON (${(error as Error).message}). Enter a list, such as [[1, 2], [3, 4]].`);
   }
-  if (!Array.isArray(read)) throw new Error(`${spec.name}: ${String(entry.text).slice(0, 40)} is no list. Expected one, such as [1, 2, 3].`);
+  if (!Array.isArray(read)) throw new Error(`${spec.name}: ${String(entry.text).slice(0, 40)} is not a list. Enter a list, such as [1, 2, 3].`);
   const shape = shapeOf(read);
-  if (!shape) throw new Error(`${spec.name}: the list is nested unevenly.`);
+  if (!shape) throw new Error(`${spec.name}: the inner lists differ in length. Make them equally long.`);
   const flat = read.flat(Infinity) as unknown[];
-  const wrong = flat.find((value) => !isOf(spec.datatype, value));
-  if (wrong !== undefined) throw new Error(`${spec.name}: ${JSON.stringify(wrong).slice(0, 40)} is no ${spec.datatype}.`);
+  const wrong = flat.find((value) => !hasDatatype(spec.datatype, value));
+  if (wrong !== undefined) throw new Error(`${spec.name}: ${JSON.stringify(wrong).slice(0, 40)} is not of datatype ${spec.datatype}.`);
   if (shape.length === 1) return fitted(spec, entry, flat);
   const fits = shape.length === spec.shape.length && spec.shape.every((size, axis) => size < 0 || size === shape[axis]);
   if (!fits) throw new Error(`${spec.name}: the list is nested as ${show(shape)}, expected ${show(spec.shape)}.`);
   return { name: spec.name, datatype: spec.datatype, shape, data: valuesOf(spec.datatype, flat) };
 }
 
-/** Null where the lists in a list differ. */
+/** Null if the lists in a list differ in their shapes. */
 function shapeOf(list: unknown): number[] | null {
   if (!Array.isArray(list)) return [];
   const inner = list.map(shapeOf);
@@ -154,19 +154,19 @@ function shapeOf(list: unknown): number[] | null {
   return first && inner.every((shape) => String(shape) === String(first)) ? [list.length, ...first] : null;
 }
 
-function isOf(datatype: string, value: unknown): boolean {
+function hasDatatype(datatype: string, value: unknown): boolean {
   if (datatype === 'BYTES') return typeof value === 'string';
   if (datatype === 'BOOL') return typeof value === 'boolean' || value === 0 || value === 1;
   if (!isWhole(datatype)) return typeof value === 'number';
-  return Number.isSafeInteger(value) && Number(valuesOf(datatype, [value])[0]) === value; // not where it wraps around
+  return Number.isSafeInteger(value) && Number(valuesOf(datatype, [value])[0]) === value; // unless it wraps around
 }
 
-/** A flat list in the shape that the sizes give; a free batch is as large as the list makes it. */
+/** A flat list in the shape of the sizes. A free batch is as large as the list requires. */
 function fitted(spec: TensorSpec, { sizes }: Entry, values: readonly unknown[]): Tensor {
   const { name, datatype } = spec;
   const row = count(resolved(spec, sizes).slice(1));
   const shape = resolved(spec, [Math.max(1, Math.floor(values.length / row)), ...sizes.slice(1)]);
-  if (count(shape) !== values.length) throw new Error(`${name}: ${values.length} values, expected ${count(shape)} for ${show(shape)}.`);
+  if (count(shape) !== values.length) throw new Error(`${name}: got ${values.length} values, expected ${count(shape)} for ${show(shape)}.`);
   return { name, datatype, shape, data: valuesOf(datatype, values) };
 }
 
@@ -186,7 +186,7 @@ export function firstValues({ datatype, data }: Tensor, most: number): string {
   return shown.join(', ') + (data.length > most ? ', …' : '');
 }
 
-/** The largest absolute difference; infinite where shapes, texts or what is no number differ. */
+/** The largest absolute difference; infinite if shapes or texts differ, or if only one value is NaN. */
 export function distance(a: Tensor | undefined, b: Tensor | undefined): number {
   if (!a || !b || show(a.shape) !== show(b.shape)) return Infinity;
   let largest = 0;
@@ -207,7 +207,7 @@ export function largestDistance(ours: readonly Tensor[], theirs: readonly Tensor
 
 export interface Message {
   body: Uint8Array<ArrayBuffer>;
-  /** The bytes of JSON, which come first. */
+  /** How many bytes of JSON come first. */
   header: number;
 }
 
@@ -219,7 +219,7 @@ interface Described {
   parameters?: { binary_data_size: number };
 }
 
-/** Numbers go as bytes, which keep what JSON has not: NaN, and whole numbers of 64 bits. */
+/** Numbers are sent as bytes: JSON has neither NaN nor exact 64-bit integers. */
 export function encoded(inputs: readonly Tensor[], outputs: readonly TensorSpec[]): Message {
   const raw: Uint8Array[] = [];
   const described = inputs.map(({ name, datatype, shape, data }): Described => {
@@ -240,14 +240,14 @@ export function decoded({ body, header }: Message): Tensor[] {
   let at = header;
   return outputs.map(({ name, datatype, shape, data, parameters }) => {
     if (!parameters || !isRaw(datatype)) return { name, datatype, shape, data: valuesOf(datatype, (data ?? []).map((value) => value ?? NaN)) };
-    const bytes = body.slice(at, (at += parameters.binary_data_size)); // a copy, which begins where numbers may
+    const bytes = body.slice(at, (at += parameters.binary_data_size)); // a copy, so that the numbers are aligned
     return { name, datatype, shape, data: new ARRAYS[datatype](bytes.buffer) };
   });
 }
 
-/** A runtime's own name of the tensor's datatype. Raises Error where it has none. */
+/** A runtime's own name for the tensor's datatype. Raises Error if it does not support the datatype. */
 export function typeIn<Type>(types: Record<string, Type>, { name, datatype }: Tensor | TensorSpec, runtime: string): Type {
   const type = types[datatype];
   if (type !== undefined) return type;
-  throw new Error(`${runtime} has no ${datatype}, which ${name} is. It has ${Object.keys(types).join(', ')}; the server's rows take all.`);
+  throw new Error(`${runtime} does not support ${datatype}, the datatype of ${name}. It supports ${Object.keys(types).join(', ')}. Use a row of the server: it takes all.`);
 }

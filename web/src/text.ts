@@ -1,4 +1,4 @@
-/** What the page says, in the reader's language. Messages of the server, of runtimes and of decoders stay as they are. */
+/** The page's texts in the reader's language. Messages of the server, of runtimes and of decoders are not translated. */
 
 import { english, type Text } from './text.en';
 import { korean } from './text.ko';
@@ -7,7 +7,7 @@ export const LANGUAGES = { en: 'English', ko: '한국어' } as const;
 export type Language = keyof typeof LANGUAGES;
 
 const TEXTS: Record<Language, Text> = { en: english, ko: korean };
-const KEPT = 'language';
+const STORAGE_KEY = 'language';
 
 let language: Language = chosen() ?? preferred();
 const listeners = new Set<() => void>();
@@ -23,8 +23,8 @@ export function currentLanguage(): Language {
 export function setLanguage(wanted: Language): void {
   language = wanted;
   try {
-    localStorage.setItem(KEPT, wanted);
-  } catch { /* a browser that keeps nothing asks again next time */ }
+    localStorage.setItem(STORAGE_KEY, wanted);
+  } catch { /* a browser that stores nothing: the choice ends with the page */ }
   for (const listener of listeners) listener();
 }
 
@@ -35,7 +35,7 @@ export function onLanguage(listener: () => void): () => void {
 
 function chosen(): Language | null {
   try {
-    const kept = localStorage.getItem(KEPT) ?? '';
+    const kept = localStorage.getItem(STORAGE_KEY) ?? '';
     return kept in TEXTS ? (kept as Language) : null;
   } catch {
     return null;

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import type { LoadedModel } from './runtimes/worker';
+import type { LoadedModel } from './runtimes/model';
 import type { Tensor } from './tensors';
 import { timed } from './timing';
 

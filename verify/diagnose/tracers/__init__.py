@@ -1,4 +1,4 @@
-"""Tracers: what every layer of an artifact gives, one file a framework. Like the runtimes, imported when needed."""
+"""Tracers: what every layer of an artifact computes, one file for each framework, imported only when needed."""
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
@@ -9,32 +9,33 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import ModelUnavailable
+from contract.errors import ModelUnavailable, one_line
+from contract.formats import family_of
 from contract.manifest import Manifest
 
 Values = NDArray[np.floating[Any]]
 
 PASSING = {"Identity", "StopGradient", "PreventGradient"}
-"""Operators that hand on what they are given: no layer, and never where two models part."""
+"""Operators that return their input: they are not layers, and models never part there."""
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One tensor that is computed on the way from the pictures to the answers."""
+    """One tensor that is computed between the pictures and the answers."""
 
     name: str
     """Unique in its trace, as the framework calls it."""
     label: str
-    """As it is shown to people."""
+    """The name that is shown to people."""
     op: str
     inputs: tuple[str, ...]
-    """The names of what it is computed from; weights and constants may be among them."""
+    """The names of the tensors that it is computed from, weights and constants included."""
     value: Values | None = None
-    """(N, ...), float32, for N pictures; None where it is something else: a shape, an index, a constant."""
+    """(N, ...), float32, for N pictures; None for anything else: a shape, an index, a constant."""
 
     @property
     def array(self) -> Values:
-        """The value, of a step that has one."""
+        """The value of a step that has one."""
         assert self.value is not None, f"{self.name} has no value for each picture"
         return self.value
 
@@ -49,12 +50,12 @@ class Trace:
 
     @classmethod
     def of(cls, steps: Iterable[Step], input: str, output: str, count: int) -> "Trace":
-        """The trace of a run on `count` pictures: only what depends on these, and has a row for each, keeps a value."""
+        """The trace of a run on `count` pictures. Only steps with a row for each of these keep a value."""
         known: dict[str, Step] = {}
         dependent = {input}
         for step in steps:
             if step.name != input and dependent.isdisjoint(step.inputs):
-                continue  # weights, and what was computed from them
+                continue  # weights, and what is computed from them
             dependent.add(step.name)
             value = step.value if step.op not in PASSING and _is_by_picture(step.value, count) else None
             known[step.name] = replace(step, value=None if value is None else value.astype(np.float32))
@@ -78,7 +79,7 @@ def _is_by_picture(value: Any, count: int) -> bool:
 
 
 def joined(traces: list[Trace]) -> Trace:
-    """The trace of runs on one piece of the pictures after another, as if it were one run."""
+    """The traces of successive pieces of the pictures, as the trace of one run."""
     first = traces[0]
     if len(traces) == 1:
         return first
@@ -92,13 +93,13 @@ def joined(traces: list[Trace]) -> Trace:
 
 
 class Tracer(Protocol):
-    """Runs an artifact and keeps what every layer gives."""
+    """Runs an artifact and keeps what every layer computes."""
 
     def trace(self, images: Values) -> Trace:
         """Images (N, ...) of the manifest's first input, run as one batch."""
 
     def weights(self) -> Iterable[NDArray[Any]]:
-        """Every stored array, as it is stored."""
+        """Every stored array, in the type in which it is stored."""
 
     def close(self) -> None:
         """Free what is held outside this process's memory."""
@@ -106,10 +107,10 @@ class Tracer(Protocol):
 
 @runtime_checkable
 class Changeable(Tracer, Protocol):
-    """A tracer that can also run a changed model: what a hypothesis about the other one says that it does."""
+    """A tracer that can also run a changed model, to test a hypothesis about the other one."""
 
     def with_values(self, images: Values, values: Mapping[str, Values]) -> Trace:
-        """As `trace`, but the steps named give these values, whatever they were given."""
+        """As `trace`, but the named steps return these values, whatever their inputs."""
 
     def in_training(self, images: Values) -> Trace | None:
         """As `trace`, but BatchNorm normalises by the batch, as in training; None where there is no BatchNorm."""
@@ -127,10 +128,10 @@ TRACERS: dict[str, str] = {
 
 
 def load_tracer(folder: Path, manifest: Manifest) -> Tracer:
-    """The tracer of an artifact whose files were verified. Raises ModelUnavailable when it cannot be looked into."""
-    family = manifest.format.split("-")[0]
+    """The tracer of an artifact whose files were verified. Raises ModelUnavailable when it cannot be traced."""
+    family = family_of(manifest.format)
     if family not in TRACERS:
-        raise ModelUnavailable(f"{manifest.name} cannot be looked into: {family!r} is none of {', '.join(TRACERS)}.")
+        raise ModelUnavailable(f"{manifest.name} cannot be traced: {family!r} is not one of {', '.join(TRACERS)}.")
     module, _, name = TRACERS[family].partition(":")
     try:
         load: Callable[[Path, Manifest], Tracer] = getattr(importlib.import_module(module), name)
@@ -138,6 +139,4 @@ def load_tracer(folder: Path, manifest: Manifest) -> Tracer:
     except ModelUnavailable:
         raise
     except Exception as error:  # a framework may raise anything on a graph that it does not like
-        raise ModelUnavailable(
-            f"{manifest.name} cannot be looked into: {type(error).__name__}: {' '.join(str(error).split())}"
-        ) from error
+        raise ModelUnavailable(f"{manifest.name} cannot be traced: {one_line(error)}") from error

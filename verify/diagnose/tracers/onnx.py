@@ -1,4 +1,4 @@
-"""ONNX: every value of the graph made an output of it."""
+"""ONNX: every value of the graph becomes an output of it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ class OnnxTracer:
         graph = self._model.graph
         known = {value.name for value in graph.output}
         self._names = [name for node in graph.node for name in node.output if name]
-        # ONNX Runtime finds out the types by itself.
+        # ONNX Runtime infers their types.
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names if name not in known)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3

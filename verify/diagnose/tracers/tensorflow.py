@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
 
 from contract.manifest import Manifest
+from export.keras_model import load_keras
 from verify.diagnose.tracers import Step, Trace, Values
 
 
 class _Graph:
-    """A concrete function with everything inlined, of which any tensor can be fetched, and any replaced."""
+    """A concrete function with everything inlined: any of its tensors can be fetched, and any replaced."""
 
     def __init__(self, function: Any, label: Callable[[str], str]) -> None:
         self._label = label
@@ -32,19 +33,19 @@ class _Graph:
 
         self._wrapped = tf.compat.v1.wrap_function(imported, [])
         self._input, self._output = _name(function.inputs[0]), _name(function.outputs[0])
-        # In the order of computation: a graph that was imported lists its operators in any.
+        # In the order of computation: an imported graph lists its operators in any order.
         self._operations = list(_sorted(self._wrapped.graph.get_operations()))
         self._pruned: dict[tuple[str, ...], Any] = {}
 
     def run(self, images: Values, values: Mapping[str, Values]) -> Trace:
         given = {self._input: images, **values}
-        found = {name: result.numpy() for name, result in self._fetch(given).items()}
-        return Trace.of(self._steps({**found, **given}), self._input, self._output, len(images))
+        computed = {name: result.numpy() for name, result in self._fetch(given).items()}
+        return Trace.of(self._steps({**computed, **given}), self._input, self._output, len(images))
 
     def _fetch(self, given: Mapping[str, Values]) -> Mapping[str, Any]:
-        """Every floating-point tensor by name, where those given are given."""
+        """Every floating-point tensor by name, computed with the given ones in place of their own values."""
         names = tuple(given)
-        if names not in self._pruned:  # this takes longer than the run
+        if names not in self._pruned:  # pruning takes longer than the run
             tensors = {_name(tensor): tensor for operation in self._operations for tensor in operation.outputs}
             wanted = {
                 name: tensor
@@ -68,7 +69,7 @@ class SavedModelTracer:
     """Traces the signature `serving_default`."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._model = tf.saved_model.load(str(folder))  # the function below dies with it
+        self._model = tf.saved_model.load(str(folder))  # without it the function below fails
         self._function = self._model.signatures["serving_default"]
         self._graph = _Graph(self._function, lambda name: "/".join(name.split("/")[-2:]))
 
@@ -79,7 +80,7 @@ class SavedModelTracer:
         return self._graph.run(images, values)
 
     def in_training(self, images: Values) -> Trace | None:
-        return None  # its BatchNorm is no layer any more, only sums and products
+        return None  # its BatchNorm is not a layer any more, only sums and products
 
     def weights(self) -> Iterator[NDArray[Any]]:
         captured = (value for value in self._function.captured_inputs if value.dtype != tf.resource)
@@ -95,7 +96,7 @@ class KerasTracer:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._folder, self._manifest = folder, manifest
         self._spec = manifest.inputs[0]
-        self._model = self._load()
+        self._model = load_keras(self._folder, self._manifest)
         self._graph = self._traced(self._model, training=False)
 
     def trace(self, images: Values) -> Trace:
@@ -109,7 +110,7 @@ class KerasTracer:
 
     @functools.cached_property
     def _training(self) -> _Graph | None:
-        model = self._load()  # a copy: its moving averages move
+        model = load_keras(self._folder, self._manifest)  # a copy: its moving averages move
         known = any(isinstance(layer, keras.layers.BatchNormalization) for layer in _layers(model))
         return self._traced(model, training=True) if known else None
 
@@ -118,10 +119,6 @@ class KerasTracer:
 
     def close(self) -> None:
         """Nothing is held outside this process's memory."""
-
-    def _load(self) -> keras.Model:
-        file = self._folder / self._manifest.file(".h5", ".keras")
-        return keras.models.load_model(file, compile=False, safe_mode=not self._manifest.is_trusted)
 
     def _traced(self, model: keras.Model, training: bool) -> _Graph:
         scopes: dict[str, str] = {}
@@ -140,7 +137,7 @@ def _layers(model: Any) -> Iterator[Any]:
 
 
 def _observe(layer: Any, scopes: dict[str, str], training: bool) -> None:
-    """Note the graph's name for the layer, which is not its own, and put it into training if that is wanted."""
+    """Record the graph's name for the layer, which differs from its own; put the layer into training mode if asked."""
     call = layer.call
 
     @functools.wraps(call)
@@ -162,7 +159,7 @@ def _name(tensor: Any) -> str:
 
 
 def _sorted(operations: list[Any]) -> Iterator[Any]:
-    """Each operation after those that it takes its inputs from, and else in the order given."""
+    """Each operation after those that compute its inputs, otherwise in the given order."""
     done: set[str] = set()
     stack = operations[::-1]
     while stack:

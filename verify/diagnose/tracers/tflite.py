@@ -1,7 +1,7 @@
 """TF Lite: LiteRT's own kernels, with every tensor preserved.
 
-The delegate that the service runs with (XNNPACK) computes layers in one go and keeps nothing of what lies between, so
-the trace is made without it. `verify.diagnose` checks that the answers are the service's.
+The delegate that the service uses (XNNPACK) computes several layers at once and does not keep the values between them,
+so the trace is made without it. `verify.diagnose` checks that the answers are the service's.
 """
 
 from collections.abc import Iterator
@@ -70,5 +70,5 @@ def _dequantised(value: NDArray[Any], detail: dict[str, Any]) -> NDArray[Any]:
 
 
 def _label(name: str) -> str:
-    """A fused layer is named after all that went into it, the last one first."""
+    """The name of a fused layer lists all that went into it, the last one first."""
     return "/".join(name.split(";")[0].split("/")[-2:])

@@ -50,7 +50,7 @@ class TorchTracer:
 
 
 class _Recorder(Interpreter):
-    """Runs the graph, keeping every tensor, with some of them replaced."""
+    """Runs the graph and keeps every tensor; some of them are replaced."""
 
     def __init__(self, module: torch.fx.GraphModule, replaced: Mapping[str, Values], training: bool) -> None:
         super().__init__(module)
@@ -61,13 +61,13 @@ class _Recorder(Interpreter):
     def run_node(self, n: Node) -> Any:
         result = tensor(self._replaced[n.name]) if n.name in self._replaced else super().run_node(n)
         if isinstance(result, torch.Tensor) and n.op in ("placeholder", "call_function"):
-            # A copy, since an operator may work in place on it later.
+            # A copy, since a later operator may change it in place.
             self.values[n.name] = result.to(torch.float32, copy=True).numpy()
         return result
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if self._training and target is BATCH_NORM:
-            # Whether it trains, and how far its running mean moves: it stays where it is.
+            # In training, with a momentum of 0: its running mean does not change.
             args = (*args[:5], True, 0.0, *args[7:])
         return super().call_function(target, args, kwargs)
 

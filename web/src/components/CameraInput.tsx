@@ -29,7 +29,7 @@ async function open(): Promise<MediaStream> {
 function photograph(video: HTMLVideoElement, onPhoto: (picture: Blob) => void): void {
   const canvas = document.createElement('canvas');
   [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
-  if (canvas.width === 0) return; // the first frame is not here yet
+  if (canvas.width === 0) return; // the first frame has not arrived yet
   canvas.getContext('2d')!.drawImage(video, 0, 0);
-  canvas.toBlob((blob) => blob && onPhoto(blob)); // PNG, which both sides read alike
+  canvas.toBlob((blob) => blob && onPhoto(blob)); // PNG: both sides decode it to the same bytes
 }

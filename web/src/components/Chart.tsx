@@ -6,7 +6,7 @@ interface Props {
   label: string;
 }
 
-/** A plot as wide as there is room, drawn anew whenever it is rendered. */
+/** A plot as wide as its container, redrawn with every render. */
 export function Chart({ draw, label }: Props) {
   const frame = useRef<HTMLDivElement>(null);
   const [width, setWidth] = useState(0);

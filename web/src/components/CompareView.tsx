@@ -4,10 +4,10 @@ import { watched } from '../offline';
 import { isIdle, listSamples, type Samples } from '../server';
 import { text } from '../text';
 import { ModelChooser } from './ModelChooser';
-import type { ViewProps } from './Page';
 import { PicturePanel, pictureOf, titleOf, type Picture } from './PicturePanel';
 import { ResultTable } from './ResultTable';
 import { TensorForm } from './TensorForm';
+import type { ViewProps } from './view';
 
 const PATIENCE_MS = 3000;
 
@@ -53,7 +53,7 @@ async function showFirst(onSamples: (samples: Samples) => void, onPicture: (pict
   onPicture(first);
 }
 
-/** Wait for the small pictures, for a while: their downloads would be in the times of the first rows. */
+/** Wait for the thumbnails, but not for long: their downloads would add to the times of the first rows. */
 async function thumbnailsLoaded(): Promise<void> {
   await new Promise(requestAnimationFrame);
   const pictures = Array.from(document.querySelectorAll<HTMLImageElement>('.samples img'), (image) => image.decode());

@@ -10,7 +10,7 @@ interface Point {
   y: number;
 }
 
-/** Ink on white paper; the picture is taken whenever the pen is lifted. */
+/** Ink on white paper. Whenever the pen is lifted, the drawing becomes the picture. */
 export function DrawingInput({ onDrawn }: { onDrawn(picture: Blob): void }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const clear = () => {

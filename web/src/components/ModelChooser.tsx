@@ -1,7 +1,7 @@
 import type { Comparison } from '../comparison';
 import { text } from '../text';
 
-/** Which models' rows are compared, where there is more than one. */
+/** Chooses the models whose rows are compared. It is shown if there are several. */
 export function ModelChooser({ comparison }: { comparison: Comparison }) {
   const { models } = comparison;
   if (models.length < 2) return null;

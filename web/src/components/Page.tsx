@@ -3,19 +3,14 @@ import { useEffect, useReducer, useState } from 'preact/hooks';
 
 import type { Comparison } from '../comparison';
 import { messageOf } from '../errors';
-import { hasWebGpu } from '../runtimes';
-import { keepWhatCameBefore, watched } from '../offline';
+import { hasWebGl, hasWebGpu } from '../runtimes';
+import { keepEarlierFiles, watched } from '../offline';
 import { code, isAlive, listServed } from '../server';
 import { currentLanguage, LANGUAGES, onLanguage, setLanguage, text, type Language } from '../text';
 import { CompareView } from './CompareView';
+import type { ViewProps } from './view';
 
-/** A part of the page, at `#name`. What follows a slash is the row that it is about: `#ship/keras_cnn-onnx@server`. */
-export interface ViewProps {
-  comparison: Comparison;
-  row: string;
-}
-
-/** The first one is what people come for; the code of the others is fetched when they are opened. */
+/** The first view is part of the page; the code of the others is downloaded when they are opened. */
 const VIEWS = {
   compare: async () => CompareView,
   race: async () => (await code(import('./RaceView'))).RaceView,
@@ -24,6 +19,8 @@ const VIEWS = {
 } satisfies Record<string, () => Promise<ComponentType<ViewProps>>>;
 type View = keyof typeof VIEWS;
 
+const RETRY_MS = 3000;
+
 export function Page({ comparison }: { comparison: Comparison }) {
   const [, redraw] = useReducer((count: number) => count + 1, 0);
   const [problem, setProblem] = useState('');
@@ -31,7 +28,7 @@ export function Page({ comparison }: { comparison: Comparison }) {
 
   useEffect(() => comparison.subscribe(() => redraw(undefined)), [comparison]);
   useEffect(() => onLanguage(() => redraw(undefined)), []);
-  useEffect(() => void addArtifacts(comparison).catch((error: unknown) => setProblem(messageOf(error))), [comparison]);
+  useEffect(() => void begin(comparison, setProblem), [comparison]);
   document.documentElement.lang = currentLanguage();
 
   return (
@@ -39,9 +36,9 @@ export function Page({ comparison }: { comparison: Comparison }) {
       <Masthead view={view} />
       <main>
         {problem && <p class="notice" role="alert">{problem}</p>}
-        {/* It is kept, and hidden, so that its pictures and answers are still there afterwards. */}
+        {/* It is hidden, not removed, so that its picture and answers are still there afterwards. */}
         <div hidden={view !== 'compare'}><CompareView comparison={comparison} row={row} /></div>
-        {view !== 'compare' && <LateView key={view} view={view} comparison={comparison} row={row} />}
+        {view !== 'compare' && <LazyView key={view} view={view} comparison={comparison} row={row} />}
       </main>
       <Footnotes view={view} />
     </>
@@ -70,7 +67,7 @@ function Masthead({ view }: { view: View }) {
   );
 }
 
-function LateView({ view, ...props }: ViewProps & { view: View }) {
+function LazyView({ view, ...props }: ViewProps & { view: View }) {
   const [Part, setPart] = useState<ComponentType<ViewProps> | null>(null);
   const [problem, setProblem] = useState('');
   useEffect(() => void VIEWS[view]().then((part) => setPart(() => part), (error: unknown) => setProblem(messageOf(error))), []);
@@ -85,29 +82,58 @@ function useAddress(): [View, string] {
     addEventListener('hashchange', listen);
     return () => removeEventListener('hashchange', listen);
   }, []);
-  const [view = '', row = ''] = decodeURIComponent(hash.slice(1)).split('/');
+  const [view = '', row = ''] = decoded(hash.slice(1)).split('/');
   return [view in VIEWS ? (view as View) : 'compare', row];
 }
 
-async function addArtifacts(comparison: Comparison): Promise<void> {
-  await comparison.addRows(await listServed());
-  document.documentElement.dataset.ready = 'true';
-  if (!(await isAlive())) throw new Error(text().offline);
+/** An address that is not encoded properly, such as `ship/%`, is taken as it is. */
+function decoded(hash: string): string {
+  try {
+    return decodeURIComponent(hash);
+  } catch {
+    return hash;
+  }
+}
+
+/** Add the rows, then keep what the page needs without the server. */
+async function begin(comparison: Comparison, onProblem: (problem: string) => void): Promise<void> {
+  for (let problem; (problem = await problemOf(comparison)); await new Promise((done) => setTimeout(done, RETRY_MS))) {
+    onProblem(problem);
+  }
+  onProblem('');
   await watched;
   await comparison.finished(); // what follows would be in its times
-  await Promise.allSettled([keepWhatCameBefore(), ...Object.values(VIEWS).map((load) => load())]);
+  await Promise.allSettled([keepEarlierFiles(), ...Object.values(VIEWS).map((load) => load())]);
   document.documentElement.dataset.kept = 'true';
 }
 
+/** Why the page has no rows, or no server; empty where it has both. */
+async function problemOf(comparison: Comparison): Promise<string> {
+  try {
+    if (!comparison.rows.length) await comparison.addRows(await listServed());
+    document.documentElement.dataset.ready = 'true';
+    return (await isAlive()) ? '' : text().offline;
+  } catch (error) {
+    return messageOf(error);
+  }
+}
+
+type Missing = 'noWebGl' | 'noWebGpu' | 'noThreads';
+
+async function findMissing(): Promise<Missing[]> {
+  const present: Record<Missing, boolean> =
+    { noWebGl: await hasWebGl(), noWebGpu: await hasWebGpu(), noThreads: crossOriginIsolated };
+  return (Object.keys(present) as Missing[]).filter((name) => !present[name]);
+}
+
 function Footnotes({ view }: { view: View }) {
-  const [missing, setMissing] = useState<('noWebGpu' | 'noThreads')[]>([]);
-  useEffect(() => void hasWebGpu().then((gpu) =>
-    setMissing([...(gpu ? [] : ['noWebGpu' as const]), ...(crossOriginIsolated ? [] : ['noThreads' as const])])), []);
+  const [missing, setMissing] = useState<Missing[]>([]);
+  useEffect(() => void findMissing().then(setMissing), []);
   return (
     <footer>
       {view === 'compare' && <><p>{text().footDifference}</p><p>{text().footTime}</p></>}
       {crossOriginIsolated && <p>{text().footThreads(navigator.hardwareConcurrency)}</p>}
-      {missing.length > 0 && <p data-testid="missing">{text().missing(missing.map((what) => text()[what]).join(', '))}</p>}
+      {missing.length > 0 && <p data-testid="missing">{text().missing(missing.map((name) => text()[name]).join(', '))}</p>}
     </footer>
   );
 }

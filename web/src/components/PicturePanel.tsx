@@ -2,18 +2,18 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 
 import type { Comparison } from '../comparison';
 import { findDisagreement } from '../disagreement';
-import { messageOf } from '../errors';
+import { FORMATS, messageOf } from '../errors';
 import { bytesAt, type Sample, type Samples } from '../server';
 import { text } from '../text';
 import { CameraInput } from './CameraInput';
 import { DrawingInput } from './DrawingInput';
 import { TensorView } from './TensorView';
 
-/** A picture's bytes and where they come from: the name of a file, or a test image's number. */
+/** A picture's bytes, and where they come from: a file's name, a test image's number, or a way of input. */
 export interface Picture {
   bytes: Uint8Array;
   from: string | number | 'drawing' | 'photograph' | 'pasted';
-  /** The label that people gave it, where it is known. */
+  /** Its true label, if known. */
   truth: string | null;
 }
 
@@ -24,8 +24,8 @@ interface Props {
   onPicture(picture: Picture): void;
 }
 
-const WAYS = ['sample', 'upload', 'draw', 'camera'] as const;
-type Way = (typeof WAYS)[number];
+const SOURCES = ['sample', 'upload', 'draw', 'camera'] as const;
+type Source = (typeof SOURCES)[number];
 
 export function titleOf({ from }: Picture): string {
   if (typeof from === 'number') return text().testImage(from);
@@ -33,11 +33,11 @@ export function titleOf({ from }: Picture): string {
 }
 
 export function PicturePanel({ comparison, samples, picture, onPicture }: Props) {
-  const [way, setWay] = useState<Way>('sample');
+  const [source, setSource] = useState<Source>('sample');
   const [failure, setFailure] = useState('');
   const latest = useRef<Promise<Picture | null> | null>(null);
   const take = (picture: Promise<Picture | null>) => {
-    latest.current = picture; // an earlier one that arrives later is not wanted any more
+    latest.current = picture; // an earlier picture that arrives later is ignored
     setFailure('');
     picture.then(
       (ready) => ready && latest.current === picture && onPicture(ready),
@@ -51,24 +51,24 @@ export function PicturePanel({ comparison, samples, picture, onPicture }: Props)
     <section class="panel" aria-label={text().picture}>
       <PictureAndTensors comparison={comparison} picture={picture} />
       {problem && <p class="notice" role="alert" data-cell="picture-error">{problem}</p>}
-      <WayTabs way={way} onWay={setWay} />
-      <div class="way" role="tabpanel" id="way" aria-labelledby={`way-${way}`}>
-        {way === 'sample' && <SampleInput comparison={comparison} samples={samples} onSample={take} />}
-        {way === 'upload' && <UploadInput onFile={(file) => take(pictureIn(file, file.name))} />}
-        {way === 'draw' && <DrawingInput onDrawn={(blob) => take(pictureIn(blob, 'drawing'))} />}
-        {way === 'camera' && <CameraInput onPhoto={(blob) => take(pictureIn(blob, 'photograph'))} />}
+      <SourceTabs source={source} onSource={setSource} />
+      <div class="source" role="tabpanel" id="source" aria-labelledby={`source-${source}`}>
+        {source === 'sample' && <SampleInput comparison={comparison} samples={samples} onSample={take} />}
+        {source === 'upload' && <UploadInput onFile={(file) => take(pictureIn(file, file.name))} />}
+        {source === 'draw' && <DrawingInput onDrawn={(blob) => take(pictureIn(blob, 'drawing'))} />}
+        {source === 'camera' && <CameraInput onPhoto={(blob) => take(pictureIn(blob, 'photograph'))} />}
       </div>
     </section>
   );
 }
 
-function WayTabs({ way, onWay }: { way: Way; onWay(way: Way): void }) {
+function SourceTabs({ source, onSource }: { source: Source; onSource(source: Source): void }) {
   return (
-    <div class="ways" role="tablist" aria-label={text().whereFrom}>
-      {WAYS.map((name) => (
-        <button key={name} id={`way-${name}`} type="button" role="tab" aria-selected={way === name} aria-controls="way"
-          onClick={() => onWay(name)}>
-          {text().ways[name]}
+    <div class="sources" role="tablist" aria-label={text().sourceOfPicture}>
+      {SOURCES.map((name) => (
+        <button key={name} id={`source-${name}`} type="button" role="tab" aria-selected={source === name} aria-controls="source"
+          onClick={() => onSource(name)}>
+          {text().sources[name]}
         </button>
       ))}
     </div>
@@ -99,16 +99,16 @@ interface SampleProps {
 
 function SampleInput({ comparison, samples, onSample }: SampleProps) {
   const [label, setLabel] = useState(-1);
-  const [found, setFound] = useState('');
+  const [message, setMessage] = useState('');
   if (!samples) return <p class="empty">{text().noSamples}</p>;
   const shown = samples.samples.filter((sample) => label < 0 || sample.label === label);
   const classifiers = comparison.artifacts.filter(({ classifies, model }) => classifies && comparison.chosen.has(model));
   const pick = (sample: Sample) => onSample(pictureOf(samples, sample));
   const disagree = async () => {
-    setFound(text().searching);
-    const { says, picture } = await findDisagreement(classifiers, samples).catch((error: unknown) =>
-      ({ says: messageOf(error), picture: null }));
-    setFound(says);
+    setMessage(text().searching);
+    const { message: answer, picture } = await findDisagreement(classifiers, samples).catch((error: unknown) =>
+      ({ message: messageOf(error), picture: null }));
+    setMessage(answer);
     if (!picture) return null;
     return 'sample' in picture ? pictureOf(samples, picture.sample) : { bytes: picture.png, from: picture.index, truth: null };
   };
@@ -119,12 +119,12 @@ function SampleInput({ comparison, samples, onSample }: SampleProps) {
           <option value={-1}>{text().allClasses}</option>
           {samples.labels.map((name, i) => <option key={name} value={i}>{name}</option>)}
         </select>
-        <button type="button" onClick={() => pick(shown[Math.floor(Math.random() * shown.length)]!)}>{text().anyOne}</button>
+        <button type="button" onClick={() => pick(shown[Math.floor(Math.random() * shown.length)]!)}>{text().random}</button>
         {classifiers.length > 0 && (
           <button type="button" class="wide" data-testid="disagree" onClick={() => onSample(disagree())}>{text().disagree}</button>
         )}
       </div>
-      {found && <p class="found" role="status">{found}</p>}
+      {message && <p class="found" role="status">{message}</p>}
       <div class="samples" data-testid="samples">
         {shown.map((sample) => (
           <button key={sample.file} type="button" title={samples.labels[sample.label]} data-sample={sample.file}
@@ -142,15 +142,15 @@ function SampleInput({ comparison, samples, onSample }: SampleProps) {
 function UploadInput({ onFile }: { onFile(file: File): void }) {
   const choose = (input: HTMLInputElement) => {
     const file = input.files?.[0];
-    input.value = ''; // the same file, saved again, is to be a change
+    input.value = ''; // so that choosing the same file again is a change
     if (file) onFile(file);
   };
   return (
     <label class="drop">
-      <input type="file" accept="image/png,image/jpeg,image/webp,image/gif,image/bmp"
+      <input type="file" accept={FORMATS.map((format) => `image/${format.toLowerCase()}`).join()}
         onChange={({ currentTarget }) => choose(currentTarget)} />
       <b>{text().chooseFile}</b>
-      <span>{text().dropHint}</span>
+      <span>{text().dropHint(FORMATS.join(', '))}</span>
     </label>
   );
 }

@@ -7,13 +7,13 @@ import { Race, type Lane } from '../race';
 import { text } from '../text';
 import { Chart } from './Chart';
 import { ModelChooser } from './ModelChooser';
-import type { ViewProps } from './Page';
+import type { ViewProps } from './view';
 
 const REDRAW_MS = 250;
 const MAX_SECONDS = 60;
 const NARROW = 600;
 
-/** It goes on while another part of the page is looked at. */
+/** The race goes on while another view is open. */
 let race: Race | null = null;
 
 export function RaceView({ comparison }: ViewProps) {
@@ -48,10 +48,10 @@ export function RaceView({ comparison }: ViewProps) {
 function RaceForm({ race, comparison }: { race: Race; comparison: Comparison }) {
   const words = text().race;
   const rows = comparison.rows.filter(({ artifact }) => !artifact.problem && comparison.chosen.has(artifact.model));
-  const [left, setLeft] = useState<ReadonlySet<string>>(new Set()); // those that are not to run
+  const [excluded, setExcluded] = useState<ReadonlySet<string>>(new Set());
   const [seconds, setSeconds] = useState(1);
-  const chosen = rows.filter(({ id }) => !left.has(id));
-  const toggle = (id: string) => setLeft(new Set(left.has(id) ? [...left].filter((other) => other !== id) : [...left, id]));
+  const chosen = rows.filter(({ id }) => !excluded.has(id));
+  const toggle = (id: string) => setExcluded(new Set(excluded.has(id) ? [...excluded].filter((other) => other !== id) : [...excluded, id]));
   const start = (event: Event) => {
     event.preventDefault();
     void race.start(chosen, seconds);
@@ -64,13 +64,13 @@ function RaceForm({ race, comparison }: { race: Race; comparison: Comparison }) 
         <div class="choices">
           {rows.map(({ id, runtime: { where } }) => (
             <label key={id} class={where}>
-              <input type="checkbox" name={id} checked={!left.has(id)} onChange={() => toggle(id)} /> <code>{id}</code>
+              <input type="checkbox" name={id} checked={!excluded.has(id)} onChange={() => toggle(id)} /> <code>{id}</code>
             </label>
           ))}
         </div>
         <div class="actions">
-          <button type="button" onClick={() => setLeft(new Set())}>{words.all}</button>
-          <button type="button" onClick={() => setLeft(new Set(rows.map(({ id }) => id)))}>{words.none}</button>
+          <button type="button" onClick={() => setExcluded(new Set())}>{words.all}</button>
+          <button type="button" onClick={() => setExcluded(new Set(rows.map(({ id }) => id)))}>{words.none}</button>
           <label>
             {words.seconds} <input type="number" name="seconds" min={0.1} max={MAX_SECONDS} step={0.1} value={seconds} required
               onInput={({ currentTarget }) => setSeconds(Number(currentTarget.value))} />
@@ -122,13 +122,13 @@ function LaneRow({ lane: { row, phase, warmUp, samples, timing, error, wasHidden
   );
 }
 
-/** One strip a row: the shares of its calls by how long they took, and the median. */
+/** One strip per row: the shares of its calls by how long they took, and the median. */
 function drawLanes(lanes: Lane[], width: number): Element {
   const shown = lanes.filter(({ samples }) => samples.length);
   const bars = shown.flatMap(({ row, samples }) =>
     histogram(samples).map((bar) => ({ ...bar, id: row.id, where: row.runtime.where })));
   const medians = shown.map(({ row, samples }) => ({ id: row.id, x: quantile(samples, 0.5) }));
-  const isNarrow = width < NARROW; // no room for names beside the strips: they stand in them
+  const isNarrow = width < NARROW; // no room for names beside the strips, so they are drawn in them
   const fill = ({ where }: { where: string }) => `var(--${where})`;
   return plot({
     width,
@@ -148,7 +148,7 @@ function drawLanes(lanes: Lane[], width: number): Element {
   });
 }
 
-/** Samples come every few milliseconds: drawn that often, the page would be busy with itself. A start or an end is drawn at once. */
+/** Samples arrive every few milliseconds, too often to redraw for each. A start or an end is drawn at once. */
 function useRedraw(source: Race): void {
   const [, redraw] = useState(0);
   useEffect(() => {

@@ -11,7 +11,7 @@ const VALUES = 8;
 const PARTS = ['preprocess', 'queue', 'compute', 'network', 'whole'] as const;
 
 type Column = 'format' | 'where' | 'answer' | 'time' | 'size' | 'diff';
-/** Null is the server's own order: the source first, then by how far a format is from it. */
+/** Null keeps the server's order, with the source first. */
 type Sorting = { column: Column; down: boolean } | null;
 
 interface Props {
@@ -22,7 +22,7 @@ interface Props {
 export function ResultTable({ comparison, truth }: Props) {
   const [sorting, setSorting] = useState<Sorting>(null);
   const models = comparison.models.filter((model) => comparison.chosen.has(model));
-  /** Upwards, downwards, not at all. */
+  /** Ascending, descending, then unsorted. */
   const sortBy = (column: Column) =>
     setSorting(sorting?.column !== column ? { column, down: false } : sorting.down ? null : { column, down: true });
   if (comparison.models.length && !models.length) return <p class="empty">{text().models.chooseOne}</p>;
@@ -87,7 +87,7 @@ function ColumnHead({ column, sorting, onSort }: Pick<TableProps, 'sorting' | 'o
   );
 }
 
-/** Rows without a figure come last, whichever way it is sorted. */
+/** Rows without a figure come last in both directions. */
 function sorted(rows: Row[], comparison: Comparison, sorting: Sorting): Row[] {
   if (!sorting) return rows;
   const figure = (row: Row): string | number | null => {
@@ -149,7 +149,7 @@ function RowView({ row, source, truth, slowest }: RowProps) {
   );
 }
 
-/** A format that there is not, since its conversion failed. */
+/** A format that is missing because its conversion failed. */
 function FailedRow({ edge: { name, format, parent, reason, cause, try: advice, routes, log } }: { edge: FailedEdge }) {
   const words = text().failedEdge;
   return (
@@ -261,7 +261,7 @@ function DifferenceView({ row, source }: { row: Row; source: Row | undefined }) 
   );
 }
 
-/** The largest one, and each output's where there are several. */
+/** The largest difference, and each output's if there are several. */
 function OutputDifferences({ row: { answer, id }, source }: { row: Row; source: Row | undefined }) {
   if (id === source?.id) return <span class="reference" data-cell="diff">{text().isSource}</span>;
   if (!source?.answer) return <span class="unknown" data-cell="diff">{text().noSourceAnswer}</span>;
@@ -269,16 +269,16 @@ function OutputDifferences({ row: { answer, id }, source }: { row: Row; source: 
   const { outputs } = answer!;
   return (
     <>
-      <span data-cell="diff">{apart(largestDistance(outputs, theirs))}</span>
+      <span data-cell="diff">{differenceOrWord(largestDistance(outputs, theirs))}</span>
       {outputs.length > 1 && outputs.map((tensor) => (
-        <small key={tensor.name}>{tensor.name} {apart(distance(tensor, theirs.find(({ name }) => name === tensor.name)))}</small>
+        <small key={tensor.name}>{tensor.name} {differenceOrWord(distance(tensor, theirs.find(({ name }) => name === tensor.name)))}</small>
       ))}
     </>
   );
 }
 
-/** Texts, shapes and what is no number differ by no number. */
-function apart(value: number): string {
+/** An infinite difference, of texts, shapes or NaN, is a word. */
+function differenceOrWord(value: number): string {
   return value === Infinity ? text().differs : difference(value);
 }
 

@@ -1,37 +1,54 @@
 import { useState } from 'preact/hooks';
 
+import type { Row } from '../comparison';
 import { bytes } from '../figures';
-import { dockerLine, snippetsFor, type Snippet } from '../snippets';
 import type { Artifact } from '../server';
+import type { Snippet } from '../snippet';
+import { dockerLine, snippetsFor } from '../snippets';
 import { text } from '../text';
-import type { ViewProps } from './Page';
+import type { ViewProps } from './view';
 
-const COPIED_MS = 1500;
+const SHOWN_MS = 1500;
 
 /** For one row: what to download, what to run, and what to paste. */
 export function ShipView({ comparison, row: wanted }: ViewProps) {
   const words = text().shipping;
   const rows = comparison.rows.filter(({ artifact }) => !artifact.problem);
-  const row = rows.find(({ id }) => id === wanted) ?? rows.find(({ artifact }) => artifact.status === 'verified') ?? rows[0];
-  if (!row) return document.documentElement.dataset.ready ? <p class="empty">{words.nothing}</p> : null;
-  const { artifact } = row;
-  const { snippets, leftOut } = snippetsFor(row, location.origin);
+  if (!comparison.rows.length || (!rows.length && !wanted)) {
+    return document.documentElement.dataset.ready ? <p class="empty">{words.nothing}</p> : null;
+  }
+  const byDefault = rows.find(({ artifact }) => artifact.status === 'verified') ?? rows[0];
+  const row = wanted ? rows.find(({ id }) => id === wanted) : byDefault;
+  const broken = comparison.rows.find(({ id }) => id === wanted)?.artifact.problem;
   return (
-    <div class="shipping" data-ship={row.id}>
+    <div class="shipping" data-ship={row?.id ?? ''}>
       <section class="card">
         <div class="actions">
           <label for="shipped"><b>{words.which}</b></label>
-          <select id="shipped" value={row.id} onChange={({ currentTarget }) => { location.hash = `ship/${currentTarget.value}`; }}>
+          <select id="shipped" value={row?.id ?? ''} onChange={({ currentTarget }) => { location.hash = `ship/${currentTarget.value}`; }}>
+            {!row && <option value="" disabled>{words.choose}</option>}
             {rows.map(({ id }) => <option key={id}>{id}</option>)}
           </select>
         </div>
-        {artifact.status === 'unverified' && <p class="notice" role="alert">{words.notVerified(artifact.statusReason)}</p>}
-        <h2>{words.files}</h2>
-        <FileTable artifact={artifact} />
+        {!row && <p class="notice" role="alert">{broken ? words.broken(wanted, broken) : words.unknown(wanted)}</p>}
+        {row?.artifact.status === 'unverified' && <p class="notice" role="alert">{words.notVerified(row.artifact.statusReason)}</p>}
+        {row && <h2>{words.files}</h2>}
+        {row && <FileTable artifact={row.artifact} />}
       </section>
+      {row && <Calls row={row} />}
+    </div>
+  );
+}
+
+/** The container that serves a row's artifact, and code that calls it. */
+function Calls({ row }: { row: Row }) {
+  const words = text().shipping;
+  const { snippets, leftOut } = snippetsFor(row, location.origin);
+  return (
+    <>
       <section class="card">
         <h2>{words.container}</h2>
-        <Code snippet={{ title: words.container, language: 'sh', code: dockerLine(artifact) }} />
+        <Code snippet={{ title: words.container, language: 'sh', code: dockerLine(row.artifact) }} />
         <p class="hint">{words.containerNote}</p>
       </section>
       <section class="card">
@@ -46,7 +63,7 @@ export function ShipView({ comparison, row: wanted }: ViewProps) {
           <ul class="hint left-out" data-testid="left-out">{leftOut.map((why) => <li key={why}>{words.leftOut(why)}</li>)}</ul>
         )}
       </section>
-    </div>
+    </>
   );
 }
 
@@ -71,20 +88,17 @@ function FileTable({ artifact: { model, format, files } }: { artifact: Artifact 
 }
 
 function Code({ snippet: { title, language, code } }: { snippet: Snippet }) {
-  const [copied, setCopied] = useState(false);
-  const copy = async () => {
-    await navigator.clipboard.writeText(code).catch(() => {}); // refused: it can still be marked and copied
-    setCopied(true);
-    setTimeout(() => setCopied(false), COPIED_MS);
+  const [state, setState] = useState<'copy' | 'copied' | 'notCopied'>('copy');
+  const show = (result: 'copied' | 'notCopied') => {
+    setState(result);
+    setTimeout(() => setState('copy'), SHOWN_MS);
   };
+  const copy = () => navigator.clipboard.writeText(code).then(() => show('copied'), () => show('notCopied'));
+  const label = text().shipping[state];
   return (
     <div class="code">
       <pre tabIndex={0} aria-label={title} data-snippet={title} data-language={language}><code>{code}</code></pre>
-      {navigator.clipboard && (
-        <button type="button" onClick={copy} aria-label={`${text().shipping.copy}: ${title}`}>
-          {copied ? text().shipping.copied : text().shipping.copy}
-        </button>
-      )}
+      {navigator.clipboard && <button type="button" onClick={copy} aria-label={`${label}: ${title}`}>{label}</button>}
     </div>
   );
 }

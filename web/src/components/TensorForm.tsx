@@ -6,7 +6,7 @@ import { isIdle, type Artifact } from '../server';
 import { emptyEntry, fillsOf, MAX_ROWS, tensorsOf, type Entry, type Fill, type TensorSpec } from '../tensors';
 import { text } from '../text';
 
-/** A value for every input of a model that takes no pictures. */
+/** Values for every input of a model that takes no pictures. */
 export function TensorForm({ comparison, artifact: { model, inputs } }: { comparison: Comparison; artifact: Artifact }) {
   const words = text().form;
   const [entries, setEntries] = useState(() => inputs.map(emptyEntry));
@@ -31,7 +31,7 @@ export function TensorForm({ comparison, artifact: { model, inputs } }: { compar
     <form class="panel tensors" aria-label={words.title(model)} onSubmit={submit} data-form={model}>
       <h2>{model}</h2>
       {inputs.some(({ shape }) => shape[0] === -1) && (
-        <NumberField label={words.rows} value={rows} most={MAX_ROWS} onChange={setRows} />
+        <NumberField label={words.batch} value={rows} most={MAX_ROWS} onChange={setRows} />
       )}
       {inputs.map((spec, i) => (
         <InputField key={spec.name} spec={spec} entry={entries[i]!} onChange={(to) => change(i, to)}
@@ -47,7 +47,7 @@ interface FieldProps {
   spec: TensorSpec;
   entry: Entry;
   onChange(to: Partial<Entry>): void;
-  /** What is in it now, as JSON. */
+  /** The current values as JSON. */
   current(): string;
 }
 
@@ -75,7 +75,7 @@ function InputField({ spec, entry, onChange, current }: FieldProps) {
         )))}
       </div>
       {(entry.fill === 'json' || entry.fill === 'lines') && (
-        <textarea rows={3} spellcheck={false} aria-label={`${name}: ${entry.fill === 'json' ? 'JSON' : words.oneALine}`} value={entry.text}
+        <textarea rows={3} spellcheck={false} aria-label={`${name}: ${entry.fill === 'json' ? 'JSON' : words.onePerLine}`} value={entry.text}
           onInput={({ currentTarget }) => onChange({ text: currentTarget.value })} />
       )}
     </fieldset>
@@ -99,13 +99,13 @@ function NumberField({ label, value, least = 1, most = 1_000_000, onChange }: Nu
   );
 }
 
-const READABLE = 200;
+const MAX_EDITABLE = 200;
 
-/** Few enough values are there to be changed; else the field is empty. */
+/** The values as JSON if they are few enough to edit; otherwise an empty text. */
 function flatJson(spec: TensorSpec, entry: Entry, rows: number): string {
   try {
     const [{ data } = { data: [] }] = tensorsOf([spec], [entry], rows);
-    return data.length > READABLE ? '' : JSON.stringify(Array.from(data as string[], (value) => (typeof value === 'bigint' ? Number(value) : value)));
+    return data.length > MAX_EDITABLE ? '' : JSON.stringify(Array.from(data as string[], (value) => (typeof value === 'bigint' ? Number(value) : value)));
   } catch {
     return entry.text;
   }

@@ -1,4 +1,4 @@
-/** The names of graphics adapters, as far as browsers tell them. */
+/** The names of graphics adapters, as far as browsers reveal them. */
 
 export async function adapterName(): Promise<string> {
   const adapter = await navigator.gpu.requestAdapter();

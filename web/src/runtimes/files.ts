@@ -1,8 +1,8 @@
-/** An artifact's files, as the server keeps them. */
+/** An artifact's files, downloaded from the server. */
 
 import { bytesAt, type Artifact } from '../server';
 
-/** Download one file, and refuse it unless it has the sha256 that its manifest names. */
+/** Download one file. Raises Error unless it has the sha256 that its manifest names. */
 export async function fetchFile(artifact: Artifact, file: string): Promise<Uint8Array<ArrayBuffer>> {
   const expected = artifact.files[file]?.sha256;
   if (!expected) throw new Error(`${artifact.name} has no file ${file}, only ${Object.keys(artifact.files).join(', ')}.`);
@@ -15,10 +15,10 @@ export async function fetchFile(artifact: Artifact, file: string): Promise<Uint8
   );
 }
 
-/** The only file with one of these endings: converters differ in what they call it. */
+/** The name of the only file with one of these endings: converters name it differently. */
 export function fileEndingIn(artifact: Artifact, ...endings: string[]): string {
-  const found = Object.keys(artifact.files).find((file) => endings.some((ending) => file.endsWith(ending)));
-  if (found) return found;
+  const name = Object.keys(artifact.files).find((file) => endings.some((ending) => file.endsWith(ending)));
+  if (name) return name;
   throw new Error(`${artifact.name} has no ${endings.join(' or ')} file. Export it again with \`make artifacts\`.`);
 }
 

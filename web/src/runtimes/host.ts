@@ -2,12 +2,13 @@
 
 import { text } from '../text';
 import type { Progress } from '../timing';
-import type { Call, Calls, Reply } from './worker';
+import type { Call, Calls, Reply } from './calls';
+import type { RuntimeId } from './index';
 
 interface Waiting {
   resolve(result: unknown): void;
   reject(error: Error): void;
-  progress: ((of: Progress) => void) | undefined;
+  onProgress: ((progress: Progress) => void) | undefined;
 }
 
 export class RuntimeWorker {
@@ -17,28 +18,27 @@ export class RuntimeWorker {
   /** Why it takes no more calls. */
   failure: Error | null = null;
 
-  /** `runtime` is the id of a Runtime. */
-  constructor(runtime: string) {
+  constructor(runtime: RuntimeId) {
     this.worker = new Worker(new URL('./worker.ts', import.meta.url), { type: 'module', name: runtime });
-    this.worker.onmessage = ({ data }: MessageEvent<Reply>) => this.hear(data);
+    this.worker.onmessage = ({ data }: MessageEvent<Reply>) => this.receive(data);
     this.worker.onerror = (event) => {
-      event.preventDefault(); // it is said in the row
+      event.preventDefault(); // the row shows it
       this.end(new Error(event.message || text().noCode));
     };
   }
 
   call<Name extends keyof Calls>(
-    name: Name, given: Parameters<Calls[Name]>, progress?: (of: Progress) => void,
+    name: Name, given: Parameters<Calls[Name]>, onProgress?: (progress: Progress) => void,
   ): ReturnType<Calls[Name]> {
     const id = this.calls++;
     return new Promise((resolve, reject) => {
       if (this.failure) return reject(this.failure);
-      this.waiting.set(id, { resolve: resolve as Waiting['resolve'], reject, progress });
+      this.waiting.set(id, { resolve: resolve as Waiting['resolve'], reject, onProgress });
       this.worker.postMessage({ id, name, given } satisfies Call);
     }) as ReturnType<Calls[Name]>;
   }
 
-  /** End the worker whatever it does; calls that wait, and all later ones, fail with this reason. */
+  /** End the worker, whatever it does. Calls that wait, and all later ones, fail with this reason. */
   end(reason: Error): void {
     this.failure ??= reason;
     this.worker.terminate();
@@ -46,10 +46,10 @@ export class RuntimeWorker {
     this.waiting.clear();
   }
 
-  private hear(reply: Reply): void {
+  private receive(reply: Reply): void {
     const call = this.waiting.get(reply.id);
-    if (!call) return;
-    if ('progress' in reply) return call.progress?.(reply.progress);
+    if (!call) return; // answered before
+    if ('progress' in reply) return call.onProgress?.(reply.progress);
     this.waiting.delete(reply.id);
     if ('error' in reply) call.reject(new Error(reply.error));
     else call.resolve(reply.result);

@@ -1,8 +1,13 @@
 /** What can execute an artifact, on the server and in this browser. Each runs in a worker of its own: see worker.ts. */
 
+type TfjsBackend = 'wasm' | 'webgl' | 'webgpu';
+type OnnxBackend = 'wasm' | 'webgpu';
+
+/** The part of a row's name after the `@`, and the name of the runtime's worker. */
+export type RuntimeId = 'server' | 'litert-wasm' | `tfjs-${TfjsBackend}` | `onnx-${OnnxBackend}`;
+
 export interface Runtime {
-  /** The part of a row's name after the `@`. */
-  id: string;
+  id: RuntimeId;
   where: 'server' | 'browser';
   title: string;
   backend: string;
@@ -10,17 +15,17 @@ export interface Runtime {
 }
 
 const always = async () => true;
-const tfjs = (backend: 'wasm' | 'webgl' | 'webgpu', isPresent: () => Promise<boolean>): Runtime => ({
+const tfjs = (backend: TfjsBackend, isPresent: () => Promise<boolean>): Runtime => ({
   id: `tfjs-${backend}`, where: 'browser', title: 'TensorFlow.js', backend, isPresent,
 });
-const onnx = (backend: 'wasm' | 'webgpu', isPresent: () => Promise<boolean>): Runtime => ({
+const onnx = (backend: OnnxBackend, isPresent: () => Promise<boolean>): Runtime => ({
   id: `onnx-${backend}`, where: 'browser', title: 'ONNX Runtime Web', backend, isPresent,
 });
 const litert: Runtime = {
   id: 'litert-wasm', where: 'browser', title: 'LiteRT.js', backend: 'wasm', isPresent: always,
 };
 
-/** Each artifact names its own runtime there. */
+/** The server names the runtime of each artifact itself. */
 const server: Runtime = { id: 'server', where: 'server', title: '', backend: '', isPresent: always };
 
 const BROWSER_RUNTIMES: Record<string, Runtime[]> = {
@@ -40,7 +45,7 @@ export async function runtimesFor(format: string): Promise<Runtime[]> {
   return [server, ...candidates.filter((_, i) => present[i])];
 }
 
-async function hasWebGl(): Promise<boolean> {
+export async function hasWebGl(): Promise<boolean> {
   return new OffscreenCanvas(1, 1).getContext('webgl2') !== null;
 }
 

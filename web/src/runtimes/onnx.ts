@@ -1,4 +1,4 @@
-/** ONNX Runtime Web, on WebAssembly or WebGPU: two builds, of which the first is much the smaller download. */
+/** ONNX Runtime Web, on WebAssembly or WebGPU. It has a build for each; the first is a much smaller download. */
 
 import type { Env, InferenceSession, Tensor as OnnxTensor } from 'onnxruntime-web';
 
@@ -7,7 +7,7 @@ import { code, type Artifact } from '../server';
 import { defaultTensors, typeIn, type Tensor, type Values } from '../tensors';
 import { adapterName } from './adapter';
 import { fetchFile, fileEndingIn } from './files';
-import type { LoadedModel } from './worker';
+import type { LoadedModel } from './model';
 
 type Backend = 'wasm' | 'webgpu';
 
@@ -22,7 +22,7 @@ export async function load(artifact: Artifact, backend: Backend): Promise<Loaded
   const ort = await code(backend === 'webgpu' ? import('onnxruntime-web/webgpu') : import('onnxruntime-web/wasm'));
   ort.env.wasm.wasmPaths = '/runtimes/onnx/';
   const bytes = await fetchFile(artifact, fileEndingIn(artifact, '.onnx'));
-  // One provider and no second choice, so that the row's name is the truth.
+  // One provider and no fallback, so that the row's name is true.
   const session = await ort.InferenceSession.create(bytes, { executionProviders: [backend] }).catch((error: unknown) => {
     throw new Error(`${NAME} did not start (${messageOf(error)}). Check the server, then load the page again.`);
   });
@@ -37,14 +37,14 @@ async function describe(env: Env, backend: Backend): Promise<string> {
 }
 
 async function run(session: InferenceSession, artifact: Artifact, feeds: Record<string, OnnxTensor>): Promise<Tensor[]> {
-  const given = (await session.run(feeds)) as Record<string, OnnxTensor>;
+  const outputs = (await session.run(feeds)) as Record<string, OnnxTensor>;
   try {
     return await Promise.all(artifact.outputs.map(async ({ name, datatype }) => {
-      const tensor = given[name];
-      if (!tensor) throw new Error(`The model gives ${Object.keys(given).join(', ')}, expected ${name}.`);
+      const tensor = outputs[name];
+      if (!tensor) throw new Error(`The model has the outputs ${Object.keys(outputs).join(', ')}, expected ${name}.`);
       return { name, datatype, shape: [...tensor.dims], data: ((await tensor.getData()) as Values).slice() };
     }));
   } finally {
-    for (const tensor of [...Object.values(feeds), ...Object.values(given)]) tensor.dispose();
+    for (const tensor of [...Object.values(feeds), ...Object.values(outputs)]) tensor.dispose();
   }
 }

@@ -1,7 +1,7 @@
-/** The server as one more runtime: a tensor by the Open Inference Protocol. */
+/** The server as a runtime like the others: it takes tensors by the Open Inference Protocol. */
 
 import { infer, type Artifact } from '../server';
-import type { LoadedModel } from './worker';
+import type { LoadedModel } from './model';
 
 export async function load(artifact: Artifact): Promise<LoadedModel> {
   return {

@@ -1,4 +1,4 @@
-/** TensorFlow.js: graph models on WebAssembly, WebGL or WebGPU. It has one backend at a time: a worker has one for good. */
+/** TensorFlow.js: graph models on WebAssembly, WebGL or WebGPU. It has one backend at a time: a worker uses only one. */
 
 import { loadGraphModel } from '@tensorflow/tfjs-converter';
 import * as tf from '@tensorflow/tfjs-core';
@@ -8,7 +8,7 @@ import { code, type Artifact } from '../server';
 import { defaultTensors, typeIn, type Tensor, type TensorSpec } from '../tensors';
 import { adapterName, rendererName } from './adapter';
 import { fetchFile } from './files';
-import type { LoadedModel } from './worker';
+import type { LoadedModel } from './model';
 
 type Backend = 'wasm' | 'webgl' | 'webgpu';
 
@@ -33,7 +33,7 @@ export async function load(artifact: Artifact, backend: Backend): Promise<Loaded
   const zeros = defaultTensors(artifact.inputs, 'zeros');
   await predict(zeros).catch((error: unknown) => { // compiles shaders, fills caches
     if (!/dynamic op/.test(messageOf(error))) throw error;
-    execute = (given, names) => model.executeAsync(given, names); // slower, and the only way for loops
+    execute = (given, names) => model.executeAsync(given, names); // slower, but loops need it
     return predict(zeros);
   });
   return { predict, backend: await describe(backend), dispose: () => model.dispose() };
@@ -51,12 +51,12 @@ async function register(backend: Backend): Promise<void> {
   if (!tf.findBackend('wasm')) setWasmPaths('/runtimes/tfjs/');
 }
 
-/** A backend that cannot start is replaced by another without a word: that would be another row's time. */
+/** TensorFlow.js silently replaces a backend that cannot start: the row would show another backend's time. */
 async function use(backend: Backend): Promise<void> {
   if ((await tf.setBackend(backend)) && tf.getBackend() === backend) return;
   throw new Error(
-    `TensorFlow.js did not start on ${backend}: its files did not come, or this browser cannot run it. ` +
-      'Check the server, then load the page again, or look at the other rows.',
+    `TensorFlow.js did not start on ${backend}: its files could not be downloaded, or this browser cannot run it. ` +
+      'Check the server, then load the page again, or use the other rows.',
   );
 }
 
@@ -64,7 +64,7 @@ async function describe(backend: Backend): Promise<string> {
   if (backend === 'webgl') return `webgl: ${rendererName()}`;
   if (backend === 'webgpu') return `webgpu: ${await adapterName()}`;
   const { getThreadsCount } = await code(import('@tensorflow/tfjs-backend-wasm'));
-  const has = async (what: string) => Boolean(await tf.env().getAsync(what));
+  const has = async (flag: string) => Boolean(await tf.env().getAsync(flag));
   const threads = (await has('WASM_HAS_MULTITHREAD_SUPPORT')) ? getThreadsCount() : 1;
   return `wasm${(await has('WASM_HAS_SIMD_SUPPORT')) ? ', SIMD' : ''}, threads: ${threads}`;
 }

@@ -1,4 +1,4 @@
-/** LiteRT.js on WebAssembly. It refuses inputs of any batch size, so it runs the artifact's `batch1` signature. */
+/** LiteRT.js on WebAssembly. It refuses a free batch size, so it runs the artifact's `batch1` signature. */
 
 import { loadAndCompile, loadLiteRt, supportsFeature, Tensor as LiteTensor, type CompiledModel } from '@litertjs/core';
 
@@ -6,7 +6,7 @@ import { messageOf } from '../errors';
 import type { Artifact } from '../server';
 import { defaultTensors, typeIn, type Tensor, type TensorSpec } from '../tensors';
 import { fetchFile, fileEndingIn } from './files';
-import type { LoadedModel } from './worker';
+import type { LoadedModel } from './model';
 
 const SIGNATURE = 'batch1';
 const FOLDER = '/runtimes/litert/';
@@ -38,8 +38,8 @@ function start(): Promise<unknown> {
 }
 
 /**
- * LiteRT.js fetches its loader with importScripts, which a module's worker does not have: so the loader is imported
- * first, by the AMD export that it carries, and told where its other files are.
+ * LiteRT.js fetches its loader with importScripts, which a module worker does not have. So the loader is imported
+ * first, through its AMD export, and gets the address of its other files.
  */
 async function startOnce(): Promise<unknown> {
   const threads = await mayUseThreads();
@@ -70,14 +70,14 @@ async function loaderName(threads: boolean): Promise<string> {
 
 async function run(model: CompiledModel, artifact: Artifact, inputs: Tensor[]): Promise<Tensor[]> {
   const rows = inputs[0]!.shape[0];
-  if (rows !== 1) throw new Error(`LiteRT.js takes one row at a time, and ${rows} were given. Give one, or look at the other rows.`);
+  if (rows !== 1) throw new Error(`LiteRT.js takes a batch of 1, got ${rows}. Set the batch size to 1, or use the other rows.`);
   const given = Object.fromEntries(inputs.map(({ name, data, shape }) => [name, new LiteTensor(data as Float32Array, shape)]));
   let outputs: Record<string, LiteTensor> = {};
   try {
     outputs = await model.run(SIGNATURE, given);
     return await Promise.all(artifact.outputs.map(async ({ name, datatype }) => {
       const tensor = outputs[name];
-      if (!tensor) throw new Error(`The model gives ${Object.keys(outputs).join(', ')}, expected ${name}.`);
+      if (!tensor) throw new Error(`The model has the outputs ${Object.keys(outputs).join(', ')}, expected ${name}.`);
       return { name, datatype, shape: [...tensor.type.layout.dimensions], data: (await tensor.data()).slice() as Float32Array };
     }));
   } finally {

@@ -1,39 +1,18 @@
 /**
- * What runs in a worker: one runtime, which the worker's name tells, and the artifacts that it has loaded.
+ * The code of a worker: one runtime, whose id is the worker's name, and the artifacts that it has loaded.
  *
- * A runtime's code is fetched when the first of its artifacts is loaded, so the page itself stays small. Here it cannot
- * disturb another runtime, and whatever it does, the page still answers; one that hangs is ended with its worker.
+ * A runtime's code is downloaded when the first of its artifacts is loaded, so the page itself stays small. In its own
+ * worker it cannot disturb another runtime or block the page. A runtime that hangs is ended with its worker.
  */
 
 import { messageOf } from '../errors';
 import { code, type Artifact } from '../server';
-import type { Tensor } from '../tensors';
-import { timed, type Progress, type Timing } from '../timing';
+import { timed, type Progress } from '../timing';
+import type { Call, Calls, Reply } from './calls';
+import type { RuntimeId } from './index';
+import type { LoadedModel } from './model';
 
-/** One artifact, loaded and warmed up: its inputs -> its outputs. A runtime may take the inputs' memory away. */
-export interface LoadedModel {
-  /** What it really runs on: backend, threads, adapter. */
-  readonly backend: string;
-  predict(inputs: Tensor[]): Promise<Tensor[]>;
-  dispose(): void;
-}
-
-/** The calls that a worker takes, by their names. */
-export interface Calls {
-  load(artifact: Artifact): Promise<{ backend: string }>;
-  predict(name: string, inputs: Tensor[]): Promise<{ outputs: Tensor[]; ms: number }>;
-  time(artifact: Artifact, questions: Tensor[][], seconds: number): Promise<Timing>;
-}
-
-export interface Call {
-  id: number;
-  name: keyof Calls;
-  given: unknown[];
-}
-
-export type Reply = { id: number } & ({ result: unknown } | { error: string } | { progress: Progress });
-
-const LOADERS: Record<string, (artifact: Artifact) => Promise<LoadedModel>> = {
+const LOADERS: Record<RuntimeId, (artifact: Artifact) => Promise<LoadedModel>> = {
   server: async (artifact) => (await code(import('./server'))).load(artifact),
   'tfjs-wasm': async (artifact) => (await code(import('./tfjs'))).load(artifact, 'wasm'),
   'tfjs-webgl': async (artifact) => (await code(import('./tfjs'))).load(artifact, 'webgl'),
@@ -43,12 +22,12 @@ const LOADERS: Record<string, (artifact: Artifact) => Promise<LoadedModel>> = {
   'litert-wasm': async (artifact) => (await code(import('./tflite'))).load(artifact),
 };
 
-const loadHere = LOADERS[self.name]!;
+const loadArtifact = LOADERS[self.name as RuntimeId];
 const models = new Map<string, LoadedModel>();
 
-const calls = (progress: (of: Progress) => void): Calls => ({
+const calls = (onProgress: (progress: Progress) => void): Calls => ({
   async load(artifact) {
-    const model = await loadHere(artifact);
+    const model = await loadArtifact(artifact);
     models.set(artifact.name, model);
     return { backend: model.backend };
   },
@@ -57,11 +36,12 @@ const calls = (progress: (of: Progress) => void): Calls => ({
     const outputs = await models.get(name)!.predict(inputs);
     return { outputs, ms: performance.now() - start };
   },
-  time: (artifact, questions, seconds) => timed(() => loadHere(artifact), questions, seconds, progress),
+  time: (artifact, questions, seconds) => timed(() => loadArtifact(artifact), questions, seconds, onProgress),
 });
 
 addEventListener('message', ({ data: { id, name, given } }: MessageEvent<Call>) => {
-  const reply = (what: { result: unknown } | { error: string } | { progress: Progress }) => postMessage({ id, ...what });
+  const reply = (content: { result: unknown } | { error: string } | { progress: Progress }) =>
+    postMessage({ id, ...content } satisfies Reply);
   const run = calls((progress) => reply({ progress }))[name] as (...given: unknown[]) => Promise<unknown>;
   run(...given).then((result) => reply({ result }), (error: unknown) => reply({ error: messageOf(error) }));
 });

@@ -1,0 +1,78 @@
+"""The one table of formats: the name of each, what runs it, the packages that this needs, and the image that serves it.
+
+To add a format, begin here. Tests then ask for the rest: its runtime (serve/runtimes), its tracer (verify/diagnose),
+its place in the containers (docker/), and its runtimes in the page (web/src/runtimes).
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BrowserRuntime:
+    """What executes a format in the page: one library, on one or several backends."""
+
+    title: str
+    package: str
+    """Its package in npm."""
+    ids: tuple[str, ...]
+    """Library and backend, as the page names its rows: `tfjs-wasm`."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to write a model down. A precision is a suffix: `onnx-int8` belongs to the family `onnx`."""
+
+    name: str
+    """Of the family."""
+    runtime: str
+    """The name of what executes it on a server, for people, without a version."""
+    image: str
+    """The container image that serves it."""
+    packages: tuple[str, ...] = ()
+    """The Python packages of its runtime."""
+    node_packages: tuple[str, ...] = ()
+    """The packages of its runtime under Node."""
+    browser: BrowserRuntime | None = None
+    """What executes it in the page, or None where nothing does."""
+
+
+TABLE = (
+    Format("keras", "Keras", "serve-keras", packages=("keras", "tensorflow-cpu")),
+    Format("torch", "PyTorch", "serve-torch", packages=("torch",)),
+    Format(
+        "onnx",
+        "ONNX Runtime",
+        "serve-onnx",
+        packages=("onnxruntime",),
+        browser=BrowserRuntime("ONNX Runtime Web", "onnxruntime-web", ("onnx-wasm", "onnx-webgpu")),
+    ),
+    Format("savedmodel", "TensorFlow", "serve-keras", packages=("tensorflow-cpu",)),
+    Format(
+        "tflite",
+        "LiteRT",
+        "serve-tflite",
+        packages=("ai-edge-litert",),
+        browser=BrowserRuntime("LiteRT.js", "@litertjs/core", ("litert-wasm",)),
+    ),
+    Format(
+        "tfjs",
+        "TF.js",
+        "serve-tfjs",
+        node_packages=("@tensorflow/tfjs-core", "@tensorflow/tfjs-converter", "@tensorflow/tfjs-backend-wasm"),
+        browser=BrowserRuntime("TensorFlow.js", "@tensorflow/tfjs-core", ("tfjs-wasm", "tfjs-webgl", "tfjs-webgpu")),
+    ),
+)
+
+FORMATS: dict[str, Format] = {format.name: format for format in TABLE}
+"""By name, in the order in which a model's artifacts are shown: sources first, then by their distance from them."""
+
+FORMATS_OF_IMAGE: dict[str, tuple[str, ...]] = {
+    image: tuple(format.name for format in TABLE if format.image == image)
+    for image in dict.fromkeys(format.image for format in TABLE)
+}
+"""Image -> the formats that it serves."""
+
+
+def family_of(format: str) -> str:
+    """The format without its precision: `onnx-int8` -> `onnx`."""
+    return format.split("-")[0]

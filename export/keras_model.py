@@ -1,0 +1,21 @@
+"""How every stage loads a Keras model: not compiled, and in safe mode unless the user trusts the file."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from contract.manifest import Manifest
+
+
+def load_keras(folder: Path, manifest: Manifest) -> Any:
+    """The keras.Model of the artifact in `folder`. Raises ArtifactCorrupt where it has no Keras file, or several."""
+    return load_keras_file(folder / manifest.file(".h5", ".keras"), manifest.is_trusted)
+
+
+def load_keras_file(file: Path, is_trusted: bool) -> Any:
+    """The keras.Model in an `.h5` or `.keras` file. Raises whatever Keras raises on a file that it cannot read.
+
+    In safe mode Keras refuses a file that holds code of its own, such as a Lambda layer.
+    """
+    return keras.models.load_model(file, compile=False, safe_mode=not is_trusted)

@@ -1,0 +1,32 @@
+"""A setting of the service that does not exist is named, with the nearest that does."""
+
+import pytest
+
+from serve.settings import SettingError, Settings
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("SERVE_WORKER", "SERVE_WORKER is not a setting of the service. Did you mean SERVE_WORKERS?"),
+        ("SERVE_MAX_BYTE", "SERVE_MAX_BYTE is not a setting of the service. Did you mean SERVE_MAX_BYTES?"),
+        ("SERVE_XYZZY_QUUX", "SERVE_XYZZY_QUUX is not a setting of the service. The settings are SERVE_ACCESS_LOG, "),
+    ],
+)
+def test_an_unknown_setting_is_refused(name: str, answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "2")
+    with pytest.raises(SettingError) as caught:
+        Settings.from_environment()
+    assert str(caught.value).startswith(answer)
+
+
+def test_a_setting_that_exists_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVE_BATCH_DELAY_US", "100")
+    monkeypatch.setenv("SERVE_STATE", "state")
+    assert Settings.from_environment().batch_delay == 100
+
+
+def test_what_kubernetes_says_of_other_services_is_not_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PORT", "PORT_8000_TCP", "PORT_8000_TCP_ADDR", "SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP"):
+        monkeypatch.setenv(f"SERVE_ONNX_{name}", "10.0.0.1")
+    Settings.from_environment()

@@ -1,0 +1,11 @@
+/** What every runtime gives. */
+
+import type { Tensor } from '../tensors';
+
+/** One artifact, loaded and warmed up: its inputs -> its outputs. A runtime may take the inputs' memory away. */
+export interface LoadedModel {
+  /** What it really runs on: backend, threads, adapter. */
+  readonly backend: string;
+  predict(inputs: Tensor[]): Promise<Tensor[]>;
+  dispose(): void;
+}
