@@ -8,7 +8,7 @@ import { decoded, encoded, onlyTensor, type Tensor, type TensorSpec } from './te
 const HEADER_LENGTH = 'Inference-Header-Content-Length';
 const REQUEST_VALUES = 1_000_000;
 
-export type Status = 'source' | 'verified' | 'unverified' | 'failed';
+export type Status = 'source' | 'verified' | 'verified on ordinary inputs' | 'unverified' | 'failed';
 
 /** One artifact as the server describes it. If it cannot be run, it has a `problem` and few other values. */
 export interface Artifact {

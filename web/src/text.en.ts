@@ -93,10 +93,11 @@ export const english = {
   columns: { format: 'Format', where: 'Runs on', answer: 'Answer', time: 'Time', size: 'Size', diff: 'Difference' },
   sortBy: (column: string) => `Sort by ${column}`,
   states: { idle: 'waiting', loading: 'loading the runtime', running: 'running', done: '', failed: '' },
-  status: { source: 'source', verified: 'verified', unverified: 'unverified', failed: 'failed' },
+  status: { source: 'source', verified: 'verified', 'verified on ordinary inputs': 'verified on ordinary inputs', unverified: 'unverified', failed: 'failed' },
   statusHelp: {
     source: 'The artifact that training wrote. The others are compared with it.',
     verified: 'Exactly these bytes passed the parity check.',
+    'verified on ordinary inputs': 'Passed the parity check on ordinary inputs. At some edges its answers are not its source’s.',
     unverified: 'Exactly these bytes have not passed the parity check.',
     failed: 'The server cannot run this artifact.',
   },
@@ -200,7 +201,7 @@ export const english = {
     copied: 'Copied',
     notCopied: 'Not copied. Select the text.',
     leftOut: (why: string) => `No example for ${why}`,
-    notVerified: (reason: string) => `This artifact is not verified: ${reason}`,
+    reserved: (status: string, reason: string) => `This artifact is ${status}: ${reason}`,
     nothing: 'There is nothing to ship: the server has no artifact that works.',
   },
 };

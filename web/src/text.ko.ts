@@ -86,10 +86,11 @@ export const korean: Text = {
   columns: { format: '형식', where: '실행 환경', answer: '결과', time: '지연 시간', size: '크기', diff: '오차' },
   sortBy: (column) => `${column} 기준으로 정렬`,
   states: { idle: '대기 중', loading: '런타임을 불러오는 중', running: '실행 중', done: '', failed: '' },
-  status: { source: '원본', verified: '검증됨', unverified: '검증 안 됨', failed: '실패' },
+  status: { source: '원본', verified: '검증됨', 'verified on ordinary inputs': '일반 입력에서 검증됨', unverified: '검증 안 됨', failed: '실패' },
   statusHelp: {
     source: '학습에서 저장한 원본 모델입니다. 나머지 형식을 이 모델과 비교합니다.',
     verified: '현재 파일이 동등성 검사를 통과했습니다.',
+    'verified on ordinary inputs': '일반 입력에서는 동등성 검사를 통과했지만, 일부 극단적인 입력에서는 원본과 답이 다릅니다.',
     unverified: '현재 파일은 동등성 검사를 통과하지 않았습니다.',
     failed: '서버에서 실행할 수 없습니다.',
   },
@@ -188,7 +189,7 @@ export const korean: Text = {
     copied: '복사했습니다',
     notCopied: '복사하지 못했습니다. 직접 선택하세요.',
     leftOut: (why) => `예제 없음: ${why}`,
-    notVerified: (reason) => `검증되지 않은 모델입니다. ${reason}`,
+    reserved: (status, reason) => `${status}: ${reason}`,
     nothing: '배포할 모델이 없습니다. 서버에 사용할 수 있는 모델이 없습니다.',
   },
 };

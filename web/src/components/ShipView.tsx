@@ -2,13 +2,15 @@ import { useState } from 'preact/hooks';
 
 import type { Row } from '../comparison';
 import { bytes } from '../figures';
-import type { Artifact } from '../server';
+import type { Artifact, Status } from '../server';
 import type { Snippet } from '../snippet';
 import { dockerLine, snippetsFor } from '../snippets';
 import { text } from '../text';
 import type { ViewProps } from './view';
 
 const SHOWN_MS = 1500;
+/** The page warns before an artifact of such a status is shipped. */
+const RESERVED: readonly Status[] = ['unverified', 'verified on ordinary inputs'];
 
 /** For one row: what to download, what to run, and what to paste. */
 export function ShipView({ comparison, row: wanted }: ViewProps) {
@@ -31,7 +33,9 @@ export function ShipView({ comparison, row: wanted }: ViewProps) {
           </select>
         </div>
         {!row && <p class="notice" role="alert">{broken ? words.broken(wanted, broken) : words.unknown(wanted)}</p>}
-        {row?.artifact.status === 'unverified' && <p class="notice" role="alert">{words.notVerified(row.artifact.statusReason)}</p>}
+        {row && RESERVED.includes(row.artifact.status) && (
+          <p class="notice" role="alert">{words.reserved(text().status[row.artifact.status], row.artifact.statusReason)}</p>
+        )}
         {row && <h2>{words.files}</h2>}
         {row && <FileTable artifact={row.artifact} />}
       </section>
