@@ -100,8 +100,8 @@ OWN_NAME := $(shell basename "$(OWN)" | sed 's/\.[A-Za-z0-9]*$$//' | tr A-Z a-z 
 PY       := .venv/bin/python
 OURS     := keras_cnn torch_cnn
 A        := $(ARTIFACTS)
-# The file whose tables commands write.
-TABLES   := README.md
+# The documents that have a table of this name, which a command writes.
+tables   = $(shell grep -l '<!-- figures: $(1)' README.md docs/*.md)
 # Runs a step: warnings go to build/logs, and are shown when it fails.
 QUIETLY  := ./bootstrap quietly
 
@@ -232,7 +232,7 @@ wheelhouse: ## Gather every download of a build in docker/wheelhouse, for `make 
 	@docker/offline/fill-wheelhouse
 
 bench-images: .venv/ready ## Measure the images: size, start, memory, the gateway's hop; and write the table
-	$(PY) -m bench.images --write $(TABLES)
+	$(PY) -m bench.images --write $(call tables,images)
 
 test-containers: .venv/ready ## Build the images and test the stack on a real engine; as root on Debian, install and start one
 	@./bootstrap browser
@@ -265,7 +265,7 @@ compare: $(if $(OWN),bring,artifacts) web ## Measure every artifact and say whic
 
 zoo: .venv/ready web/node_modules/.package-lock.json ## Bring real architectures, and tabulate every format of each (ZOO="vit_tiny_torch lstm_keras")
 	@./bootstrap data fashion_mnist
-	@$(PY) -m bench.zoo $(or $(ZOO),--write bench/zoo/README.md)
+	@$(PY) -m bench.zoo $(or $(ZOO),--write $(call tables,zoo))
 
 bench-serve: verify ## Measure the service beside the servers that you could use instead (SERVING="--only json --seconds 5")
 	$(PY) -m bench.serving --artifacts $(A) $(SERVING)
@@ -276,7 +276,7 @@ bench: verify ## Measure what has no measurement yet, and print tables: answers,
 
 readme: verify ## Fill the documents' tables with the figures that `make bench` prints
 	@$(MAKE) --no-print-directory compare
-	$(PY) -m compare.tables $(A) --write $(TABLES)
+	$(PY) -m compare.tables $(A) --write $(call tables)
 
 screenshots: verify web $(A)/samples/index.json ## Take pictures of the page: the README's, and more in artifacts/screenshots
 	@./bootstrap browser
