@@ -136,7 +136,8 @@ class Walk:
             failures, log = dict(re.findall(r"^error: (\w+): (.*)$", error.log, re.MULTILINE)), error.log
         for edge in self.search.edges.values():
             if edge.format in failures:
-                self._fail(edge, failures[edge.format], log)
+                section = words.section(log, f"{edge.parent} -> {edge.format}")
+                self._fail(edge, failures[edge.format], f"{section}{failures[edge.format]}")
             elif (self._model / edge.format / MANIFEST).exists():
                 edge.converted()
 
@@ -181,13 +182,17 @@ class Walk:
     def _put_aside(self, step: PutAside) -> None:
         edge, attempt = step.edge, step.edge.artifact
         if attempt and attempt.parity is None:
-            self._logs[edge.format].append(f"--- {edge.format}, by {attempt.route}, run\n{self._parity_log}")
+            self._logs[edge.format].append(f"--- {edge.format}, by {attempt.route}, run\n{self._run_log(edge)}")
         if step.is_best:
             shutil.rmtree(self._aside(edge), ignore_errors=True)
             (self._model / edge.format).rename(self._aside(edge))
         for format in (edge.format, *step.below):
             shutil.rmtree(self._model / format, ignore_errors=True)
         self.search.put_aside(step)
+
+    def _run_log(self, edge: Edge) -> str:
+        """What the artifact's runtime wrote in the last comparison; no other artifact's words."""
+        return words.section(self._parity_log, f"{self.name}-{edge.format}")
 
     def _aside(self, edge: Edge) -> Path:
         return self.cell.folder / f"aside-{edge.format}"
@@ -205,7 +210,8 @@ class Walk:
         print(words.kept(f"{self.name}-{edge.format}", ending.parity), flush=True)
 
     def _record_failure(self, edge: Edge, ending: Attempt | None) -> None:
-        log = "\n".join([*self._logs[edge.format], self._parity_log])
+        run = [self._run_log(edge)] if ending is not None else []
+        log = "\n".join([*self._logs[edge.format], *run])
         failed = words.failed_edge(self.name, edge, ending, log, self.cell.folder)
         write_failed_edge(self.cell.folder, failed, log.replace(str(self.cell.folder), ""))
         print(words.failed(failed), flush=True)

@@ -55,10 +55,18 @@ def _reason(edge: Edge, ending: Attempt | None) -> str:
     return of_attempt(edge.attempts[-1]) if edge.attempts else f"its parent, {edge.parent}, could not be made"
 
 
+def section(log: str, title: str) -> str:
+    """What a log of several steps has under this title; a child writes such titles before each step."""
+    match = re.search(rf"^--- {re.escape(title)}\n(.*?)(?=^--- |^error: |\Z)", log, re.MULTILINE | re.DOTALL)
+    return match[1] if match else ""
+
+
 def runtime_error(log: str, name: str) -> str:
-    """The last line of parity's log about the artifact of this name."""
-    lines = [line for line in log.splitlines() if name in line or line.startswith("error: ")]
-    return (lines or ["see the log"])[-1].removeprefix("error: ")
+    """Why the artifact of this name could not be run, as parity's log says; else the log's last error."""
+    prefix = f"{name} cannot be compared: "
+    own = [line for line in log.splitlines() if line.startswith(prefix)]
+    errors = [line for line in log.splitlines() if line.startswith("error: ")]
+    return own[-1].removeprefix(prefix) if own else (errors or ["see the log"])[-1].removeprefix("error: ")
 
 
 def _readable(message: str, folder: Path) -> str:

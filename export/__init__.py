@@ -10,6 +10,7 @@ artifact's inputs and outputs are its source's: no edge changes their names, dty
 
 import importlib
 import importlib.metadata
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -126,6 +127,7 @@ def export_all(source: Path, failures: dict[str, RosettaError]) -> Iterator[Mani
     for parent in parents:
         for format in [target for edge, target in EXPORTERS if edge == parent.name and target not in known]:
             known.add(format)
+            print(f"--- {parent.name} -> {format}", file=sys.stderr, flush=True)  # the title of what converters write
             try:
                 manifest = export_artifact(parent, format)
             except RosettaError as error:

@@ -124,7 +124,13 @@ def _parameters(model: ServedModel) -> dict[str, Any]:
         "labels": manifest.labels,
         "layouts": {spec.name: spec.layout for spec in (*manifest.inputs, *manifest.outputs)},
         "files": {name: {"sha256": digest, "bytes": model.sizes[name]} for name, digest in manifest.files.items()},
-        "parity": parity and {"max_abs_diff": parity.max_abs_diff, "agreement": parity.agreement},
+        "parity": parity
+        and {
+            "max_abs_diff": parity.max_abs_diff,
+            "agreement": parity.agreement,
+            "differs": list(map(str, parity.differs)),
+            "processor": parity.processor,
+        },
         "made_with": manifest.made_with,
     }
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from contract.behaviour import Behaviour, write_behaviour
-from contract.errors import ArtifactMissing, ParityError, RosettaError
+from contract.errors import ArtifactMissing, ParityError, RosettaError, RuntimeFailure, one_line
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
 from contract.parity_result import BatchParity, Flip, ParityResult, write_parity
 from contract.tensors import numpy_dtype
@@ -159,6 +159,9 @@ def answer(runtime: Runtime, manifest: Manifest, questions: Questions, batch: in
         file=sys.stdout,  # the frameworks' warnings have standard error for themselves
     )
     parts = [runtime.predict(questions.rows(start, start + batch, dtypes)) for start in starts]
+    if missing := [spec.name for spec in manifest.outputs for part in parts[:1] if spec.name not in part]:
+        got = ", ".join(parts[0])
+        raise RuntimeFailure(f"{manifest.name} has no output {', '.join(missing)}: its runtime gives {got}.")
     return {spec.name: _table([part[spec.name] for part in parts], questions.count) for spec in manifest.outputs}
 
 
@@ -186,15 +189,23 @@ def verify_model(folder: Path, questions: Questions) -> dict[str, ParityResult]:
     if len(sources) != 1:
         raise ArtifactMissing(f"{folder} has {len(sources)} source artifacts, expected one. Run `make artifacts`.")
     (source,) = sources
-    reference = _reference(source, manifests[source], questions)
-    results, errors = {}, []
+    try:
+        reference = _reference(source, manifests[source], questions)
+    except RosettaError:
+        raise
+    except Exception as error:  # a runtime may raise anything
+        raise RuntimeFailure(f"{manifests[source].name} cannot be run: {one_line(error)}") from error
+    results: dict[str, ParityResult] = {}
+    errors: list[RosettaError] = []
     for path, manifest in manifests.items():
         if path == source:
             continue
+        print(f"--- {manifest.name}", file=sys.stderr, flush=True)  # the title of what its runtime writes
         try:
             result = _result(path, manifest, source, reference, questions)
-        except RosettaError as error:
-            errors.append(error)
+        except Exception as error:  # a runtime may raise anything, and the other artifacts are compared all the same
+            errors.append(error if isinstance(error, RosettaError) else RuntimeFailure(one_line(error)))
+            print(f"{manifest.name} cannot be compared: {one_line(errors[-1])}", file=sys.stderr, flush=True)
             continue
         write_parity(path, result)
         results[manifest.format] = result
