@@ -92,7 +92,10 @@ def test_a_model_that_cannot_be_written_is_a_row(
     monkeypatch.setattr("bench.zoo.__main__.measure", broken)
     measure_all(["resnet18_torch"], tmp_path, 1)
     lines = list(table(results(tmp_path)))
-    assert "| ResNet-18 (PyTorch) | 224 px | FAILED |" in lines[2] and "- `resnet18_torch`: no such layer" in lines
+    assert (
+        "| ResNet-18 (PyTorch) | 224 px | FAILED |" in lines[2]
+        and "- `resnet18_torch`: RuntimeError: no such layer" in lines
+    )
     assert "Of the convolutional networks' edges 0 of 4 pass (0.0%)." in lines
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from contract.code import ROOT
 from contract.manifest import read_manifest
-from contract.parity_result import VERIFIED, read_status
+from contract.parity_result import ORDINARY, VERIFIED, read_status
 from serve.runtimes import load_runtime
 
 FORMATS = ("onnx", "savedmodel", "tflite", "tfjs")
@@ -59,13 +59,24 @@ def test_two_outputs_of_one_layer_have_two_names_and_two_answers(
         assert np.abs(outputs["head"]).max() > 0.1
 
 
+DIFFERENT = {
+    ("curves", "tflite"): {"unit_normalization"},  # a row of zeros, divided by its length
+    ("counts", "tfjs"): {"floor_divide"},  # the ends of 32 bits, which its float32 division rounds
+}
+"""What a format cannot do otherwise, and has to be said of it."""
+
+
 @pytest.mark.parametrize("model", ["curves", "counts"])
 @pytest.mark.parametrize("format", FORMATS)
 def test_answers_are_the_sources_at_the_edges_too(
     run: tuple[Path, "subprocess.CompletedProcess[str]"], model: str, format: str
 ) -> None:
     status = read_status(run[0] / model / format)
-    assert (status.word, status.parity and status.parity.differs) == (VERIFIED, ()), status.reason
+    assert status.parity is not None
+    outputs = DIFFERENT.get((model, format), set())
+    assert {difference.output for difference in status.parity.differs} == outputs, status.reason
+    assert status.word == (ORDINARY if outputs else VERIFIED)
+    assert all(f"{output} is" in status.reason for output in outputs)
 
 
 def test_a_model_with_a_state_is_refused_with_a_way_out(

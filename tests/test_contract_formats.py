@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterable
 
@@ -62,9 +63,21 @@ def test_the_stack_has_every_image() -> None:
     assert all(service["image"] == f"rosetta-serve/{name}:${{TAG:-latest}}" for name, service in services.items())
 
 
+def stage_of(image: str) -> tuple[str, dict[str, str]]:
+    """The stage of the Dockerfile that makes an image, and its build arguments: what docker/build passes."""
+    script = 'eval "$(sed -n "/^stage_of()/,/^}/p" docker/build)"; stage_of "$1"; printf "%s\\n" "${stage[@]}"'
+    done = subprocess.run(["bash", "-c", script, "bash", image], cwd=ROOT, capture_output=True, text=True, check=True)
+    options = done.stdout.split()
+    arguments = dict(each.split("=", 1) for each in options if "=" in each)
+    return options[options.index("--target") + 1], {"FORMATS": arguments.get("RUNTIME", ""), **arguments}
+
+
 @pytest.mark.parametrize("image", FORMATS_OF_IMAGE)
 def test_an_image_serves_its_formats(image: str) -> None:
-    (stage,) = re.findall(rf"^FROM \S+ AS {image}$(.*?)(?=^FROM|\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    name, arguments = stage_of(image)
+    (stage,) = re.findall(rf"^FROM \S+ AS {name}$(.*?)(?=^FROM|\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    for argument, value in arguments.items():
+        stage = stage.replace(f"${argument}", value)
     assert words(r"SERVE_FORMATS=(\S+)", stage) == [",".join(FORMATS_OF_IMAGE[image])]
     (folder,) = words(r"COPY --from=artifacts /packed/(\S+)", stage)
     assert words(rf"pack\.py /artifacts /packed/{folder} ([a-z ]+)", DOCKERFILE) == [*FORMATS_OF_IMAGE[image]]

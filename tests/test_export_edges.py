@@ -24,6 +24,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+from contract.behaviour import BEHAVIOUR
 from contract.code import ROOT
 from contract.dataset import Bytes, Split
 from contract.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ExportError, UnknownEdge
@@ -36,6 +37,7 @@ from contract.manifest import (
     verify_files,
     write_manifest,
 )
+from contract.parity_result import PARITY
 from export import EXPORTERS, Route, export_artifact
 from export.onnx_graph import finish_onnx
 from serve.runtimes import Runtime, load_runtime
@@ -109,7 +111,7 @@ def test_the_manifest_has_the_sources_inputs_and_outputs(artifacts: Path, model:
 def test_the_manifest_names_every_file_in_the_folder(artifacts: Path, model: str, parent: str, format: str) -> None:
     folder = artifacts / model / format
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert files == {*read_manifest(folder).files, MANIFEST, "parity.json"}
+    assert files == {*read_manifest(folder).files, MANIFEST, PARITY, BEHAVIOUR}
 
 
 @pytest.mark.parametrize("folder", ["keras_cnn/keras", "keras_cnn/savedmodel", "torch_cnn/torch", "torch_cnn/onnx"])
