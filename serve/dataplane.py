@@ -201,13 +201,13 @@ class DataPlane:
     # --- Pictures
 
     def classify(self, model: ServedModel, picture: bytes) -> Prediction:
-        """A picture's bytes -> the model's answer. Raises ImageError for bytes that are no usable picture."""
+        """A picture's bytes -> the model's answer. Raises ImageError for bytes that are not a usable picture."""
         return self._classify(model, *self._preprocess(picture, image_spec(model)))
 
     def compare(self, picture: bytes) -> Iterator[dict[str, Any]]:
         """The same picture through every model that takes pictures, one row each, in the catalog's order.
 
-        A model that fails has a row with an `error`. Raises ImageError at once for bytes that are no usable picture.
+        A model that fails has a row with an `error`. Raises ImageError at once for bytes that are not a usable picture.
         """
         batches: dict[ImageSpec, tuple[Batch, float]] = {}
         sources: dict[str, Prediction] = {}

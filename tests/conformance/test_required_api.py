@@ -259,12 +259,12 @@ def of_another_kind(tensor: dict[str, Any], model: Model) -> list[Any]:
 
 REFUSED: dict[str, Change] = {
     "no inputs": without("inputs"),
-    "inputs that are no list": lambda request, model: request | {"inputs": request["inputs"][0]},
+    "inputs that are not a list": lambda request, model: request | {"inputs": request["inputs"][0]},
     "an input missing": lambda request, model: request | {"inputs": request["inputs"][1:]},
     "an unknown input": first_input(name="no_input_has_this_name"),
     "an input without a name": first_input(name=None),
     "an unknown output": lambda request, model: request | {"outputs": [{"name": "no_output_has_this_name"}]},
-    "outputs that are no list": lambda request, model: request | {"outputs": model.outputs[0].name},
+    "outputs that are not a list": lambda request, model: request | {"outputs": model.outputs[0].name},
     "another datatype": first_input(datatype=another_datatype),
     "an unknown datatype": first_input(datatype="FP31"),
     "no datatype": first_input(datatype=None),
@@ -276,13 +276,13 @@ REFUSED: dict[str, Change] = {
     "a size as text": first_input(shape=lambda tensor, model: [str(size) for size in tensor["shape"]]),
     "a huge size": first_input(shape=lambda tensor, model: [2**62, *tensor["shape"][1:]]),
     "no data": first_input(data=None),
-    "data that is no list": first_input(data=7),
+    "data that is not a list": first_input(data=7),
     "a value too few": first_input(data=lambda tensor, model: tensor["data"][:-1]),
     "a value too many": first_input(data=lambda tensor, model: [*tensor["data"], tensor["data"][0]]),
     "values of another kind": first_input(data=of_another_kind),
     "nulls for values": first_input(data=lambda tensor, model: [None] * len(tensor["data"])),
-    "an id that is no string": lambda request, model: request | {"id": {"a": 1}},
-    "parameters that are no object": lambda request, model: request | {"parameters": [1]},
+    "an id that is not a string": lambda request, model: request | {"id": {"a": 1}},
+    "parameters that are not an object": lambda request, model: request | {"parameters": [1]},
 }
 
 

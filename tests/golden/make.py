@@ -503,7 +503,7 @@ def refused() -> Iterator[tuple[str, bytes, str]]:
     picture = noise("refused", RGB, 8, 40, 30)
     whole = encode(picture)
     yield "empty.png", b"", "UnsupportedImage"
-    yield "text.png", b"This is no picture.\n", "UnsupportedImage"
+    yield "text.png", b"This is not a picture.\n", "UnsupportedImage"
     yield "drawing.svg", b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>\n', "UnsupportedImage"
     yield "picture.tiff", b"II*\0" + bytes(40), "UnsupportedImage"
     yield "truncated.png", whole[: len(whole) // 2], "ImageError"

@@ -78,7 +78,7 @@ test.each(DATATYPES)('%s comes back from a message as it was', (datatype) => {
   expect(decoded({ body: whole, header: answer.length })).toEqual(given);
 });
 
-test('differences: numbers, shapes, texts, and what is no number', () => {
+test('differences: numbers, shapes, texts, and values that are not numbers', () => {
   const of = (...data: number[]): Tensor => ({ name: 'x', datatype: 'FP64', shape: [data.length], data: Float64Array.from(data) });
   expect(distance(of(1, NaN, Infinity), of(1.25, NaN, Infinity))).toBe(0.25);
   expect(distance(of(1), of(NaN))).toBe(Infinity);
