@@ -21,7 +21,10 @@ LOCK = ROOT / "requirements.lock"
 STAGES = ("contract", "train", "export", "verify")
 """The folders whose modules the Makefile's rules run."""
 
-LOADED_BY_NAME = {"verify": ("serve.runtimes.*",)}
+LOADED_BY_NAME = {
+    "export.precision": ("export.precision.*",),
+    "verify": ("serve.runtimes.*", "verify.precision.*"),
+}
 """What a command loads by the names in a table, which no import statement shows."""
 
 

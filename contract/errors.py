@@ -10,6 +10,7 @@
     |   '-- UntrustedModel        reading the file would run code that is in it
     |-- ExportError           a converter failed, or did not write what it should
     |   '-- UnknownEdge           no exporter leads from this format to that one
+    |-- PrecisionError        a precision that was asked for is not known
     |-- ParityError           answers cannot be compared
     |-- InputError            what a caller sent cannot be used
     |   |-- ImageError            a picture that cannot be read
@@ -69,6 +70,10 @@ class UnknownEdge(ExportError):
     """No exporter leads from this format to that one."""
 
 
+class PrecisionError(RosettaError):
+    """A precision that was asked for is not in the table."""
+
+
 class ParityError(RosettaError):
     """Answers cannot be compared: none were given, or their shapes differ."""
 
@@ -126,11 +131,17 @@ class RuntimeFailure(RosettaError):
 
 
 def one_line(error: BaseException, longest: int | None = None) -> str:
-    """An error in one line: `ValueError: no such axis`; cut after `longest` characters.
+    """An error in one line: `ValueError: no such axis`; shortened to about `longest` characters.
 
     A RosettaError is written for people, so it comes without the name of its class.
     """
     message = " ".join(str(error).split())
     if not isinstance(error, RosettaError):
         message = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return message if longest is None or len(message) <= longest else f"{message[:longest]} ..."
+    return message if longest is None else shortened(message, longest)
+
+
+def shortened(text: str, longest: int) -> str:
+    """A text without its middle if it has more than `longest` characters: the reason is often at the end."""
+    first = longest // 3
+    return text if len(text) <= longest else f"{text[:first]} ... {text[first - longest :]}"

@@ -4,6 +4,7 @@ To add a format, begin here. Tests then ask for the rest: its runtime (serve/run
 its place in the containers (docker/), and its runtimes in the page (web/src/runtimes).
 """
 
+import importlib.util
 from dataclasses import dataclass
 
 
@@ -26,14 +27,18 @@ class Format:
     """Of the family."""
     runtime: str
     """The name of what executes it on a server, for people, without a version."""
-    image: str
-    """The container image that serves it."""
+    image: str | None
+    """The container image that serves it, or None where none does."""
     packages: tuple[str, ...] = ()
     """The Python packages of its runtime."""
     node_packages: tuple[str, ...] = ()
     """The packages of its runtime under Node."""
     browser: BrowserRuntime | None = None
     """What executes it in the page, or None where nothing does."""
+    outlook: str = ""
+    """What somebody who chooses it should know of its future, with the month of that; empty where its makers go on."""
+    is_optional: bool = False
+    """Whether its runtime is installed only where somebody asks for it; its module then has the format's name."""
 
 
 TABLE = (
@@ -60,7 +65,12 @@ TABLE = (
         "serve-tfjs",
         node_packages=("@tensorflow/tfjs-core", "@tensorflow/tfjs-converter", "@tensorflow/tfjs-backend-wasm"),
         browser=BrowserRuntime("TensorFlow.js", "@tensorflow/tfjs-core", ("tfjs-wasm", "tfjs-webgl", "tfjs-webgpu")),
+        # https://www.npmjs.com/package/@tensorflow/tfjs-core has one candidate for a release since.
+        outlook="The last stable release of TF.js, 4.22.0, is of 2024 (as of 2026-11).",
     ),
+    # No image has an optional runtime: each image would be one more to build, for a format that few may ask for.
+    Format("openvino", "OpenVINO", None, packages=("openvino",), is_optional=True),
+    Format("executorch", "ExecuTorch", None, packages=("executorch", "torch"), is_optional=True),
 )
 
 FORMATS: dict[str, Format] = {format.name: format for format in TABLE}
@@ -68,7 +78,7 @@ FORMATS: dict[str, Format] = {format.name: format for format in TABLE}
 
 FORMATS_OF_IMAGE: dict[str, tuple[str, ...]] = {
     image: tuple(format.name for format in TABLE if format.image == image)
-    for image in dict.fromkeys(format.image for format in TABLE)
+    for image in dict.fromkeys(format.image for format in TABLE if format.image)
 }
 """Image -> the formats that it serves."""
 
@@ -76,3 +86,20 @@ FORMATS_OF_IMAGE: dict[str, tuple[str, ...]] = {
 def family_of(format: str) -> str:
     """The format without its precision: `onnx-int8` -> `onnx`."""
     return format.split("-")[0]
+
+
+def is_reduced(format: str) -> bool:
+    """Whether the format names a precision: such an artifact is judged by what it keeps of its source's accuracy."""
+    return family_of(format) != format
+
+
+def is_installed(format: str) -> bool:
+    """Whether the runtime of a format, of any precision, is installed here; nothing is imported."""
+    family = FORMATS[family_of(format)]
+    return not family.is_optional or importlib.util.find_spec(family.name) is not None
+
+
+def not_installed(format: str) -> str:
+    """What to tell where the runtime of a format is not installed."""
+    family = FORMATS[family_of(format)]
+    return f"{family.runtime} is not installed. Install it: make runtimes RUNTIMES={family.name}"

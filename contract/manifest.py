@@ -6,12 +6,13 @@ folder whose files differ from it is not loaded.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -24,6 +25,7 @@ SCHEMA = 1
 
 MODEL_NAME = re.compile(r"[a-z0-9_]+")
 FORMAT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)?")
+FITS = ("stretch", "contain", "cover")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,29 @@ class TensorSpec:
     dtype: str
     shape: tuple[int | None, ...]
     layout: str
-    """A letter for each axis: `NHWC`."""
+    """A letter for each axis: `NHWC`. The axis called N is the batch; a tensor without it has none. It is empty where
+    nothing is known, and the first axis is the batch then."""
+    bounds: tuple[int, int] | None = None
+    """The least and the greatest id that an input takes, where its ids are rows of a table; None where none is known.
+    A runtime may answer an id beyond them with anything, so the service refuses it."""
+    least: tuple[int, ...] | None = None
+    """The least size of each axis that the model can compute with; None where none is known."""
+
+    @property
+    def batch_axis(self) -> int | None:
+        """The axis of the batch, or None where there is none."""
+        place = self.layout.find("N") if self.layout else 0
+        return place if 0 <= place < len(self.shape) else None
+
+    def shape_at(self, batch: int | None) -> tuple[int | None, ...]:
+        """The shape with this batch, or with any for None; as it is where it has none."""
+        return tuple(batch if axis == self.batch_axis else size for axis, size in enumerate(self.shape))
+
+    def sizes_at(self, batch: int, usual: int = 1) -> tuple[int, ...]:
+        """The shape with this batch, and with `usual` for each other free size, or with the least one above that."""
+        least = self.least or (1,) * len(self.shape)
+        shape = zip(self.shape_at(batch), least, strict=True)
+        return tuple(max(usual, known) if size is None else size for size, known in shape)
 
 
 @dataclass(frozen=True)
@@ -53,7 +77,7 @@ class ImageSpec:
             raise ValueError(f"{self.shape} is not the size of a picture: expected (height, width, 1 or 3)")
         for setting, value, known in (
             ("resample", self.resample, ("area",)),
-            ("fit", self.fit, ("contain", "cover")),
+            ("fit", self.fit, FITS),
             ("invert", self.invert, ("auto", "never")),
         ):
             if value not in known:
@@ -89,11 +113,24 @@ class Manifest:
         for path in self.files:
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 raise ValueError(f"the file name {path!r} leaves the artifact's folder")
+        for kind, specs in (("inputs", self.inputs), ("outputs", self.outputs)):
+            names = [spec.name for spec in specs]
+            if len(set(names)) != len(names):  # a dictionary by name would lose a tensor
+                raise ValueError(f"two {kind} have one name, of {', '.join(names)}: expected another for each")
 
     @property
     def name(self) -> str:
         """The served name: `<model>-<format>`."""
         return f"{self.model}-{self.format}"
+
+    @functools.cached_property
+    def has_rows(self) -> bool:
+        """Whether each tensor begins with the batch, so that a call can be split by rows. Otherwise a call is whole."""
+        return all(spec.batch_axis == 0 for spec in (*self.inputs, *self.outputs))
+
+    def rows_of(self, inputs: Mapping[str, Sized]) -> int:
+        """How many rows these inputs, by name, are; 1 for a whole call."""
+        return len(next(iter(inputs.values()))) if self.has_rows else 1
 
     @property
     def is_source(self) -> bool:
@@ -119,6 +156,11 @@ class Manifest:
         first = self.outputs[0]
         return first.shape[1] == len(self.labels) if self.labels else first.name == "probabilities"
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether the values of its first output are classes; those of a map of them, for each place, are not."""
+        return self.classifies or (bool(self.labels) and all(len(spec.shape) <= 2 for spec in self.outputs[:1]))
+
     def class_names(self, count: int) -> tuple[str, ...]:
         """The labels; of a model without any, the numbers of its `count` classes."""
         return self.labels or tuple(f"class {number}" for number in range(count))
@@ -126,10 +168,20 @@ class Manifest:
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read what `to_json` wrote. Raises RecordError on anything else."""
-        return decode(cls, {"batch": None, **without_schema(data, SCHEMA)})  # the oldest manifests have no batch
+        # Older manifests have no batch, no bounds, and no least sizes.
+        values = {"batch": None, **without_schema(data, SCHEMA)}
+        tensors = {key: _with_limits(values[key]) for key in ("inputs", "outputs") if key in values}
+        return decode(cls, values | tensors)
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **encode(self)}
+
+
+def _with_limits(specs: Any) -> Any:
+    """The tensors of a manifest, each with its limits; anything else as it is, for `decode` to refuse."""
+    if not isinstance(specs, list):
+        return specs
+    return [{"bounds": None, "least": None, **spec} if isinstance(spec, dict) else spec for spec in specs]
 
 
 def check_name(kind: str, name: str, pattern: re.Pattern[str]) -> None:

@@ -1,14 +1,24 @@
 """Tensors in memory: what a manifest's dtypes are in NumPy, and how a model's inputs and outputs are handed over."""
 
 import functools
-from collections.abc import Mapping
+import itertools
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Tensors = Mapping[str, NDArray[Any]]
-"""A model's inputs or outputs by name, each with the batch first."""
+"""A model's inputs or outputs by name."""
+
+FEW_LISTS, LISTS_A_BYTE = 1 << 16, 4
+
+
+def is_endless(shape: Sequence[int], size: int) -> bool:
+    """Whether `size` bytes of values in this shape make far more lists in each other than bytes: a shape costs none."""
+    lists: int = sum(itertools.accumulate(shape[:-1], operator.mul))
+    return lists > FEW_LISTS + LISTS_A_BYTE * size
 
 
 @functools.cache  # NumPy's own look-up takes 1 us
