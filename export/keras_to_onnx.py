@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.ops import math_ops
 
 from contract.manifest import Manifest
-from export.floor_division import teach_tf2onnx
+from export import tf2onnx_operators
 from export.keras_model import load_keras
 from export.known_operators import in_known_operators
 from export.onnx_graph import finish_onnx, sparing_memory, write_frozen
@@ -25,10 +25,10 @@ def by_keras(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.onnx`, with the source's names and a free batch."""
     model = load_keras(parent, manifest)
     # A Sequential that was loaded from a file can be exported only after a call.
-    zeros = [np.zeros([size or 1 for size in spec.shape], spec.dtype) for spec in manifest.inputs]
+    zeros = [np.zeros(spec.sizes_at(1), spec.dtype) for spec in manifest.inputs]
     model(zeros[0] if len(zeros) == 1 else zeros)
     path = target / "model.onnx"
-    teach_tf2onnx()
+    tf2onnx_operators.teach()
     with _gelu_by_erf(), in_known_operators(), sparing_memory():
         model.export(path, format="onnx", verbose=False)
     finish_onnx(path, manifest)

@@ -1,7 +1,8 @@
 """Trace a graph with operators that every converter and runtime knows, in place of those that some do not know."""
 
 import contextlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -49,6 +50,35 @@ def in_known_operators() -> Iterator[None]:
         mock.patch.object(tf, "function", without_xla),
         mock.patch.object(tf, "einsum", by_matmul),
         mock.patch.object(nn_ops, "convolution_internal", by_groups),
+        _plain_places(),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _plain_places() -> Iterator[None]:
+    """Trace the places of the largest and of the smallest value as TensorFlow's own operators find them.
+
+    Keras looks at the bits of each value to tell 0 from -0, which no converter can read. Between the two it is a tie.
+    """
+    if "keras" not in sys.modules:
+        yield
+        return
+    from keras.src.backend.tensorflow import numpy
+
+    def place(find: Callable[..., Any]) -> Callable[..., Any]:
+        def of(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
+            x = tf.convert_to_tensor(x)
+            indices = find(tf.reshape(x, [-1]) if axis is None else x, axis=axis or 0, output_type=tf.int32)
+            if not keepdims:
+                return indices
+            return tf.reshape(indices, [1] * x.shape.rank) if axis is None else tf.expand_dims(indices, axis)
+
+        return of
+
+    with (
+        mock.patch.object(numpy, "argmax", place(tf.argmax)),
+        mock.patch.object(numpy, "argmin", place(tf.argmin)),
     ):
         yield
 

@@ -1,4 +1,7 @@
-"""onnx -> savedmodel, by onnx2tf. Load the result with `tf.saved_model.load(folder).signatures["serving_default"]`."""
+"""onnx -> savedmodel, operator by operator or by onnx2tf.
+
+Load the result with `tf.saved_model.load(folder).signatures["serving_default"]`.
+"""
 
 import contextlib
 import io
@@ -11,28 +14,45 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx2tf
-import onnx2tf.onnx2tf
+import onnx.inliner
 import onnxruntime
 from numpy.typing import NDArray
+from onnx import ModelProto
 
-from contract.errors import ExportError, one_line
+from contract.errors import ExportError, one_line, shortened
 from contract.manifest import Manifest
 from export import signatures
 from export.known_operators import in_known_operators
 from export.onnx_graph import name_gelu
+from export.onnx_operators import translation
 from export.overflow import keep_finite
 
 CONVERTERS = ("onnx2tf", "tensorflow-cpu", "tf-keras", "onnx", "onnxscript", "onnxruntime")
 
 
+def by_operators(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
+    """Write the SavedModel's files, with the signatures `serving_default` and `batch1`.
+
+    Each operator is translated by itself, in ONNX's own order of axes. Raises ExportError.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = shutil.copy(parent / "model.onnx", scratch)
+        if manifest.batch is not None:
+            _fix_batch(copy, manifest, manifest.batch)
+        name_gelu(Path(copy))
+        model = _simplified(onnx.inliner.inline_local_functions(onnx.load(copy)), scratch)
+    function = translation(model)
+    with in_known_operators():
+        return signatures.save(function, [], manifest, target)
+
+
 def export(parent: Path, manifest: Manifest, target: Path, **options: Any) -> Sequence[Path]:
-    """Write the SavedModel's files, with the signatures `serving_default` and `batch1`; `options` are onnx2tf's."""
+    """Write the same by onnx2tf, which turns the whole graph to channels last; `options` are its own."""
     with tempfile.TemporaryDirectory() as scratch:
         # A copy, since onnx2tf rewrites its input file when it can simplify it.
         copy = shutil.copy(parent / "model.onnx", scratch)
         if manifest.batch is not None:
-            _fix_batch(copy, manifest.batch)
+            _fix_batch(copy, manifest, manifest.batch)
         name_gelu(Path(copy))
         keep_finite(Path(copy))
         model = _convert(copy, scratch, manifest, options)
@@ -53,6 +73,8 @@ def unsimplified(parent: Path, manifest: Manifest, target: Path) -> Sequence[Pat
 
 def _convert(path: str, scratch: str, manifest: Manifest, options: Mapping[str, Any]) -> Any:
     """The ONNX graph as a tf_keras model with the same inputs. Raises ExportError with the converter's message."""
+    import onnx2tf.onnx2tf  # it takes seconds, and is not the first route
+
     output = io.StringIO()
     onnx2tf.onnx2tf.download_test_image_data = _calibration_pictures
     try:
@@ -76,17 +98,36 @@ def _convert(path: str, scratch: str, manifest: Manifest, options: Mapping[str, 
         raise ExportError(f"onnx2tf failed at {where[1]} of {manifest.name}: {one_line(error)}") from error
 
 
-def _fix_batch(path: str, batch: int) -> None:
+def _fix_batch(path: str, manifest: Manifest, batch: int) -> None:
     """Fix the batch of every input, and fold the shapes that the graph computes: they are constants then."""
     model = onnx.load(path)
+    axes = {spec.name: spec.batch_axis for spec in manifest.inputs}
     for value in model.graph.input:
-        value.type.tensor_type.shape.dim[0].dim_value = batch
+        if (axis := axes.get(value.name)) is not None:
+            value.type.tensor_type.shape.dim[axis].dim_value = batch
     del model.graph.value_info[:]
+    _simplify(model, path)
+
+
+def _simplify(model: ModelProto, path: str) -> None:
+    """Write the graph as ONNX Runtime simplifies it for any processor. Raises what it raises for a faulty graph."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = path
     options.log_severity_level = 3
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _simplified(model: ModelProto, scratch: str) -> ModelProto:
+    """The graph with its constants folded, and normalisation inside the convolutions; as it is where this fails."""
+    path = str(Path(scratch, "simplified.onnx"))
+    try:
+        _simplify(model, path)
+        simple = onnx.load(path)
+    except Exception:  # of many kinds: a graph that is too large to be handed over, for example
+        return model
+    is_standard = all(node.domain in ("", "ai.onnx") for node in simple.graph.node)
+    return simple if is_standard else model
 
 
 def _calibration_pictures() -> NDArray[np.float32]:
@@ -95,7 +136,7 @@ def _calibration_pictures() -> NDArray[np.float32]:
 
 
 def _summary(output: str) -> str:
-    """The beginning of onnx2tf's output, without colours and the frames of its traceback."""
+    """What onnx2tf wrote, in short, without colours and the frames of its traceback."""
     lines = re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()
     words = " ".join(line for line in lines if not line.startswith((" ", "Traceback"))).split()
-    return " ".join(words)[:500]
+    return shortened(" ".join(words), 500)

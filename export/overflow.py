@@ -1,7 +1,8 @@
 """Activations that overflow in a converted graph and not in the source, written so that they do not.
 
 TF Lite has no Softplus: it is lowered to log(1 + exp(x)), which is infinite from 88 on, and LogSigmoid with it. onnx2tf
-computes both branches of an Elu and multiplies one of them by 0, which is NaN where exp(x) is infinite.
+computes both branches of an Elu and multiplies one of them by 0, which is NaN where exp(x) is infinite. TF Lite has no
+IsInf either: it is lowered to |x| = infinity, which LiteRT answers with false, so that what a model replaces remains.
 """
 
 import contextlib
@@ -15,14 +16,25 @@ import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 
+def softplus(features: Any, name: str | None = None) -> Any:
+    """TensorFlow's Softplus as a sum that stays finite."""
+    import tensorflow as tf
+
+    # log(1 + exp(-|x|)), with neither a large power nor a constant of its own
+    return tf.nn.relu(features) - tf.math.log(tf.sigmoid(tf.abs(features)))
+
+
+def is_infinite(x: Any) -> Any:
+    """TensorFlow's IsInf as a comparison with the largest number: LiteRT finds nothing equal to infinity."""
+    import tensorflow as tf
+
+    return tf.abs(x) > x.dtype.max
+
+
 @contextlib.contextmanager
 def without_overflow() -> Iterator[None]:
     """Trace TensorFlow's Softplus and LogSigmoid as sums that stay finite."""
     import tensorflow as tf
-
-    def softplus(features: Any, name: str | None = None) -> Any:
-        # log(1 + exp(-|x|)), with neither a large power nor a constant of its own
-        return tf.nn.relu(features) - tf.math.log(tf.sigmoid(tf.abs(features)))
 
     def log_sigmoid(x: Any, name: str | None = None) -> Any:
         return -softplus(-tf.convert_to_tensor(x))

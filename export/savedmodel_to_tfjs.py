@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import keras  # noqa: F401  # first: it would take the empty jax below for a real one
 
 from contract.errors import ExportError
 from contract.manifest import Manifest
+from export.tfjs_operators import without_missing_operators
 
 CONVERTERS = ("tensorflowjs", "tensorflow-cpu")
 
@@ -24,19 +26,19 @@ them."""
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.json` and its weight files: convolution, bias and relu are fused, constants are folded."""
-    return _converted(_converter(), parent, target)
+    return _converted(load_converter(), parent, target)
 
 
 def unfused(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write the same with no operators fused: inside loops, fused ones get shapes that TF.js does not accept."""
-    conversion = _converter()
+    conversion = load_converter()
     with _nothing_fused(conversion):
         return _converted(conversion, parent, target)
 
 
 def with_functions(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write the same with the body of each loop as a function: only so does TF.js run recurrent layers."""
-    conversion = _converter()
+    conversion = load_converter()
     with _nothing_fused(conversion):
         files = _converted(conversion, parent, target, control_flow_v2=True)
     graph = target / "model.json"
@@ -59,11 +61,12 @@ def _nothing_fused(conversion: Any) -> Iterator[None]:
         steps[:] = [step for step in steps if step != "remap"]
         return optimise(config, *others)
 
-    conversion._run_grappler = without_fusion
-    try:
+    with (
+        mock.patch.object(conversion, "_run_grappler", without_fusion),
+        # Its backends have Prelu with a slope for each of the last axis's values alone.
+        mock.patch.object(conversion.fuse_prelu, "fuse_ops_for_prelu", lambda graph: graph),
+    ):
         yield
-    finally:
-        conversion._run_grappler = optimise
 
 
 def _list_results(function: dict[str, Any]) -> None:
@@ -87,7 +90,7 @@ def _list_results(function: dict[str, Any]) -> None:
 def _converted(conversion: Any, parent: Path, target: Path, **more: Any) -> Sequence[Path]:
     optimise = conversion.optimize_graph
     conversion.optimize_graph = lambda graph, *others, **more: optimise(
-        _without_missing_operators(graph), *others, **more
+        without_missing_operators(graph), *others, **more
     )
     try:
         conversion.convert_tf_saved_model(
@@ -96,6 +99,7 @@ def _converted(conversion: Any, parent: Path, target: Path, **more: Any) -> Sequ
             signature_def="serving_default",
             saved_model_tags="serve",
             use_structured_outputs_names=True,
+            strip_debug_ops=True,  # an Assert is none of its operators
             **more,
         )
     finally:
@@ -116,57 +120,19 @@ def _name_outputs(file: Path) -> None:
         number = re.fullmatch(r"Identity(?:_(\d+))?:0", tensor["name"])
         outputs[names[int(number[1] or 0)] if number and name not in names else name] = tensor
     model["signature"]["outputs"] = outputs
+    _sort_attributes(model["modelTopology"])
     file.write_text(json.dumps(model), encoding="utf-8")
 
 
-def _without_missing_operators(graph: Any) -> Any:
-    """The graph without operators that TF.js does not have, or does not have for the types that it uses here."""
-    import tensorflow as tf
-
-    definition = graph.as_graph_def()
-    complements = [node for node in definition.node if node.op == "Erfc"]
-    masks = [node for node in definition.node if node.op == "ReverseV2" and node.attr["T"].type == tf.bool]
-    if not complements and not masks:
-        return graph
-    for node in complements:
-        _by_erf(definition, node)
-    for node in masks:
-        _by_numbers(definition, node)
-    with tf.Graph().as_default() as rewritten:
-        tf.graph_util.import_graph_def(definition, name="")
-    return rewritten
+def _sort_attributes(topology: dict[str, Any]) -> None:
+    """Their order is another one in each process, and so would be the file's bytes."""
+    functions = topology.get("library", {}).get("function", [])
+    for nodes in (topology["node"], *(function["nodeDef"] for function in functions)):
+        for node in nodes:
+            node["attr"] = dict(sorted(node.get("attr", {}).items()))
 
 
-def _by_erf(definition: Any, node: Any) -> None:
-    """Replace Erfc, with which TensorFlow computes GELU, by 1 - Erf."""
-    import tensorflow as tf
-
-    erf, one = definition.node.add(), definition.node.add()
-    erf.CopyFrom(node)
-    erf.op, erf.name = "Erf", f"{node.name}/erf"
-    one.op, one.name = "Const", f"{node.name}/one"
-    one.input.append(f"^{erf.name}")  # in the same loop, if the node is in one
-    one.attr["dtype"].CopyFrom(node.attr["T"])
-    one.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(1, node.attr["T"].type))
-    node.op, node.input[:] = "Sub", [one.name, erf.name]
-
-
-def _by_numbers(definition: Any, node: Any) -> None:
-    """Reverse a mask as integers: the WebAssembly backend reads four bytes of each value, and masks have one."""
-    import tensorflow as tf
-
-    mask, reverse = definition.node.add(), definition.node.add()
-    reverse.CopyFrom(node)
-    mask.op, mask.name, mask.input[:] = "Cast", f"{node.name}/mask", [node.input[0]]
-    mask.attr["SrcT"].type, mask.attr["DstT"].type = tf.bool.as_datatype_enum, tf.int32.as_datatype_enum
-    reverse.name, reverse.input[0] = f"{node.name}/numbers", mask.name
-    reverse.attr["T"].type = tf.int32.as_datatype_enum
-    node.op, node.input[:] = "Cast", [reverse.name]
-    node.attr.clear()
-    node.attr["SrcT"].type, node.attr["DstT"].type = tf.int32.as_datatype_enum, tf.bool.as_datatype_enum
-
-
-def _converter() -> Any:
+def load_converter() -> Any:
     """tensorflowjs' converter, imported with empty modules in place of `UNUSED`.
 
     This changes the process, so an export runs in its own process (`python -m export`).

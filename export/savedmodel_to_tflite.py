@@ -1,33 +1,123 @@
 """savedmodel -> tflite. Load the result with `ai_edge_litert.interpreter.Interpreter("model.tflite")`.
 
 One file with two signatures over the same weights: `serving_default` takes any batch (the server), `batch1` takes one
-row (browsers and phones, whose LiteRT refuses a free batch).
+row (browsers and phones, whose LiteRT refuses a free batch). `get_signature_runner` chooses between them; an
+interpreter's own `invoke` runs `batch1`, and takes more rows after `resize_tensor_input` and `allocate_tensors`.
 """
 
-from collections.abc import Sequence
+import contextlib
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
 
+from contract.errors import ExportError
 from contract.manifest import Manifest
+from export import error_function, overflow, signatures
+from export.tflite_roots import with_roots
 
 CONVERTERS = ("tensorflow-cpu",)
+FINITE: Mapping[str, Callable[[Any], Any]] = {"Softplus": overflow.softplus, "IsInf": overflow.is_infinite}
 
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.tflite`, with LiteRT's built-in operators only."""
     # Subgraph 0, which callers without signatures run, is the static one.
-    return _converted(parent, target, ["batch1", "serving_default"])
+    return _converted(parent, manifest, target, ["batch1", "serving_default"])
 
 
 def export_one(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write the same for one row at a time: some operators are converted only where every size is known."""
-    return _converted(parent, target, ["batch1"])
+    return _converted(parent, manifest, target, ["batch1"])
 
 
-def _converted(parent: Path, target: Path, signatures: list[str]) -> Sequence[Path]:
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(parent), signature_keys=signatures)
+def written_out(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
+    """Write the same with the error function written out. Raises ExportError for a graph that has none."""
+    with tempfile.TemporaryDirectory() as scratch:
+        if not _write_out(parent, manifest, Path(scratch), error_function.WRITTEN):
+            raise ExportError("There is no error function in the graph.")
+        return _converted(Path(scratch), manifest, target, ["batch1", "serving_default"])
+
+
+def _write_out(parent: Path, manifest: Manifest, target: Path, operators: Mapping[str, Callable[[Any], Any]]) -> bool:
+    """Write the SavedModel with these operators written out; whether there were any, outside of loops."""
+    model = tf.saved_model.load(str(parent))
+    signature = model.signatures["serving_default"]
+    function = error_function.written_out(signature, operators)
+    if function is None:
+        return False
+    # TensorFlow's flat order is by sorted names.
+    inputs, outputs = sorted(signature.structured_input_signature[1]), sorted(signature.structured_outputs)
+
+    def call(*tensors: Any) -> Sequence[Any]:
+        given = dict(zip((spec.name for spec in manifest.inputs), tensors, strict=True))
+        answers = dict(zip(outputs, function(*(given[name] for name in inputs)), strict=True))
+        return [answers[spec.name] for spec in manifest.outputs]
+
+    signatures.save(call, [], manifest, target)
+    return True
+
+
+@contextlib.contextmanager
+def without_overflow(parent: Path, manifest: Manifest) -> Iterator[Path]:
+    """The SavedModel's folder, or a copy in which no Softplus can overflow, and every infinity is seen.
+
+    See export/overflow.py. What Keras exports here was traced without a Softplus.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        content = (parent / "saved_model.pb").read_bytes()
+        is_there = any(name.encode() in content for name in FINITE)
+        yield Path(scratch) if is_there and _write_out(parent, manifest, Path(scratch), FINITE) else parent
+
+
+def _converted(parent: Path, manifest: Manifest, target: Path, keys: list[str]) -> Sequence[Path]:
+    with without_overflow(parent, manifest) as folder:
+        return _written(folder, target, keys)
+
+
+def _written(parent: Path, target: Path, keys: list[str]) -> Sequence[Path]:
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(parent), signature_keys=keys)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    path = target / "model.tflite"
-    path.write_bytes(converter.convert())
+    path, content = target / "model.tflite", bytearray(with_roots(converter.convert()))
+    free_the_rows(content)
+    path.write_bytes(content)
     return [path]
+
+
+def free_the_rows(content: bytearray) -> None:
+    """In a file's first graph, let each Reshape of one row to [1, ...] take any number of rows: [-1, ...].
+
+    Only then can an interpreter resize the graph's input. A constant that something else uses stays as it is.
+    """
+    model = schema.Model.GetRootAs(content, 0)
+    uses = defaultdict[int, set[bool]](set)
+    for number in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(number)
+        for operator in map(graph.Operators, range(graph.OperatorsLength())):
+            shape = _shape_of_one_row(model, operator) if number == 0 else None
+            for place in map(operator.Inputs, range(operator.InputsLength())):
+                buffer = graph.Tensors(place).Buffer() if place >= 0 else 0  # an input that is left out
+                uses[buffer].add(buffer == shape)
+    for buffer, are_shapes in uses.items():
+        if are_shapes == {True}:
+            model.Buffers(buffer).DataAsNumpy().view(np.int32)[0] = -1
+
+
+def _shape_of_one_row(model: Any, operator: Any) -> int | None:
+    """The buffer of the constant shape to which an operator of the first graph reshapes one row as one row."""
+    if model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode() != schema.BuiltinOperator.RESHAPE:
+        return None
+    if operator.InputsLength() < 2:
+        return None
+    rows, shape = (model.Subgraphs(0).Tensors(operator.Inputs(place)) for place in range(2))
+    buffer = model.Buffers(shape.Buffer())
+    if not buffer.DataLength() or not rows.ShapeLength() or shape.Type() != schema.TensorType.INT32:
+        return None
+    before, after = rows.ShapeAsNumpy(), buffer.DataAsNumpy().view(np.int32)
+    keeps_rows = before[0] == after[0] == 1 and len(after) > 1 and (after > 0).all()
+    return int(shape.Buffer()) if keeps_rows and before.prod() == after.prod() else None

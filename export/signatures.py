@@ -32,11 +32,11 @@ def save(
         outputs = dict(zip((spec.name for spec in manifest.outputs), function(*tensors), strict=True))
         for spec in manifest.outputs:
             # This only checks and records the shape; tf.ensure_shape would be an operator, which TF.js cannot run.
-            outputs[spec.name].set_shape((manifest.batch, *spec.shape[1:]))
+            outputs[spec.name].set_shape(spec.shape_at(manifest.batch))
         return outputs
 
     signatures = {
-        signature: tf.function(named).get_concrete_function(
+        signature: tf.function(named, autograph=False).get_concrete_function(
             *(tensor_spec(spec, manifest.batch or batch) for spec in manifest.inputs)
         )
         for signature, batch in SIGNATURES.items()
@@ -50,6 +50,6 @@ def save(
 
 
 def tensor_spec(spec: TensorSpec, batch: int | None) -> Any:
-    """The input as TensorFlow describes it, with this batch."""
+    """The input as TensorFlow describes it, with this batch where it has one."""
     dtype = tf.string if spec.dtype == "bytes" else spec.dtype
-    return tf.TensorSpec((batch, *spec.shape[1:]), dtype, name=spec.name)
+    return tf.TensorSpec(spec.shape_at(batch), dtype, name=spec.name)

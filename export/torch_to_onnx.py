@@ -10,6 +10,7 @@ from torch.onnx.errors import OnnxExporterError
 from contract.errors import ExportError
 from contract.manifest import Manifest
 from export.onnx_graph import OPSET, finish_onnx
+from export.torch_operators import TRANSLATIONS
 
 CONVERTERS = ("torch", "onnxscript", "onnx")
 
@@ -24,6 +25,7 @@ def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
             input_names=[spec.name for spec in manifest.inputs],
             output_names=[spec.name for spec in manifest.outputs],
             verbose=False,
+            custom_translation_table=TRANSLATIONS,
         )
     except OnnxExporterError as error:
         raise ExportError(f"{manifest.name} -> onnx failed in PyTorch's exporter: {_summary(error)}") from error
@@ -40,8 +42,7 @@ def traced(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     network.train = lambda mode=True: network  # type: ignore[method-assign] # a program has no training mode to switch
     path = target / "model.onnx"
     example = tuple(
-        torch.zeros([size or 1 for size in (manifest.batch, *spec.shape[1:])], dtype=getattr(torch, spec.dtype))
-        for spec in manifest.inputs
+        torch.zeros(spec.sizes_at(manifest.batch or 1), dtype=getattr(torch, spec.dtype)) for spec in manifest.inputs
     )
     with torch.no_grad():
         torch.onnx.export(

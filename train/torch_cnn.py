@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contract.dataset import Split
+from contract.torch_program import without_paths
 from train.recipe import Progress, Recipe, Trained, accuracy, main
 
 
@@ -73,7 +74,7 @@ def train(recipe: Recipe, training: Split, test: Split, folder: Path) -> Trained
         batches = torch.tensor(test.images).float().split(1000)
         answers = np.concatenate([shipped(batch).numpy() for batch in batches])
     torch.save(net.state_dict(), folder / "state_dict.pt")
-    torch.export.save(export(shipped, training.images.shape[1:]), folder / "model.pt2")
+    torch.export.save(without_paths(export(shipped, training.images.shape[1:])), folder / "model.pt2")
     return Trained(
         framework=f"PyTorch {torch.__version__}",
         parameters=sum(parameter.numel() for parameter in net.parameters()),
