@@ -14,11 +14,13 @@ from bring.description import FILE as MODEL_TOML
 from bring.description import describe
 from bring.options import OPTIONS, PATHS
 from bring.sandbox import GIB, Limits
-from bring.walk import bring
+from bring.walk import Reduced, bring
 from contract.errors import BroughtError, RosettaError
+from contract.precisions import chosen
+from verify.precision.gate import limits_of
 
-SUFFIXES = (".h5", ".hdf5", ".keras", ".pt2", ".pt", ".pth", ".safetensors", ".onnx", ".tflite")
-FOLDER_MARKS = ("saved_model.pb", "model.json")
+SUFFIXES = (".h5", ".hdf5", ".keras", ".pt2", ".pt", ".pth", ".jit", ".safetensors", ".onnx", ".tflite", ".pb")
+FOLDER_MARKS = ("saved_model.pb", "model.json", "MLmodel", "model.safetensors")
 """A folder that holds one of these files is a model."""
 
 
@@ -31,20 +33,25 @@ def main() -> None:
         parser.add_argument(f"--{name}", default="", help=help)
     parser.add_argument("--memory-gib", type=float, default=6.0, help="limit of memory of a child (%(default)s)")
     parser.add_argument("--minutes", type=float, default=15.0, help="limit of time of a child (%(default)s)")
+    parser.add_argument("--sandbox", choices=["none"], help="none: go on where a part of the sandbox cannot be had")
+    parser.add_argument("--precision", default="", help="variants to make: all, none, or some, such as int8,fp16")
+    parser.add_argument("--max-loss", default="", help="what a variant may lose of the accuracy, such as 0.5%%")
     arguments = parser.parse_args()
-    options = {name: value for name in OPTIONS if (value := getattr(arguments, name))}
+    options = {name: value for name in OPTIONS if (value := getattr(arguments, name.replace("-", "_")))}
     options |= {name: str(Path(options[name]).resolve()) for name in PATHS if name in options}
-    limits = Limits(seconds=60 * arguments.minutes, memory=arguments.memory_gib * GIB)
+    limits = Limits(60 * arguments.minutes, arguments.memory_gib * GIB, insist=arguments.sandbox != "none")
     # A signal becomes an exception, so that children and their folders are removed, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: ended before it was done. Nothing half-written is left."))
     try:
         models = named(arguments.models, options)
+        reduced = Reduced(arguments.precision, arguments.max_loss)
+        check(reduced)
     except RosettaError as error:
         sys.exit(f"error: {error}")
     failures = []
     for name, path in models.items():
         try:
-            bring(path, name, arguments.artifacts, options, limits)
+            bring(path, name, arguments.artifacts, options, limits, reduced)
         except (RosettaError, OSError) as error:
             print(f"error: {path.name}: {error}", file=sys.stderr, flush=True)
             failures.append(name)
@@ -57,6 +64,12 @@ def main() -> None:
             f"{', '.join(failures)} could not be brought; the other {len(models) - len(failures)} are there.",
             flush=True,
         )
+
+
+def check(reduced: Reduced) -> None:
+    """Raise PrecisionError or ParityError for a precision or a limit that is none."""
+    chosen(reduced.precision)
+    limits_of(reduced.max_loss)
 
 
 def named(paths: Sequence[Path], options: Mapping[str, str]) -> dict[str, Path]:

@@ -14,6 +14,15 @@ class Cause:
     advice: str = ""
 
 
+IN_FLOAT32 = (
+    "Its operators are written for float32; for other kinds of fractions, some are missing.",
+    "Save the model in float32 (PyTorch: net.float(); Keras: build it under the dtype policy float32).",
+)
+"""The cause and the advice where the dtype is the matter."""
+
+DTYPES = {"f16": "float16", "bf16": "bfloat16", "f64": "float64"}
+"""As a converter writes them."""
+
 KNOWN: tuple[tuple[str, str, str, str], ...] = (
     (
         r"its parent, (\w+), could not be made",
@@ -29,10 +38,43 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
         "litert-torch.",
     ),
     (
-        r"onnx2tf failed at (\S+) of \S+: (.*)",
+        r"There is no translation of the ONNX operator ([\w., ]+)\.",
+        "No converter here knows the ONNX operator {0}.",
+        "",
+        "Replace it in the network, or ship ONNX.",
+    ),
+    (
+        r"keeps a state between its calls",
+        "The model keeps a state between its calls, inside its file.",
+        "A graph of ONNX answers from its inputs alone.",
+        "Take the model from before it was made streaming, with its state among the inputs and outputs.",
+    ),
+    (
+        r"onnx2tf failed at (\S+) of \S+: (.*(?:[Dd]imension|[Ss]hape|axis|axes|rank|broadcast).*)",
         "onnx2tf could not convert the operator {0}: {1}.",
         "It converts ONNX's NCHW tensors to NHWC, and loses track of an axis here.",
         "Start from a Keras model, or ship ONNX.",
+    ),
+    (
+        r"onnx2tf failed at (\S+) of \S+: (.*)",
+        "onnx2tf could not convert the operator {0}: {1}.",
+        "",
+        "Ship ONNX.",
+    ),
+    (
+        r"TF Select ops: ([\w, ]+?)\s*Details:\s*tf\.\w+\((?:tensor<[^>]*>, )*tensor<(?:[\d?]+x)*(f16|bf16|f64)>",
+        "LiteRT has no operator for {0} in {1}.",
+        *IN_FLOAT32,
+    ),
+    (
+        r"Error dumping weight \S+, dtype (\w+) not supported",
+        "TF.js has no numbers of {0}, as the weights are.",
+        *IN_FLOAT32,
+    ),
+    (
+        r"Could not find an implementation for (\w+)\(\d+\) node",
+        "ONNX Runtime knows the operator {0}, and not in the dtype that the graph has.",
+        *IN_FLOAT32,
     ),
     (
         r"(?:Some ops are not supported by the native TFLite runtime|needs? (?:a )?(?:custom|Flex).*?)[\s\S]*?"
@@ -116,5 +158,6 @@ def explain(edge: str, message: str, log: str) -> Cause:
         for pattern, reason, cause, advice in KNOWN:
             if match := re.search(pattern, text):
                 words = [" ".join(group.split()).strip(" .,") for group in match.groups()]
+                words = [DTYPES.get(word, word) for word in words]
                 return Cause(reason.format(*words), cause, advice)
     return Cause(f"{edge}: {message.rstrip('.')}.")

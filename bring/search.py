@@ -10,6 +10,7 @@ bring/walk.py carries the steps out and reports to the search what came of each.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from contract.formats import is_installed
 from contract.parity_result import ParityResult
 from export import EXPORTERS, find_routes
 
@@ -25,6 +26,8 @@ class Attempt:
     """The runtime's message, where it could not run the artifact."""
     parity: ParityResult | None = None
     """None where there is no artifact, where it cannot be run, and until it is verified."""
+    was_compared: bool = False
+    """Whether a comparison was tried, whatever came of it."""
 
     @property
     def passed(self) -> bool:
@@ -82,7 +85,7 @@ class Export:
 
 @dataclass(frozen=True)
 class Verify:
-    """Compare every artifact with the source."""
+    """Compare every artifact that has no result yet with the source."""
 
 
 @dataclass(frozen=True)
@@ -108,17 +111,35 @@ class Search:
         self._is_verified = False
 
     def next_step(self) -> Step | None:
-        """What to do next; None when every format passes or has no other route. Nothing changes by asking."""
+        """What to do next; None when every format passes or has no other route. Nothing changes by asking.
+
+        All that failed parity makes room before anything is converted, so that what comes next is compared at once.
+        What could not be run makes room one by one: a comparison that is ended takes others with it.
+        """
+        for edge in self.edges.values():
+            if edge.artifact and edge.artifact.parity and edge.has_another and not edge.artifact.passed:
+                return self._aside(edge)
         for edge in self.edges.values():
             if edge.artifact is None and edge.has_another and self._is_there(edge.parent):
                 return Export(edge, edge.next_route)
-        if not self._is_verified:
+        if not self._is_verified or self._has_new():
             return Verify()
         for edge in self.edges.values():
             if edge.artifact and edge.has_another and not edge.artifact.passed:
-                is_best = edge.aside is None or edge.artifact.difference < edge.aside.difference
-                return PutAside(edge, is_best, tuple(self._below(edge.format)))
+                return self._aside(edge)
         return None
+
+    def _aside(self, edge: Edge) -> PutAside:
+        assert edge.artifact is not None, edge.format
+        is_best = edge.aside is None or edge.artifact.difference < edge.aside.difference
+        return PutAside(edge, is_best, tuple(self._below(edge.format)))
+
+    def unverified(self) -> list[str]:
+        """The formats whose artifacts have no parity result: new ones, and those that could not be run.
+
+        The latter may have been ended together with another one.
+        """
+        return [edge.format for edge in self.edges.values() if edge.artifact and edge.artifact.parity is None]
 
     def verified(self, results: Mapping[str, ParityResult | str]) -> None:
         """Record what parity says of each artifact, by its format: a result, or why its runtime could not run it."""
@@ -127,6 +148,7 @@ class Search:
             assert artifact is not None, format
             artifact.parity = None if isinstance(result, str) else result
             artifact.runtime_error = result if isinstance(result, str) else None
+            artifact.was_compared = True
         self._is_verified = True
 
     def put_aside(self, step: PutAside) -> None:
@@ -151,6 +173,9 @@ class Search:
             return last
         return aside if last is None or aside.difference <= last.difference else last
 
+    def _has_new(self) -> bool:
+        return any(edge.artifact and not edge.artifact.was_compared for edge in self.edges.values())
+
     def _is_there(self, format: str) -> bool:
         """Whether there is an artifact to export from: the source always is."""
         return format not in self.edges or self.edges[format].artifact is not None
@@ -163,11 +188,11 @@ class Search:
 
 
 def reachable(format: str) -> Iterator[Edge]:
-    """Every format that can be reached from this one, each along the fewest edges; parents before their children."""
+    """Every format that can be made here from this one, each along the fewest edges; parents before their children."""
     known, parents = {format}, [format]
     for parent in parents:
         for source, target in EXPORTERS:
-            if source == parent and target not in known:
+            if source == parent and target not in known and is_installed(target):
                 known.add(target)
                 parents.append(target)
                 yield Edge(parent, target, [route.name for route in find_routes(source, target)])

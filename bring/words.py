@@ -7,6 +7,7 @@ from bring.causes import explain
 from bring.sandbox import GIB
 from bring.search import Attempt, Edge
 from contract.failed_edge import FailedEdge, FailedRoute
+from contract.manifest import Manifest
 from contract.parity_result import ParityResult
 
 
@@ -18,41 +19,75 @@ def done(name: str, seconds: float, peak: int) -> str:
     return f"{name}: brought in {seconds:.0f} s, at most {peak / GIB:.1f} GiB of memory"
 
 
-def kept(name: str, parity: ParityResult) -> str:
-    return f"{name}: {of_parity(parity)}"
+def taken_as_logits(name: str, ending: str) -> str:
+    seen = "do not add up to 1" if ending == "softmax" else "are not all from 0 to 1"
+    return (
+        f"{name}: its answers {seen}, so they are taken as logits, and a {ending} follows them. "
+        "Set ANSWERS=values if they are not classes."
+    )
+
+
+def kept(name: str, edge: Edge, ending: Attempt, has_classes: bool) -> str:
+    """What is kept of an edge; where it does not pass, also what became of its other routes."""
+    assert ending.parity is not None
+    line = f"{name}: {of_parity(ending.parity, has_classes)}"
+    others = [] if ending.passed else [attempt for attempt in edge.attempts if attempt is not ending]
+    tried = [f"by {attempt.route}: {of_attempt(attempt, has_classes)}" for attempt in others]
+    return f"{line}. Tried as well, {'; '.join(tried)}" if tried else line
 
 
 def failed(edge: FailedEdge) -> str:
     return f"{edge.name}: failed. {' '.join(filter(None, (edge.reason, edge.advice)))}"
 
 
-def of_parity(parity: ParityResult) -> str:
-    figures = f"largest difference {parity.max_abs_diff:.1e}, same class {parity.agreement:.2%} of {parity.images}"
-    return f"{figures}, passed" if parity.passed else f"{figures}: {'; '.join(parity.reasons)}"
+def of_parity(parity: ParityResult, has_classes: bool) -> str:
+    if parity.kept:
+        verdict = f"verified at {100 * parity.kept.limit:g} %" if parity.passed else "; ".join(parity.reasons)
+        return f"keeps {parity.kept}: {verdict}"
+    same = f"same class {parity.agreement:.2%} of {parity.images}" if has_classes else f"{parity.images} questions"
+    figures = f"largest difference {parity.max_abs_diff:.1e}, {same}"
+    return f"{figures}, verified" if parity.passed else f"{figures}: {'; '.join(parity.reasons)}"
 
 
-def of_attempt(attempt: Attempt) -> str:
+def of_attempt(attempt: Attempt, has_classes: bool) -> str:
     """Why a route's artifact is not kept."""
     if attempt.conversion_error is not None:
         return attempt.conversion_error
-    return of_parity(attempt.parity) if attempt.parity else "its runtime cannot run it"
+    if attempt.parity is None:
+        return f"its runtime cannot run it: {attempt.runtime_error or 'see the log'}"
+    return of_parity(attempt.parity, has_classes)
 
 
-def failed_edge(model: str, edge: Edge, ending: Attempt | None, log: str, folder: Path) -> FailedEdge:
+def failed_edge(source: Manifest, edge: Edge, ending: Attempt | None, log: str, folder: Path) -> FailedEdge:
     """What is recorded of an edge that ends with `ending`: no artifact, or one that cannot be run.
 
     `folder` is where the converters ran: its path is taken out of their messages.
     """
-    cause = explain(f"{edge.parent} -> {edge.format}", _readable(_reason(edge, ending), folder), log)
-    routes = tuple(FailedRoute(attempt.route, _readable(of_attempt(attempt), folder)) for attempt in edge.attempts)
-    return FailedEdge(model, edge.format, edge.parent, cause.reason, cause.cause, cause.advice, routes)
+    has_classes = source.has_classes
+    reason = _reason(edge, ending, has_classes)
+    cause = explain(f"{edge.parent} -> {edge.format}", _readable(reason, folder), log)
+    routes = tuple(
+        FailedRoute(attempt.route, _readable(of_attempt(attempt, has_classes), folder)) for attempt in edge.attempts
+    )
+    return FailedEdge(source.model, edge.format, edge.parent, cause.reason, cause.cause, cause.advice, routes)
 
 
-def _reason(edge: Edge, ending: Attempt | None) -> str:
+def _reason(edge: Edge, ending: Attempt | None, has_classes: bool) -> str:
     if ending is not None:
         error = [attempt.runtime_error for attempt in edge.attempts if attempt.runtime_error is not None][-1]
         return f"it was converted, and its runtime cannot run it: {error}"
-    return of_attempt(edge.attempts[-1]) if edge.attempts else f"its parent, {edge.parent}, could not be made"
+    if edge.attempts:
+        return of_attempt(edge.attempts[-1], has_classes)
+    return f"its parent, {edge.parent}, could not be made"
+
+
+def not_made_line(name: str, reason: str) -> str:
+    return f"{name}: not made. {' '.join(reason.split())}"
+
+
+def not_made(output: str, name: str) -> dict[str, str]:
+    """Format -> why the variant was not made, as `python -m export.precision` says for the model of this name."""
+    return dict(re.findall(rf"^{re.escape(name)}-(\S+): not made\. (.*)$", output, re.MULTILINE))
 
 
 def section(log: str, title: str) -> str:
@@ -61,12 +96,12 @@ def section(log: str, title: str) -> str:
     return match[1] if match else ""
 
 
-def runtime_error(log: str, name: str) -> str:
-    """Why the artifact of this name could not be run, as parity's log says; else the log's last error."""
+def runtime_error(log: str, name: str, ended: str = "") -> str:
+    """Why the artifact of this name could not be run, as parity's log says; else why the comparison `ended`."""
     prefix = f"{name} cannot be compared: "
     own = [line for line in log.splitlines() if line.startswith(prefix)]
     errors = [line for line in log.splitlines() if line.startswith("error: ")]
-    return own[-1].removeprefix(prefix) if own else (errors or ["see the log"])[-1].removeprefix("error: ")
+    return own[-1].removeprefix(prefix) if own else (errors or [ended or "see the log"])[-1].removeprefix("error: ")
 
 
 def _readable(message: str, folder: Path) -> str:

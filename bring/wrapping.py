@@ -3,7 +3,7 @@
 It is worked out from the file and from what the user says about it. What neither says is asked for, in an error.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,18 +11,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bring.description import Description, Preprocess
-from contract.errors import BroughtError, one_line
+from bring import axes, names
+from bring.description import FILE, Description, Preprocess
+from bring.inputs import described
+from bring.probe import INTEGER_BOUNDS, Predicts, Probe, shapes_of
+from contract.errors import BroughtError
 from contract.manifest import ImageSpec, TensorSpec
-from verify.questions import invented
-
-Arrays = Mapping[str, NDArray[Any]]
 
 CHANNELS = (1, 3)
-PROBE_ROWS = 8
-"""How many invented rows a model answers, to see what its answers look like."""
-INTEGER_BOUNDS = (1000, 100, 10, 2)
-"""Bounds to try for integers, which may be indices into a table whose size is not in the file."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +31,23 @@ class Wrapping:
     """The picture that is the input; None when the model takes something else."""
     preprocess: Preprocess | None = None
     """None: the graph takes the input as it is. Its `layout` is the graph's own."""
-    softmax: bool = False
-    """Whether a softmax follows the first output."""
+    ending: tuple[str, ...] = ()
+    """What follows the first output: "softmax"; "sigmoid"; "both", which makes 1 - p and p of one probability p."""
     batch: int | None = None
     """Fixed batch size, or None if any batch is accepted."""
+    notes: tuple[str, ...] = ()
+    """What people should know about it."""
     integer_bound: int = INTEGER_BOUNDS[-1]
     """Invented integers for its inputs stay below this."""
 
     @property
+    def has_rows(self) -> bool:
+        """Whether each tensor begins with the batch."""
+        return all(spec.batch_axis == 0 for spec in (*self.inputs, *self.outputs))
+
+    @property
     def is_nothing(self) -> bool:
-        return self.preprocess is None and not self.softmax
+        return self.preprocess is None and not self.ending
 
     def affine(self) -> tuple[list[float], list[float]]:
         """The preprocessing as `pixels * factor + offset`: one of each per channel, in the graph's channel order."""
@@ -56,23 +59,23 @@ class Wrapping:
         return (self.preprocess.scale / std).tolist(), (-mean / std).tolist()
 
 
-class Source(Protocol):
+class Source(Predicts, Protocol):
     """A model read from a user's file, as it is."""
 
     format: str
     """Of the artifact that it becomes."""
-    inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    """As in the file; the first size of each shape is the batch, None where any is accepted."""
+    """As in the file; None in a shape is any size."""
     scales: bool
     """Whether the graph begins with arithmetic on its input, so that it takes pixels 0..255."""
     can_wrap: bool
     """Whether pre- and post-processing can be added around the graph."""
     can_predict: bool
     """Whether `predict` can run it here."""
-
-    def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
-        """The outputs in their order."""
+    fit: str
+    """How the usual loaders of the framework that made it fit pictures of another shape: see contract/image.py."""
+    renamed: str
+    """Which tensors have other names than in the file (bring/names.py); empty where none has."""
 
     def write(self, folder: Path, wrapping: Wrapping) -> Sequence[Path]:
         """Write the artifact's files into `folder`, and return them."""
@@ -80,81 +83,151 @@ class Source(Protocol):
 
 def plan(source: Source, description: Description, name: str) -> Wrapping:
     """What to add around the graph. Raises BroughtError, which asks for what neither file nor description says."""
-    batch = _batch(source, name)
-    wrapping = Wrapping(_with_any_batch(source.inputs), _with_any_batch(source.outputs), batch=batch)
-    if (image := _image(source, description, name)) is not None:
-        wrapping = _for_pictures(wrapping, source, description, image, name)
+    wrapping = _planned(source, description, name)
+    # The names that are given here may be those of other tensors of the file.
+    inputs, outputs, renamed = names.own(wrapping.inputs, wrapping.outputs)
+    return replace(wrapping, inputs=inputs, outputs=outputs, notes=(*wrapping.notes, *filter(None, [renamed])))
+
+
+def _planned(source: Source, description: Description, name: str) -> Wrapping:
+    source.inputs = described(source.inputs, description, name)
+    picture = _image(source, description, name)
+    signature = _signature(source, description, picture, name)
+    source.inputs = signature.inputs
+    wrapping = Wrapping(
+        _accepted(signature.inputs, signature),
+        _accepted(signature.outputs, signature),
+        batch=signature.batch,
+        notes=tuple(_corrections(source.outputs, signature.outputs)),
+    )
+    if picture is not None:
+        wrapping = _for_pictures(wrapping, source, description, picture, name)
     if not source.can_predict:
         return wrapping
-    wrapping, answers = _probe(wrapping, source, name)
-    wrapping = replace(wrapping, outputs=_with_rank_of(answers, wrapping.outputs))
-    if _classes(wrapping) and _looks_like_logits(answers[0], description, wrapping):
-        wrapping = replace(wrapping, softmax=source.can_wrap)
-    if wrapping.softmax or (wrapping.image and _classes(wrapping) and source.can_wrap):
+    probe = Probe(source, description, signature.batch, not signature.has_rows, wrapping.image, wrapping.preprocess)
+    answers, bound = probe.run(name)
+    wrapping = replace(wrapping, outputs=_as_answered(answers, wrapping.outputs), integer_bound=bound)
+    classes = _classes(wrapping, description)
+    is_one = _is_one_of_two(wrapping, description)
+    _check_kind(answers[0], description, classes or 2 * is_one, name)
+    if is_one and source.can_wrap:
+        return _with_both(wrapping, answers[0], description)
+    if classes and _looks_like_logits(answers[0], description, wrapping) and source.can_wrap:
+        wrapping = replace(wrapping, ending=("softmax",))
+    if wrapping.ending or (wrapping.image and classes and source.can_wrap):
         first, *others = wrapping.outputs
         wrapping = replace(wrapping, outputs=(replace(first, name="probabilities"), *others))
     return wrapping
 
 
+def _is_one_of_two(wrapping: Wrapping, description: Description) -> bool:
+    """Whether the first output is one value a row, of a model of which the user names two classes."""
+    first, names = wrapping.outputs[0], description.labels or description.classes
+    is_one = first.shape == (None, 1) and first.dtype.startswith(("float", "bfloat"))
+    return is_one and wrapping.has_rows and len(names) == 2 and description.answers != "values"
+
+
+def _with_both(wrapping: Wrapping, answers: NDArray[Any], description: Description) -> Wrapping:
+    """With the probabilities of both classes in place of the second one's alone."""
+    values = answers.astype(np.float64)
+    is_probability = bool(((values >= 0) & (values <= 1)).all())
+    is_logit = description.answers == "logits" or (description.answers is None and not is_probability)
+    first, *others = wrapping.outputs
+    both = replace(first, name="probabilities", shape=(None, 2))
+    return replace(wrapping, ending=("sigmoid", "both") if is_logit else ("both",), outputs=(both, *others))
+
+
 def labels_of(wrapping: Wrapping, description: Description, name: str) -> tuple[str, ...]:
     """A label for each class; empty for a model that does not classify. Raises BroughtError for another number."""
-    classes = _classes(wrapping)
+    classes = _classes(wrapping, description)
     if not description.labels:
         if classes and len(description.classes) == classes:
             return description.classes
         return tuple(f"class {number}" for number in range(classes)) if wrapping.image else ()
     if len(description.labels) != classes:
+        shape = [-1 if size is None else size for size in wrapping.outputs[0].shape]
         raise BroughtError(
-            f"Got {len(description.labels)} labels for {name}, whose answers {list(wrapping.outputs[0].shape)} have "
+            f"LABELS or {FILE} gives {len(description.labels)} labels, and the answers of {name}, {shape}, have "
             f"{classes or 'no'} classes: expected one label for each class."
         )
     return description.labels
 
 
-def _batch(source: Source, name: str) -> int | None:
-    """Fixed batch size, or None if any batch is accepted. Raises BroughtError where a tensor has no batch."""
-    for spec in (*source.inputs, *source.outputs):
-        if not spec.shape:
-            raise BroughtError(
-                f"{name}: the tensor {spec.name!r} is a single value. Every input and output needs a batch as its "
-                "first size: wrap the model to add one, and save it again."
-            )
-    sizes = {spec.shape[0] for spec in source.inputs} - {None}
-    if len(sizes) > 1:
-        raise BroughtError(
-            f"{name}: its inputs have different first sizes, {sorted(sizes, key=str)}: which is the batch?"
-        )
-    return sizes.pop() if sizes else None
+def _signature(
+    source: Source, description: Description, picture: tuple[ImageSpec, str] | None, name: str
+) -> axes.Signature:
+    """The tensors, with what shows when the model is asked: the axis of the batch, and the least sizes."""
+    if picture is not None:
+        image, layout = picture
+        height, width, channels = image.shape
+        sizes = (height, width, channels) if layout == "NHWC" else (channels, height, width)
+        source.inputs = (replace(source.inputs[0], shape=(source.inputs[0].shape[0], *sizes)),)
+    if source.can_predict:
+        return axes.find(source, source.outputs, description, name)
+    firsts = {spec.shape[:1] for spec in source.inputs}
+    batch = firsts.pop()[0] if len(firsts) == 1 and () not in firsts else None
+    return axes.Signature(tuple(source.inputs), tuple(source.outputs), batch)
 
 
-def _with_any_batch(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-    """Every artifact accepts any batch: a runtime that takes a fixed one is called piece by piece."""
-    return tuple(replace(spec, shape=(None, *spec.shape[1:])) for spec in specs)
+def _corrections(declared: Sequence[TensorSpec], answered: Sequence[TensorSpec]) -> Iterator[str]:
+    """What the file says of its outputs, and the model answers otherwise."""
+    for here, there in zip(declared, answered, strict=True):
+        pairs = zip(here.shape[1:], there.shape[1:], strict=False)
+        if len(here.shape) != len(there.shape) or any(size is not None and size != got for size, got in pairs):
+            shapes = [["any" if size is None else size for size in spec.shape] for spec in (here, there)]
+            yield f"the file says {shapes[0]} of its output {here.name}, which is {shapes[1]}: corrected."
+
+
+def _accepted(specs: Sequence[TensorSpec], signature: axes.Signature) -> tuple[TensorSpec, ...]:
+    """Rows are accepted in any number, also where the graph takes a fixed one: it is then called piece by piece."""
+    return tuple(replace(spec, shape=spec.shape_at(None)) if signature.has_rows else spec for spec in specs)
 
 
 def _image(source: Source, description: Description, name: str) -> tuple[ImageSpec, str] | None:
     """The picture that the model takes, and its layout in the graph; None when the model takes something else."""
     first, *others = source.inputs
     preprocess = description.preprocess
+    if description.has_tensors:
+        if preprocess is not None:
+            raise BroughtError(
+                f"{FILE} says what values the inputs of {name} take, and PREPROCESS makes its input a picture, of "
+                "pixels 0..255. Leave one of them out."
+            )
+        return None
     if others or len(first.shape) != 4 or first.dtype not in ("float32", "float16", "uint8"):
         if preprocess is not None and preprocess != Preprocess():
             raise BroughtError(
-                f"PREPROCESS is for pictures, and {name} takes {_shapes(source.inputs)}: leave PREPROCESS out."
+                f"PREPROCESS is for pictures, and {name} takes {shapes_of(source.inputs)}: leave PREPROCESS out."
             )
+        return None
+    if _may_be_a_spectrogram(first, source) and not description.has_pictures:
         return None
     layout = preprocess.layout if preprocess and preprocess.layout else _layout(first.shape)
     if layout is None:
         if preprocess is None:
             return None
         raise BroughtError(
-            f"{name} takes {_shapes(source.inputs)}: which size is the channels' cannot be seen. "
+            f"{name} takes {shapes_of(source.inputs)}: which size is the channels' cannot be seen. "
             'Set PREPROCESS="layout=NHWC channels=3 size=224", or NCHW.'
         )
     sizes = first.shape[1:] if layout == "NHWC" else (*first.shape[2:], first.shape[1])
     height, width, channels = _picture_sizes(sizes, preprocess or Preprocess(), name)
     if channels not in CHANNELS:
-        return None
-    return ImageSpec(height, width, channels, fit=preprocess.fit if preprocess else "contain"), layout
+        if preprocess is None:
+            return None
+        raise BroughtError(
+            f"PREPROCESS is for pictures of 1 or 3 channels, and {name} takes {shapes_of(source.inputs)}, which has "
+            f"{channels} channels as {layout}: correct the layout, or leave PREPROCESS out."
+        )
+    fit = preprocess.fit if preprocess and preprocess.fit else source.fit
+    return ImageSpec(height, width, channels, fit=fit), layout
+
+
+def _may_be_a_spectrogram(spec: TensorSpec, source: Source) -> bool:
+    """Whether it has one channel, and another height than width, and nothing says that it takes pixels."""
+    height, width, channels = spec.shape[1:] if spec.shape[3] == 1 else (*spec.shape[2:], spec.shape[1])
+    is_known = None not in (height, width) and not source.scales and spec.dtype != "uint8"
+    return is_known and channels == 1 and height != width
 
 
 def _picture_sizes(in_file: Sequence[int | None], preprocess: Preprocess, name: str) -> list[int]:
@@ -163,7 +236,7 @@ def _picture_sizes(in_file: Sequence[int | None], preprocess: Preprocess, name: 
     described = (*(preprocess.size or (None, None)), preprocess.channels)
     for which, known, wanted in zip(("height", "width", "channels"), in_file, described, strict=True):
         if known and wanted and known != wanted:
-            raise BroughtError(f"{name} takes a {which} of {known}, but PREPROCESS says {wanted}.")
+            raise BroughtError(f"PREPROCESS or {FILE} says a {which} of {wanted}, and {name} takes {known}.")
         if not (known or wanted):
             setting = "channels=3" if which == "channels" else "size=224"
             raise BroughtError(
@@ -180,21 +253,25 @@ def _layout(shape: Sequence[int | None]) -> str | None:
     return "NCHW" if shape[1] in CHANNELS else None
 
 
+def _sized(preprocess: Preprocess) -> str:
+    """The size that the user set, for a line to type."""
+    return "size={}x{} ".format(*preprocess.size) if preprocess.size else ""
+
+
 def _for_pictures(
     wrapping: Wrapping, source: Source, description: Description, picture: tuple[ImageSpec, str], name: str
 ) -> Wrapping:
     image, layout = picture
     (first,) = source.inputs
-    preprocess = description.preprocess
-    if preprocess is None:
-        if not (source.scales or first.dtype == "uint8"):
-            raise BroughtError(
-                f"{name} takes pictures ({image.height}x{image.width}, {image.channels} channels), and the file does "
-                "not say how pixels 0..255 become its input. Set PREPROCESS=unit for 0..1, symmetric for -1..1, "
-                "imagenet for ImageNet's mean and deviation, none for pixels as they are, or the numbers: "
-                'PREPROCESS="scale=1/255 mean=0.5,0.5,0.5 std=0.25,0.25,0.25".'
-            )
-        preprocess = Preprocess()
+    preprocess = description.preprocess or Preprocess()
+    if not (preprocess.says_values or source.scales or first.dtype == "uint8"):
+        raise BroughtError(
+            f"{name} takes pictures ({image.height}x{image.width}, {image.channels} channels), and nothing says how "
+            "pixels 0..255 become its input. Set PREPROCESS=unit for 0..1, symmetric for -1..1, imagenet for "
+            "ImageNet's mean and deviation, none for pixels as they are, or the numbers: "
+            f'PREPROCESS="{_sized(preprocess)}scale=1/255 mean=0.5,0.5,0.5 std=0.25,0.25,0.25". If it takes no '
+            "pictures, set KIND=tensors."
+        )
     is_needed = preprocess.changes_values or layout == "NCHW" or preprocess.order == "BGR" or first.dtype == "float16"
     if first.dtype == "uint8" and preprocess.changes_values:
         raise BroughtError(f"{name} takes pixels as bytes: PREPROCESS cannot change their values. Leave it out.")
@@ -202,80 +279,49 @@ def _for_pictures(
         # It is served for tensors: a picture would reach it without its preprocessing.
         return wrapping
     dtype = "uint8" if first.dtype == "uint8" else "float32"
-    pixels = TensorSpec("pixels" if source.can_wrap else first.name, dtype, (None, *image.shape), "NHWC")
-    needed = replace(preprocess, layout=layout) if is_needed else None
+    rows = wrapping.inputs[0].shape[0]
+    pixels = TensorSpec("pixels" if source.can_wrap else first.name, dtype, (rows, *image.shape), "NHWC")
+    needed = replace(preprocess, layout=layout, fit=image.fit) if is_needed else None
     return replace(wrapping, inputs=(pixels,), image=image, preprocess=needed)
 
 
-def _probe(wrapping: Wrapping, source: Source, name: str) -> tuple[Wrapping, list[NDArray[Any]]]:
-    """Run the graph, as in the file, on a few rows. Raises BroughtError when it does not answer or answers nonsense."""
-    specs = tuple(_probe_spec(spec, wrapping) for spec in source.inputs)
-    has_integers = any(np.dtype(spec.dtype).kind in "iu" for spec in specs if spec.dtype not in ("bytes", "bfloat16"))
-    reason = ""
-    for bound in INTEGER_BOUNDS if has_integers and wrapping.image is None else INTEGER_BOUNDS[-1:]:
-        inputs = invented(specs, wrapping.batch or PROBE_ROWS, bound)
-        try:
-            answers = [np.asarray(answer) for answer in source.predict(inputs)]
-        except Exception as error:  # a framework may raise anything; a smaller bound may work
-            reason = one_line(error, 500)
-            continue
-        _check_answers(answers, source, specs, bound, name)
-        return replace(wrapping, integer_bound=bound), answers
-    raise BroughtError(f"{name} was read, but does not answer {_shapes(source.inputs)}: {reason}")
+def _as_answered(answers: Sequence[NDArray[Any]], specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """The output specs in the answers' dtypes."""
+    dtypes = ("bytes" if answer.dtype.kind in "OSU" else answer.dtype.name for answer in answers)
+    return tuple(replace(spec, dtype=dtype) for spec, dtype in zip(specs, dtypes, strict=True))
 
 
-def _probe_spec(spec: TensorSpec, wrapping: Wrapping) -> TensorSpec:
-    """With the sizes of the picture that is shipped, in the graph's own layout."""
-    if wrapping.image is None:
-        return spec
-    height, width, channels = wrapping.image.shape
-    is_nchw = wrapping.preprocess is not None and wrapping.preprocess.layout == "NCHW"
-    sizes = (channels, height, width) if is_nchw else (height, width, channels)
-    return replace(spec, shape=(spec.shape[0], *sizes))
-
-
-def _check_answers(
-    answers: list[NDArray[Any]], source: Source, specs: Sequence[TensorSpec], bound: int, name: str
-) -> None:
-    floats = [answer for answer in answers if answer.dtype.kind == "f"]
-    if any(np.isnan(answer).any() for answer in floats):
-        raise BroughtError(
-            f"{name} answers NaN, not a number, to ordinary input: no format of it could be compared. "
-            "Its weights, or an operation such as log(0), are to blame: repair it first."
-        )
-    others = source.predict(invented(specs, len(answers[0]), bound, seed=1))
-    if all(np.array_equal(answer, np.asarray(other)) for answer, other in zip(answers, others, strict=True)):
-        raise BroughtError(
-            f"The answers of {name} do not depend on its input: every conversion of it would look right. "
-            "Is it the trained model?"
-        )
-
-
-def _with_rank_of(answers: Sequence[NDArray[Any]], specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-    """The output specs, with free sizes where the file has another number of sizes than the answers."""
-    measured = []
-    for spec, answer in zip(specs, answers, strict=True):
-        sizes = spec.shape[1:] if len(spec.shape) == answer.ndim else (None,) * (answer.ndim - 1)
-        measured.append(replace(spec, shape=(None, *sizes)))
-    return tuple(measured)
-
-
-def _classes(wrapping: Wrapping) -> int:
+def _classes(wrapping: Wrapping, description: Description) -> int:
     """The number of classes in the first output; 0 when the model does not classify."""
     first = wrapping.outputs[0]
-    is_table = len(first.shape) == 2 and first.dtype.startswith(("float", "bfloat"))
-    return (first.shape[1] or 0) if is_table and (first.shape[1] or 0) > 1 else 0
+    is_table = len(first.shape) == 2 and first.batch_axis == 0 and first.dtype.startswith(("float", "bfloat"))
+    sizes = first.shape[1] if is_table and description.answers != "values" else None
+    return sizes if sizes is not None and sizes > 1 else 0
+
+
+def _check_kind(answers: NDArray[Any], description: Description, classes: int, name: str) -> None:
+    """Raise BroughtError where the user says another kind of answers than the model gives."""
+    kind, values = description.answers, answers.astype(np.float64) if answers.dtype.kind != "O" else np.zeros(0)
+    shape = [-1, *answers.shape[1:]]
+    if kind == "values" and description.labels:
+        got = f"and there are {len(description.labels)} labels, which are for classes: leave one of them out"
+    elif kind == "logits" and not classes:
+        got = f"and the first output of {name} has the shape {shape}, not a logit for each class. Say values"
+    elif kind == "logits" and _are_probabilities(values):
+        got = f"and what {name} answers are probabilities already: they add up to 1. Leave it out"
+    elif kind == "probabilities" and not bool(((values >= -1e-3) & (values <= 1 + 1e-3)).all()):
+        got = f"and {name} answers {values.min():.4g} to {values.max():.4g}. Say logits, or values"
+    else:
+        return
+    raise BroughtError(f"{FILE} or ANSWERS says that the answers are {kind}, {got}.")
+
+
+def _are_probabilities(rows: NDArray[Any]) -> bool:
+    return bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3))
 
 
 def _looks_like_logits(answers: NDArray[Any], description: Description, wrapping: Wrapping) -> bool:
     if description.answers is not None:
         return description.answers == "logits"
-    rows = answers.astype(np.float64)
-    are_probabilities = bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3))
-    return not are_probabilities and (wrapping.image is not None or bool(description.labels))
-
-
-def _shapes(specs: Sequence[TensorSpec]) -> str:
-    return ", ".join(
-        f"{spec.name}: {spec.dtype} {['any' if size is None else size for size in spec.shape]}" for spec in specs
-    )
+    is_classifier = wrapping.image is not None or bool(description.labels)
+    return is_classifier and not _are_probabilities(answers.astype(np.float64))

@@ -1,9 +1,8 @@
 """Keras files, `.h5` and `.keras`."""
 
-import itertools
-import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from bring import names
 from bring.description import Description
-from bring.wrapping import Arrays, Wrapping
+from bring.probe import Arrays
+from bring.wrapping import Source, Wrapping
 from contract.errors import BroughtError, one_line
 from contract.manifest import TensorSpec
 from export.keras_model import load_keras_file
@@ -22,19 +23,38 @@ FIRST = 4
 """How many of the first layers may be the one that scales."""
 
 
+def read(path: Path, description: Description) -> Source:
+    """The model as Keras 3 reads it, else as tf_keras does. Raises BroughtError with Keras 3's words."""
+    try:
+        return KerasSource(path, description)
+    except BroughtError as error:
+        from bring.readers import keras2  # only files of Keras 2 need it
+
+        try:
+            return keras2.read(_named(path), description)
+        except BroughtError as other:
+            raise BroughtError(f"{error} {other}") from error
+
+
+def _named(path: Path) -> Path:
+    """The file under a name with the suffix of its content: both versions of Keras go by it."""
+    with path.open("rb") as stream:
+        suffix = ".keras" if stream.read(2) == b"PK" else ".h5"
+    return path if path.suffix == suffix else Path(shutil.copy(path, Path.cwd() / f"model{suffix}"))
+
+
 class KerasSource:
     format = "keras"
     can_predict = True
     can_wrap = True
+    fit = "stretch"
 
     def __init__(self, path: Path, description: Description) -> None:
         self._path = path
-        # Keras goes by the suffix, which the file need not have.
-        self._suffix = ".keras" if path.read_bytes()[:2] == b"PK" else ".h5"
+        named = _named(path)
+        self._suffix = named.suffix
         try:
-            self._model = self._load(path, description)
-        except BroughtError:
-            raise
+            self._model = load_keras_file(named, description.trusted)
         except Exception as error:  # Keras may raise anything on a damaged file
             raise BroughtError(f"Keras {keras.__version__} cannot read {path.name}: {one_line(error, 600)}") from error
         if not getattr(self._model, "inputs", None):
@@ -42,19 +62,13 @@ class KerasSource:
                 f"{path.name} does not say the shape of its input. Build the model before saving it: "
                 "begin with keras.Input(shape=...), or call it once."
             )
-        self.inputs = tuple(_spec(tensor, tensor.name) for tensor in self._model.inputs)
-        names = getattr(self._model, "output_names", None) or [tensor.name for tensor in self._model.outputs]
-        self.outputs = tuple(
-            _spec(tensor, name) for tensor, name in zip(self._model.outputs, _unique(names), strict=True)
+        outputs = getattr(self._model, "output_names", None) or [tensor.name for tensor in self._model.outputs]
+        self.inputs, self.outputs, self.renamed = names.own(
+            [replace(spec_of(each, each.name), bounds=_bounds(self._model, each)) for each in self._model.inputs],
+            list(map(spec_of, self._model.outputs, outputs)),
         )
         layers = [type(layer).__name__ for layer in self._model.layers[:FIRST]]
         self.scales = any(layer in SCALING for layer in layers)
-
-    def _load(self, path: Path, description: Description) -> Any:
-        if path.suffix == self._suffix:
-            return load_keras_file(path, description.trusted)
-        copy = shutil.copy(path, Path.cwd() / f"model{self._suffix}")
-        return load_keras_file(Path(copy), description.trusted)
 
     def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
         values = [inputs[spec.name] for spec in self.inputs]
@@ -76,8 +90,8 @@ class KerasSource:
         if wrapping.preprocess is not None:
             values = [_prepared(entries[0], wrapping)]
         answers = keras.tree.flatten(self._model(values[0] if len(values) == 1 else values))
-        if wrapping.softmax:
-            answers[0] = keras.layers.Softmax(name="probabilities")(answers[0])
+        for step in wrapping.ending:
+            answers[0] = _ended(answers[0], step)
         return keras.Model(entries, answers if len(answers) > 1 else answers[0], name="shipped")
 
 
@@ -94,17 +108,36 @@ def _prepared(pixels: Any, wrapping: Wrapping) -> Any:
     return keras.layers.Permute((3, 1, 2), name="to_nchw")(pixels) if wrapping.preprocess.layout == "NCHW" else pixels
 
 
-def _unique(names: Sequence[str]) -> list[str]:
-    """Each name once: Keras calls outputs after their layers, and a layer that is used twice gives two of them."""
-    unique: list[str] = []
-    for name in names:
-        numbered = (f"{name}_{number}" for number in itertools.count(1))
-        unique.append(name if name not in unique else next(each for each in numbered if each not in (*unique, *names)))
-    return unique
+def _ended(answers: Any, step: str) -> Any:
+    if step != "both":
+        return keras.layers.Activation(step, name=step)(answers)
+    # A product with a matrix, which every runtime knows: (1 - p, p).
+    both = keras.layers.Dense(2, trainable=False, name="both")
+    pair = both(answers)
+    both.set_weights([np.array([[-1, 1]], np.float32), np.array([1, 0], np.float32)])
+    return pair
 
 
-def _spec(tensor: Any, name: str) -> TensorSpec:
-    clean = re.sub(r"\W", "_", name.split(":")[0])
+def _bounds(model: Any, tensor: Any) -> tuple[int, int] | None:
+    """The ids that an input takes which goes into embeddings; None where it goes into none."""
+    sizes = list(_tables(model, tensor))
+    return (-min(sizes), min(sizes) - 1) if sizes else None  # Keras counts negative ids from the end
+
+
+def _tables(model: Any, tensor: Any) -> Iterator[int]:
+    """The numbers of rows of the embeddings that a tensor goes into, also in models that are layers of this one."""
+    for layer in model.layers:
+        for node in layer._inbound_nodes:
+            for place, entry in enumerate(node.input_tensors):
+                if entry is not tensor:
+                    continue
+                if isinstance(layer, keras.layers.Embedding):
+                    yield layer.input_dim
+                elif isinstance(layer, keras.Model) and place < len(getattr(layer, "inputs", None) or ()):
+                    yield from _tables(layer, layer.inputs[place])
+
+
+def spec_of(tensor: Any, name: str) -> TensorSpec:
     shape = tuple(tensor.shape)
     layout = "NHWC" if len(shape) == 4 else "N" + "D" * (len(shape) - 1)
-    return TensorSpec(clean, keras.backend.standardize_dtype(tensor.dtype), shape, layout)
+    return TensorSpec(name, keras.backend.standardize_dtype(getattr(tensor.dtype, "name", tensor.dtype)), shape, layout)

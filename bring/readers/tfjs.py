@@ -1,25 +1,35 @@
-"""TF.js graph models, copied as they are: nothing can be added around their graphs."""
+"""TF.js graph models: their JSON, with the wrapping in its graph, and their weights. Node runs them, as later."""
 
 import json
 import shutil
+import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from bring import names
 from bring.description import Description
-from bring.wrapping import Arrays, Wrapping
-from contract.errors import BroughtError
-from contract.manifest import TensorSpec
+from bring.probe import Arrays
+from bring.readers.tfjs_graph import Around
+from bring.wrapping import Wrapping
+from contract.errors import BroughtError, ModelUnavailable
+from contract.manifest import Manifest, TensorSpec
+from serve.runtimes import Runtime
+from serve.runtimes.tfjs import TFJSRuntime
 
-DTYPES = {"DT_FLOAT": "float32", "DT_INT32": "int32", "DT_BOOL": "bool"}
+DTYPES = {"DT_FLOAT": "float32", "DT_BOOL": "bool"} | {
+    f"DT_{kind}{bits}": f"{kind.lower()}{bits}" for kind in ("INT", "UINT") for bits in (8, 16, 32, 64)
+}
+"""TF.js holds every kind of whole numbers in 32 bits."""
 
 
 class TFJSSource:
     format = "tfjs"
-    can_predict = False  # only Node runs it, as the service does
-    can_wrap = False
+    can_wrap = True
+    fit = "stretch"
     scales = False
 
     def __init__(self, path: Path, description: Description) -> None:
@@ -31,20 +41,50 @@ class TFJSSource:
                 f"{self._file.name} has no signature, which names its inputs and outputs. "
                 "Convert the model again with a newer tensorflowjs converter."
             )
-        self.inputs, self.outputs = (_specs(signature[kind]) for kind in ("inputs", "outputs"))
+        self.inputs, self.outputs, self.renamed = names.own(
+            *(_specs(signature[kind]) for kind in ("inputs", "outputs"))
+        )
+        self._runtime = self._started()
+        self.can_predict = self._runtime is not None
+
+    def _started(self) -> Runtime | None:
+        """What runs the model here; None where Node is not there."""
+        copy = Path(tempfile.mkdtemp(prefix="tfjs."))
+        self.write(copy, Wrapping(self.inputs, self.outputs))
+        try:
+            runtime = TFJSRuntime(copy, Manifest("model", "tfjs", None, self.inputs, self.outputs, None, ()), 1)
+        except ModelUnavailable:
+            return None
+        weakref.finalize(self, runtime.close)
+        return runtime
 
     def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
-        """Never called: see `can_predict`."""
-        raise AssertionError(self._file)
+        assert self._runtime is not None  # see `can_predict`
+        answers = self._runtime.predict(inputs)
+        return [answers[spec.name] for spec in self.outputs]
 
     def write(self, folder: Path, wrapping: Wrapping) -> Sequence[Path]:
-        """Copies of the file and its weights, under the names that the file has for them."""
-        names = ["model.json", *(name for group in self._content["weightsManifest"] for name in group["paths"])]
-        for name in names:
+        """The file with what is added around its graph, and copies of its weights, under its own names for them."""
+        files = ["model.json", *(name for group in self._content["weightsManifest"] for name in group["paths"])]
+        for name in files:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self._file if name == "model.json" else self._file.parent / name, target)
-        return [folder / name for name in names]
+        return [*(folder / name for name in files), *self._wrap(folder, wrapping)]
+
+    def _wrap(self, folder: Path, wrapping: Wrapping) -> Sequence[Path]:
+        """Add the wrapping to the copy of the file; the files that it needs more."""
+        around = Around(self._content)
+        around.rename(wrapping)
+        if wrapping.preprocess is not None:
+            around.prepare(wrapping)
+        if wrapping.ending:
+            around.end(wrapping)
+        if constants := around.finish():
+            (folder / around.file).write_bytes(constants)
+        if around.content != self._content:
+            (folder / "model.json").write_text(json.dumps(around.content), encoding="utf-8")
+        return [folder / around.file] if constants else []
 
 
 def _specs(tensors: Mapping[str, Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
@@ -53,8 +93,8 @@ def _specs(tensors: Mapping[str, Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
         sizes = [int(dim["size"]) for dim in (tensor.get("tensorShape") or {}).get("dim", [])]
         dtype = DTYPES.get(str(tensor.get("dtype")))
         if dtype is None:
-            raise BroughtError(f"{name!r} is {tensor.get('dtype')}: TF.js runs float32, int32 and bool.")
+            raise BroughtError(f"{name!r} is {tensor.get('dtype')}: TF.js runs real and whole numbers, and bool.")
         shape = tuple(None if size < 0 else size for size in sizes)
         layout = "NHWC" if len(shape) == 4 else "N" + "D" * (len(shape) - 1)
-        specs.append(TensorSpec(name.split(":")[0], dtype, shape, layout))
+        specs.append(TensorSpec(name, dtype, shape, layout))
     return tuple(specs)

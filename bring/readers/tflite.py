@@ -1,7 +1,7 @@
-"""TF Lite files, copied as they are: nothing can be added around their graphs."""
+"""TF Lite files, copied as they are but for names: nothing can be added around their graphs."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +9,27 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+from bring import names
 from bring.description import Description
-from bring.wrapping import Arrays, Wrapping
+from bring.probe import Arrays
+from bring.wrapping import Wrapping
 from contract.errors import BroughtError, one_line
 from contract.manifest import TensorSpec
+
+QUANTISED = (
+    "It is quantised: it computes with whole numbers. Formats that compute with fractions differ from it by rounding, "
+    "which parity shows."
+)
+
+STATE = "VAR_HANDLE"
+"""The operator that a file has where it keeps a state."""
 
 
 class TFLiteSource:
     format = "tflite"
     can_predict = True
     can_wrap = False
+    fit = "stretch"
     scales = False
 
     def __init__(self, path: Path, description: Description) -> None:
@@ -32,45 +43,78 @@ class TFLiteSource:
                     "serving_default" if "serving_default" in known else next(iter(known))
                 )
                 inputs, outputs = self._runner.get_input_details(), self._runner.get_output_details()
+                self._keys = list(inputs), list(outputs)
+                entries, exits = (_specs(details.keys(), details.values()) for details in (inputs, outputs))
             else:
-                inputs = {detail["name"]: detail for detail in self._interpreter.get_input_details()}
-                outputs = {detail["name"]: detail for detail in self._interpreter.get_output_details()}
+                tensors = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+                entries, exits = (_specs([each["name"] for each in details], details) for details in tensors)
+            self.keeps_state = STATE in {each["op_name"] for each in self._interpreter._get_ops_details()}
+            """Whether variables inside outlive a call."""
+            is_quantised = any(detail["quantization"][0] for detail in self._interpreter.get_tensor_details())
         except (ValueError, RuntimeError) as error:
             raise BroughtError(f"LiteRT cannot read {path.name}: {one_line(error, 600)}") from error
-        self.inputs, self.outputs = _specs(inputs), _specs(outputs)
+        self.inputs, self.outputs, self.renamed = names.own(entries, exits)
+        self.note = QUANTISED if is_quantised else ""
 
     def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
         if self._runner is not None:
-            answers: Mapping[str, NDArray[Any]] = self._runner(**inputs)
-            return [answers[spec.name] for spec in self.outputs]
-        return run_plain(self._interpreter, inputs)
+            keys = zip(self._keys[0], self.inputs, strict=True)
+            answers: Mapping[str, NDArray[Any]] = self._runner(**{key: inputs[spec.name] for key, spec in keys})
+            return [answers[key] for key in self._keys[1]]
+        return run_plain(self._interpreter, [inputs[spec.name] for spec in self.inputs])
 
     def write(self, folder: Path, wrapping: Wrapping) -> Sequence[Path]:
-        """A copy of the file."""
+        """A copy of the file; its signatures call the tensors as the manifest does."""
         target = folder / "model.tflite"
         shutil.copyfile(self._path, target)
+        if self._runner is not None:
+            pairs = zip(self._keys, (self.inputs, self.outputs), strict=True)
+            others = [
+                {key: spec.name for key, spec in zip(keys, specs, strict=True) if key != spec.name}
+                for keys, specs in pairs
+            ]
+            if any(others):
+                _call_tensors(target, *others)
         return [target]
 
 
-def run_plain(interpreter: Interpreter, inputs: Arrays) -> list[NDArray[Any]]:
-    """Run a file without signatures; its inputs are resized where they differ from the last call's."""
+def run_plain(interpreter: Interpreter, values: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Run a file without signatures; its inputs, in its order, are resized where they differ from the last call's."""
     details = interpreter.get_input_details()
-    for detail in details:
-        if tuple(detail["shape"]) != inputs[detail["name"]].shape:
-            interpreter.resize_tensor_input(detail["index"], inputs[detail["name"]].shape)
+    for detail, value in zip(details, values, strict=True):
+        if tuple(detail["shape"]) != value.shape:
+            interpreter.resize_tensor_input(detail["index"], value.shape)
     interpreter.allocate_tensors()
-    for detail in details:
-        interpreter.set_tensor(detail["index"], inputs[detail["name"]])
+    for detail, value in zip(details, values, strict=True):
+        interpreter.set_tensor(detail["index"], value)
     interpreter.invoke()
     return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
 
 
-def _specs(details: Mapping[str, Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+def _call_tensors(path: Path, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+    """Give tensors other names in the file's signatures, which every runtime finds them by."""
+    from export import tflite_file  # few files need it, and it takes seconds
+
+    model = tflite_file.unpacked(path.read_bytes())
+    if model is None:
+        raise BroughtError(
+            f"{path.name} has more than 2 GB, and tensors called {', '.join([*inputs, *outputs])}, which not every "
+            "format can: convert it again with names of letters, digits and _, each for one tensor."
+        )
+    for signature in model.signatureDefs:
+        for tensors, others in ((signature.inputs, inputs), (signature.outputs, outputs)):
+            for tensor in tensors:
+                name = tensor.name.decode()
+                tensor.name = others.get(name, name).encode()
+    path.write_bytes(tflite_file.packed(model))
+
+
+def _specs(names: Iterable[str], details: Iterable[Mapping[str, Any]]) -> list[TensorSpec]:
     specs = []
-    for name, detail in details.items():
+    for name, detail in zip(names, details, strict=True):
         signature = detail.get("shape_signature")
         sizes = detail["shape"] if signature is None or len(signature) == 0 else signature
         shape = tuple(None if size < 0 else int(size) for size in sizes)
         layout = "NHWC" if len(shape) == 4 else "N" + "D" * (len(shape) - 1)
         specs.append(TensorSpec(name, np.dtype(detail["dtype"]).name, shape, layout))
-    return tuple(specs)
+    return specs

@@ -1,9 +1,9 @@
-"""PyTorch files: a `.pt2` of torch.export, or only weights, with the callable that builds their network."""
+"""PyTorch files: a `.pt2` of torch.export, or only weights, with the callable that builds the network."""
 
 import importlib
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from bring import names
 from bring.description import Description
-from bring.wrapping import Arrays, Wrapping
-from contract.errors import BroughtError, one_line
+from bring.inputs import described_input
+from bring.probe import Arrays
+from bring.readers import training
+from bring.wrapping import Wrapping
+from contract.errors import BroughtError, one_line, shortened
 from contract.manifest import TensorSpec
+from contract.torch_program import without_paths
 from verify.questions import FREE
 
 MAX_BATCH = 4096
@@ -36,6 +41,7 @@ NAMES = {
     )
 }
 DTYPES = {name: dtype for dtype, name in NAMES.items()}
+WEIGHTS_ALONE = "has only weights, which do not say what the inputs are"
 
 
 class TorchSource:
@@ -44,21 +50,34 @@ class TorchSource:
     format = "torch"
     can_predict = True
     can_wrap = True
+    fit = "cover"
+    """As torchvision's presets do: they resize the short side, and crop the centre."""
 
-    def __init__(self, program: torch.export.ExportedProgram, file: Path | None) -> None:
-        self._program, self._file = program, file
+    def __init__(self, program: torch.export.ExportedProgram, is_exported_here: bool) -> None:
+        training.refuse_program(program)
+        self._program, self._is_exported_here = program, is_exported_here
         # Its guards bound the batch to that of the export; `write` exports it again for any batch.
-        self._module: Any = program.module(check_guards=False)
+        self._module: Any = Unflattened(program)
         signature = program.graph_signature
         values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-        self.inputs = tuple(_spec(values[name], name) for name in map(str, signature.user_inputs))
+        nodes = {node.name: node for node in program.graph.nodes}
+        inputs = [
+            replace(spec_of(values[name], name), bounds=_bounds(nodes[name]))
+            for name in map(str, signature.user_inputs)
+        ]
         outputs = [values.get(str(name)) for name in signature.user_outputs]
         if any(not isinstance(value, Tensor) for value in outputs):
             raise BroughtError(
                 "The program returns something other than tensors: wrap the module so that it returns only tensors."
             )
-        self.outputs = tuple(_spec(value, f"output_{number}") for number, value in enumerate(outputs))
+        exits = [spec_of(value, f"output_{number}") for number, value in enumerate(outputs)]
+        self.inputs, self.outputs, self.renamed = names.own(inputs, exits)
         self.scales = _begins_with_arithmetic(program)
+
+    def call_inputs(self, specs: Sequence[TensorSpec]) -> None:
+        """Give the inputs the names of these, which the user or the file has for them, in their order."""
+        inputs = [replace(spec, name=own.name) for own, spec in zip(specs, self.inputs, strict=True)]
+        self.inputs, self.outputs, self.renamed = names.own(inputs, self.outputs)
 
     def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
         with torch.inference_mode():
@@ -66,24 +85,30 @@ class TorchSource:
         return [answer.numpy() for answer in pytree.tree_leaves(answers)]
 
     def write(self, folder: Path, wrapping: Wrapping) -> Sequence[Path]:
-        """Exported again, for any batch; a copy of the file where that fails and nothing is added around its graph."""
+        """Exported again, for any batch; as it is where that fails and nothing is added around its graph."""
         target = folder / "model.pt2"
-        rows = wrapping.batch or 2
         samples = tuple(
-            torch.zeros(rows, *(size or FREE for size in spec.shape[1:]), dtype=DTYPES[spec.dtype])
-            for spec in wrapping.inputs
+            torch.zeros(spec.sizes_at(wrapping.batch or 2, FREE), dtype=DTYPES[spec.dtype]) for spec in wrapping.inputs
         )
         free = [
             set() if wrapping.batch else {axis for axis, size in enumerate(spec.shape) if size is None}
             for spec in wrapping.inputs
         ]
+        batches = [spec.batch_axis for spec in wrapping.inputs]
         try:
-            torch.export.save(export(Wrapped(self._module, wrapping), samples, free), target)
+            torch.export.save(without_paths(export(Wrapped(self._module, wrapping), samples, free, batches)), target)
         except Exception as error:  # torch.export may raise anything
-            if self._file is None or not wrapping.is_nothing:
-                raise BroughtError(f"torch.export cannot put the preprocessing in front: {_in_short(error)}") from error
-            shutil.copyfile(self._file, target)
+            if self._is_exported_here or not wrapping.is_nothing:
+                raise BroughtError(f"torch.export cannot put the preprocessing in front: {in_short(error)}") from error
+            torch.export.save(without_paths(self._program), target)
         return [target]
+
+
+ENDINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda answers: answers.softmax(1),
+    "sigmoid": torch.sigmoid,
+    "both": lambda p: torch.cat([1 - p, p], 1),
+}
 
 
 class Wrapped(nn.Module):
@@ -95,7 +120,7 @@ class Wrapped(nn.Module):
     def __init__(self, module: nn.Module, wrapping: Wrapping) -> None:
         super().__init__()
         self.module = module
-        self.preprocess, self.softmax = wrapping.preprocess, wrapping.softmax
+        self.preprocess, self.ending = wrapping.preprocess, wrapping.ending
         if wrapping.preprocess is not None:
             factor, offset = wrapping.affine()
             self.register_buffer("factor", torch.tensor(factor, dtype=torch.float32))
@@ -110,9 +135,22 @@ class Wrapped(nn.Module):
                 pixels = pixels * self.factor + self.offset
             tensors = (pixels.permute(0, 3, 1, 2) if self.preprocess.layout == "NCHW" else pixels,)
         first, *others = pytree.tree_leaves(self.module(*tensors))
-        if self.softmax:
-            first = first.softmax(1)
+        for step in self.ending:
+            first = ENDINGS[step](first)
         return (first, *others) if others else first
+
+
+class Unflattened(nn.Module):
+    """A program that takes its tensors one by one, whatever structure it takes them in, such as a dict."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        super().__init__()
+        self.module = program.module(check_guards=False)
+        self.structure = program.call_spec.in_spec
+
+    def forward(self, *tensors: Tensor) -> Any:
+        arguments, named = pytree.tree_unflatten(tensors, self.structure)
+        return self.module(*arguments, **named)
 
 
 class Flat(nn.Module):
@@ -133,8 +171,8 @@ def read_program(path: Path, description: Description) -> TorchSource:
         with path.open("rb") as stream:
             program = torch.export.load(stream)
     except Exception as error:  # PyTorch may raise anything on a damaged file
-        raise BroughtError(f"PyTorch {torch.__version__} cannot read {path.name}: {_in_short(error)}") from error
-    return TorchSource(program, path)
+        raise BroughtError(f"PyTorch {torch.__version__} cannot read {path.name}: {in_short(error)}") from error
+    return TorchSource(program, is_exported_here=False)
 
 
 def read_weights(path: Path, description: Description) -> TorchSource:
@@ -145,31 +183,36 @@ def read_weights(path: Path, description: Description) -> TorchSource:
         net.load_state_dict(weights)
     except RuntimeError as error:
         raise BroughtError(
-            f"The weights in {path.name} are not those of {description.architecture}: {_in_short(error)}"
+            f"The weights in {path.name} are not those of {description.architecture}: {in_short(error)}"
         ) from error
-    inputs = _inputs(path, description)
-    samples = tuple(torch.zeros(2, *(size or 16 for size in shape), dtype=DTYPES[dtype]) for _, dtype, shape in inputs)
-    free = [{0, *(axis for axis, size in enumerate(shape, 1) if size is None)} for _, _, shape in inputs]
+    inputs = described_inputs(path, description)
+    samples, single = (
+        tuple(torch.zeros(spec.sizes_at(batch, FREE), dtype=DTYPES[spec.dtype]) for spec in inputs) for batch in (2, 1)
+    )
+    free = [{axis for axis, size in enumerate(spec.shape) if size is None} for spec in inputs]
+    batches = [spec.batch_axis for spec in inputs]
     flat = Flat(net.eval())
     try:
-        program = export(flat, samples, free)
+        program = export(flat, samples, free, batches)
     except Exception:  # torch.export may raise anything; a fixed batch may work
         try:
-            program = export(flat, tuple(sample[:1] for sample in samples), [set() for _ in inputs])
+            program = export(flat, single, [set() for _ in inputs], batches)
         except Exception as error:
-            raise BroughtError(f"torch.export cannot export {description.architecture}: {_in_short(error)}") from error
-    source = TorchSource(program, None)
-    names = [name for name, _, _ in inputs]
-    source.inputs = tuple(
-        TensorSpec(name, spec.dtype, spec.shape, spec.layout) for name, spec in zip(names, source.inputs, strict=True)
-    )
+            raise BroughtError(f"torch.export cannot export {description.architecture}: {in_short(error)}") from error
+    source = TorchSource(program, is_exported_here=True)
+    source.call_inputs(inputs)
     return source
 
 
-def export(module: nn.Module, samples: tuple[Tensor, ...], free: Sequence[set[int]]) -> torch.export.ExportedProgram:
-    """The module as a program. The sizes at the axes in `free` stay free; axis 0 of all inputs is the same batch."""
+def export(
+    module: nn.Module, samples: tuple[Tensor, ...], free: Sequence[set[int]], batches: Sequence[int | None]
+) -> torch.export.ExportedProgram:
+    """The module as a program. The sizes at the axes in `free` stay free; `batches` are the axes of the same batch."""
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
-    shapes = tuple({axis: batch if axis == 0 else torch.export.Dim.AUTO for axis in axes} for axes in free)
+    shapes = tuple(
+        {axis: batch if axis == own else torch.export.Dim.AUTO for axis in axes}
+        for axes, own in zip(free, batches, strict=True)
+    )
     dynamic = {"tensors": shapes} if any(free) else None
     return torch.export.export(module, samples, dynamic_shapes=dynamic)
 
@@ -182,11 +225,17 @@ def _build(path: Path, description: Description) -> nn.Module:
             "nets.py lies beside the file, and build() returns the torch.nn.Module."
         )
     module, colon, name = architecture.partition(":")
-    sys.path[:0] = [str(path.resolve().parent)]
+    sys.path[:0] = [str(path.resolve().parent), *filter(None, [description.architecture_path])]
     try:
         net = getattr(importlib.import_module(module), name)()
+    except ModuleNotFoundError as error:
+        raise BroughtError(
+            f"ARCH={architecture} imports {error.name}, which is not there. Put it beside {path.name}; or set "
+            f"ARCH_PATH=folder to the one in which Python finds it; or type `.venv/bin/pip install {error.name}`, if "
+            "that is its package."
+        ) from error
     except Exception as error:  # it is the user's own code
-        raise BroughtError(f"ARCH={architecture} could not be called: {_in_short(error)}") from error
+        raise BroughtError(f"ARCH={architecture} could not be called: {in_short(error)}") from error
     if not colon or not isinstance(net, nn.Module):
         raise BroughtError(
             f"ARCH={architecture} returned a {type(net).__name__}, expected a torch.nn.Module. Use module:callable."
@@ -204,39 +253,67 @@ def _weights(path: Path) -> Mapping[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch may raise anything on a damaged file
         raise BroughtError(
-            f"{path.name} cannot be read as weights ({_in_short(error)[:200]}). Save them with "
+            f"{path.name} cannot be read as weights ({in_short(error, 200)}). Save them with "
             "torch.save(net.state_dict(), file), or the whole network with torch.export.save."
         ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
+    for key in ("state_dict", "model_state_dict", "model_state", "model", "net"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
+    if isinstance(content, Mapping) and content and all(str(key).startswith("module.") for key in content):
+        content = {key.removeprefix("module."): value for key, value in content.items()}  # of nn.DataParallel
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise BroughtError(f"{path.name} does not hold a state_dict: expected torch.save(net.state_dict(), file).")
     return content
 
 
-def _inputs(path: Path, description: Description) -> list[tuple[str, str, tuple[int | None, ...]]]:
-    if description.inputs:
-        return [(entry.name, entry.dtype, entry.shape) for entry in description.inputs]
+def described_inputs(
+    path: Path, description: Description, what: str = WEIGHTS_ALONE, called: Sequence[str] = ("tokens",)
+) -> list[TensorSpec]:
+    """The inputs, as the user describes them; `what` is the matter with the file, where the user does not."""
+    if any(entry.shape for entry in description.inputs):
+        return [described_input(entry, DTYPES) for entry in description.inputs]
     preprocess = description.preprocess
     if preprocess is None or preprocess.size is None:
         raise BroughtError(
-            f"{path.name} has only weights, which do not say what the inputs are. For pictures set "
-            'PREPROCESS="size=224 channels=3 scale=1/255"; for other tensors write them into model.toml: '
-            '[[input]] name = "tokens", dtype = "int64", shape = [-1, 128].'
+            f'{path.name} {what}. For pictures set PREPROCESS="size=224 channels=3 scale=1/255"; for other tensors '
+            "write them into model.toml, the batch first: "
+            + "".join(
+                f'\n\n    [[input]]\n    name = "{name}"\n    dtype = "float32"\n    shape = [-1, 128]'
+                for name in called
+            )
         )
     channels = preprocess.channels or 3
     shape = (*preprocess.size, channels) if preprocess.layout == "NHWC" else (channels, *preprocess.size)
-    return [("pixels", "float32", shape)]
+    return [TensorSpec("pixels", "float32", (None, *shape), "NDDD")]
 
 
-def _spec(value: Any, name: str) -> TensorSpec:
+def spec_of(value: Any, name: str) -> TensorSpec:
     if not isinstance(value, Tensor) or value.dtype not in NAMES:
         kind = getattr(value, "dtype", type(value).__name__)
         raise BroughtError(f"The program's {name!r} is not a tensor of a supported dtype: got {kind}.")
     shape = tuple(size if isinstance(size, int) else None for size in value.shape)
     layout = "NCHW" if len(shape) == 4 else "N" + "D" * (len(shape) - 1)
     return TensorSpec(name, NAMES[value.dtype], shape, layout)
+
+
+def _bounds(node: torch.fx.Node) -> tuple[int, int] | None:
+    """The ids that an input takes which goes into embeddings, perhaps as another integer; None where it does not."""
+    sizes = list(_tables(node))
+    return (0, min(sizes) - 1) if sizes else None
+
+
+def _tables(node: torch.fx.Node) -> Iterator[int]:
+    """The numbers of rows of the embeddings that a node goes into."""
+    for user in node.users:
+        name = str(user.target)
+        if (
+            name == "aten.embedding.default"
+            and user.args[1] is node
+            and isinstance(table := user.args[0], torch.fx.Node)
+        ):
+            yield int(table.meta["val"].shape[0])
+        elif name.startswith(("aten._to_copy.", "aten.to.")):
+            yield from _tables(user)
 
 
 def _begins_with_arithmetic(program: torch.export.ExportedProgram) -> bool:
@@ -254,7 +331,6 @@ def _begins_with_arithmetic(program: torch.export.ExportedProgram) -> bool:
     return False
 
 
-def _in_short(error: Exception) -> str:
+def in_short(error: Exception, longest: int = 600) -> str:
     """Without the advice that PyTorch adds for its own developers."""
-    message, _, _ = one_line(error).partition("The error above")
-    return message if len(message) <= 600 else f"{message[:600]} ..."
+    return shortened(one_line(error).partition("The error above")[0], longest)

@@ -1,18 +1,20 @@
-"""What kind of file a user's model is, and what code reading it would run: judged from its bytes alone.
+"""What kind of file a user's model is, and what it would do besides computing: judged from its bytes alone.
+
+A model passes where all that it is made of is known to compute (operators.py): reading it then runs nothing else, and
+neither does running it.
 
 The content decides the kind, not the suffix. No framework loads anything here, no link is followed, nothing is
 unpickled. Even so, the readers of HDF5 and Protocol Buffers are libraries in C: examine a file of unknown origin in a
 child process that has limits.
 """
 
-import mmap
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bring.verdict import wire
-from bring.verdict.findings import EXPECTED, Examination, Finding, few
+from bring.verdict import huggingface, mlflow, wire
+from bring.verdict.findings import EXPECTED, Examination, Finding, few, mapped
 from contract.errors import BroughtError, UntrustedModel, one_line
 
 MAX_BYTES = 4 << 30
@@ -23,11 +25,17 @@ Examiner = Callable[[Path, int], Examination]
 KINDS = {
     "keras": "a Keras model",
     "savedmodel": "a SavedModel",
+    "frozen": "a frozen graph of TensorFlow 1",
     "torch": "a program of torch.export",
+    "script": "a TorchScript program",
+    "huggingface": "a Hugging Face folder",
     "weights": "a file of weights, which needs ARCH=module:callable",
     "onnx": "an ONNX model",
     "tflite": "a TF Lite model",
     "tfjs": "a TF.js graph model",
+    "layers": "a TF.js layers model",
+    "openvino": "an OpenVINO model",
+    "executorch": "a program of ExecuTorch",
 }
 
 
@@ -40,10 +48,12 @@ class Verdict:
     findings: tuple[Finding, ...]
     size: int
     """Bytes of all files that belong to it."""
+    files: tuple[Path, ...]
+    """Those files."""
 
     def line(self) -> str:
         """One line for people."""
-        findings = "; ".join(finding.what for finding in self.findings) or "nothing in it runs when it is read"
+        findings = "; ".join(finding.what for finding in self.findings) or "nothing in it does more than compute"
         return f"{self.path}: {KINDS[self.kind]}, {_bytes(self.size)}: {findings}"
 
 
@@ -67,10 +77,10 @@ def examine(path: Path, max_bytes: int = MAX_BYTES) -> Verdict:
         ) from error
     if size > max_bytes:
         raise _too_large(path, size, max_bytes)
-    return Verdict(path, examination.kind, tuple(examination.findings), size)
+    return Verdict(path, examination.kind, tuple(examination.findings), size, examination.files)
 
 
-def insist(verdict: Verdict, trusted: bool) -> None:
+def insist(verdict: Verdict, trusted: bool, switch: str = "set TRUST=1 when you bring it") -> None:
     """Accept a file without findings; if the user trusts it, also one whose findings are all a matter of trust.
 
     Raises UntrustedModel with every finding and the switch; BroughtError where the switch would not help.
@@ -81,8 +91,8 @@ def insist(verdict: Verdict, trusted: bool) -> None:
     reasons = "".join(f"\n  - {finding.what}" for finding in remaining)
     if all(finding.trustable for finding in remaining):
         raise UntrustedModel(
-            f"{verdict.path} is {KINDS[verdict.kind]}, and was not read, because that would run code:{reasons}\n"
-            "If you trust whoever made it, set TRUST=1. It is read in a process without a network either way."
+            f"{verdict.path} is {KINDS[verdict.kind]}, and is refused, because it does more than compute:{reasons}\n"
+            f"If you trust whoever made it, {switch}."
         )
     raise BroughtError(f"{verdict.path} is {KINDS[verdict.kind]} that cannot be used, trusted or not:{reasons}")
 
@@ -92,7 +102,7 @@ def _examiner(path: Path) -> tuple[Path, str, Examiner]:
     if path.is_dir():
         return _folder_examiner(path)
     if not path.exists():
-        raise BroughtError(f"There is no file {path}. {EXPECTED}")
+        raise BroughtError(f"{path} does not exist. {EXPECTED}")
     if not path.is_file():
         raise BroughtError(f"{path} is neither a file nor a folder. {EXPECTED}")
     if path.name == "saved_model.pb":
@@ -119,6 +129,14 @@ def _examiner(path: Path) -> tuple[Path, str, Examiner]:
         from bring.verdict import safetensors
 
         return path, "weights in .safetensors", safetensors.file
+    if head.startswith(b"<?xml") and b"<net" in head:
+        from bring.verdict import openvino
+
+        return path, "an OpenVINO model", openvino.file
+    if head[4:6] == b"ET" and head[6:8].isdigit():  # the number of any version
+        from bring.verdict import executorch
+
+        return path, "a program of ExecuTorch", executorch.file
     if head.lstrip()[:1] == b"{":
         from bring.verdict import tfjs
 
@@ -135,6 +153,10 @@ def _folder_examiner(path: Path) -> tuple[Path, str, Examiner]:
         from bring.verdict import tfjs
 
         return path / "model.json", "a TF.js model.json", tfjs.file
+    if (path / "MLmodel").is_file():
+        return _examiner(mlflow.model_in(path))
+    if (path / "config.json").is_file() and (path / huggingface.WEIGHTS).is_file():
+        return path, "a Hugging Face folder", huggingface.folder
     names = sorted(member.name for member in path.iterdir())
     if not names:
         seems = "is an empty folder"
@@ -178,9 +200,7 @@ def _protobuf_examiner(path: Path, head: bytes) -> tuple[Path, str, Examiner]:
     """ONNX files have no signature: the top-level fields identify them. Raises BroughtError for anything else."""
     seems = _seems(head)
     if seems is None:
-        with path.open("rb") as stream:
-            content = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-        numbers, whole = wire.outline(content)
+        numbers, whole = wire.outline(mapped(path))
         if numbers.get(1) is int and numbers.get(7) is memoryview:
             from bring.verdict import onnx
 
@@ -190,10 +210,9 @@ def _protobuf_examiner(path: Path, head: bytes) -> tuple[Path, str, Examiner]:
         elif whole and numbers == {1: int, 2: memoryview}:
             seems = "a SavedModel's graph. Bring its whole folder, this file by the name of saved_model.pb"
         elif whole and numbers.get(1) is memoryview and set(numbers) <= {1, 2, 3, 4}:
-            seems = (
-                "perhaps a frozen graph of TensorFlow 1. Load it with tf.compat.v1.wrap_function, write it with "
-                "tf.saved_model.save, and bring that folder"
-            )
+            from bring.verdict import savedmodel
+
+            return path, "a frozen graph of TensorFlow 1", savedmodel.frozen
         else:
             seems = "not a model of a supported kind, or a damaged one"
     raise BroughtError(f"{path} is {seems}. {EXPECTED}")
@@ -225,8 +244,8 @@ def _seems(head: bytes) -> str | None:
             return seems
     if head[257:262] == b"ustar":
         return "a tar archive: unpack it first"
-    if head[4:8] in (b"ORTM", b"ET12"):
-        return "a model for one runtime alone (ORT, ExecuTorch): bring the model that it was converted from"
+    if head[4:8] == b"ORTM":
+        return "a model for one runtime alone (ORT): bring the model that it was converted from"
     try:
         text = head[: len(head) - 4].decode() if len(head) == 1024 else head.decode()  # a character may be cut
     except ValueError:

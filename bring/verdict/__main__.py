@@ -1,4 +1,4 @@
-"""Print what files are, and what code reading them would run. Nothing is loaded.
+"""Print what files are, and what they would do besides computing. Nothing is loaded.
 
 python -m bring.verdict model.h5      exit status 1 when the file is refused
 """

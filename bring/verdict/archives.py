@@ -1,16 +1,21 @@
 """Zip archives: their tables of contents are checked before a member is read."""
 
+import io
 import stat
+import struct
 import zipfile
 from collections import Counter
 from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
-from bring.verdict.findings import Finding, few
+from bring.verdict.findings import Finding, few, mapped
 from contract.errors import BroughtError
 
 BOMB_FROM = 50_000_000
 BOMB_RATIO = 200
 """Weights hardly compress: an archive of more than BOMB_FROM bytes that grows more than this many times is a bomb."""
+LOCAL_HEADER = 30
+"""Bytes before the name of a member; the last four are the lengths of the name, and of what follows it."""
 MEMBER_LIMIT = 256_000_000
 """Bytes of a member that is read whole: JSON, or a pickle without its tensors."""
 
@@ -18,6 +23,10 @@ MEMBER_LIMIT = 256_000_000
 def check_archive(archive: zipfile.ZipFile, path: Path, max_bytes: int) -> list[Finding]:
     """Findings on members that leave the folder. Raises BroughtError for an archive that is made to harm its reader."""
     members = archive.infolist()
+    if archive.comment or min((member.header_offset for member in members), default=0) != 0:
+        raise BroughtError(
+            f"{path} has bytes before its archive or after it: readers differ in what they read. Save the model again."
+        )
     twice = [name for name, count in Counter(member.filename.casefold() for member in members).items() if count > 1]
     if twice:
         raise BroughtError(
@@ -48,6 +57,45 @@ def check_growth(path: Path, packed: int, size: int, max_bytes: int) -> None:
             f"{path} declares {size} bytes of content in {packed}: a decompression bomb, or over the limit of "
             f"{max_bytes}. Weights compress less than {BOMB_RATIO} times. Save it uncompressed."
         )
+
+
+class Window(io.RawIOBase):
+    """A file whose content lies in memory, or is mapped there: nothing is copied before it is read."""
+
+    def __init__(self, content: memoryview) -> None:
+        self._content, self._at = content, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._content)}[whence])
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        piece = self._content[self._at : self._at + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+
+def open_member(archive: zipfile.ZipFile, name: str, path: Path) -> IO[bytes]:
+    """A member for reading here and there: as it lies in the file `path`, where it is not compressed."""
+    stream = archive.open(name)  # compares its two headers
+    member = archive.getinfo(name)
+    if member.compress_type != zipfile.ZIP_STORED:
+        return stream
+    stream.close()
+    content = mapped(path)
+    header = content[member.header_offset : member.header_offset + LOCAL_HEADER]
+    start = member.header_offset + LOCAL_HEADER + sum(struct.unpack("<HH", header[-4:]))
+    return io.BufferedReader(Window(content[start : start + member.file_size]))
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytes:

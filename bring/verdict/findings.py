@@ -1,5 +1,6 @@
 """The result of examining a file, and the checks that all kinds of files share."""
 
+import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,8 @@ from pathlib import Path
 from contract.errors import BroughtError
 
 EXPECTED = (
-    "Expected a Keras .h5 or .keras, a SavedModel's folder, a .pt2 of torch.export, weights as .safetensors or .pt "
-    "(with ARCH=module:callable), an .onnx, a .tflite, or a TF.js graph model's model.json."
+    "Expected a Keras .h5 or .keras, a SavedModel's folder, a .pt2 of torch.export, TorchScript, weights as "
+    ".safetensors or .pt (with ARCH=module:callable), an .onnx, a .tflite, or a TF.js model.json."
 )
 
 
@@ -29,6 +30,12 @@ class Examination:
     kind: str
     findings: list[Finding]
     files: tuple[Path, ...]
+
+
+def mapped(path: Path) -> memoryview:
+    """The bytes of a file that is not empty, without reading those that nobody looks at: the weights."""
+    with path.open("rb") as stream:
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def few(names: Iterable[str], most: int = 6) -> str:

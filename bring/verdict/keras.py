@@ -1,7 +1,5 @@
 """Keras files, from their bytes: HDF5 (.h5) and the zip archive (.keras). Keras is not imported."""
 
-import functools
-import importlib.util
 import io
 import json
 import re
@@ -13,10 +11,12 @@ from typing import IO, Any
 import h5py
 import numpy as np
 
-from bring.verdict.archives import check_archive, check_growth, read_member
+from bring.verdict import operators
+from bring.verdict.archives import check_archive, check_growth, open_member, read_member
 from bring.verdict.findings import Examination, Finding, few
 from contract.errors import BroughtError
 
+CODE = "code of the file"
 RUNS_CODE = {
     "Lambda": "is a Lambda: reading it runs Python code from the file",
     "__lambda__": "is a Lambda's function: reading it runs Python code from the file",
@@ -25,7 +25,15 @@ RUNS_CODE = {
     "JaxLayer": "is a JaxLayer: it calls Python functions that the file names",
     "FlaxLayer": "is a FlaxLayer: it calls Python functions that the file names",
 }
-ONLY_KERAS_2 = {"TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer", "ClassMethod", "InstanceMethod"}
+"""What stands under the heading CODE, and what it does."""
+MODULES = re.compile(
+    r"builtins|(?:tf_)?keras(\.(layers|models|engine|activations|initializers|regularizers|constraints|losses|metrics|optimizers"
+    r"|quantizers|dtype_policies|random|ops|src)(\.\w+)*)?"
+)
+"""Where Keras has what computes; elsewhere are its functions for files, settings and downloads."""
+OF_TENSORFLOW = {"TFOpLambda", "SlicingOpLambda"}
+"""Layers of Keras 2 that are a function of TensorFlow, which they name; tf_keras looks it up in all of TensorFlow."""
+ONLY_KERAS_2 = {"TensorFlowOpLayer", "ClassMethod", "InstanceMethod"}
 
 
 def hdf5(path: Path, max_bytes: int) -> Examination:
@@ -58,7 +66,7 @@ def archive(path: Path, file: zipfile.ZipFile, max_bytes: int) -> Examination:
             '`model.save("model.keras")`.'
         )
     for name in weights:
-        with file.open(name) as member:
+        with open_member(file, name, path) as member:
             if name.endswith(".npz"):
                 findings += _npz_findings(member)
             else:
@@ -73,12 +81,15 @@ def config_findings(config: Any) -> Iterator[Finding]:
         raise ValueError("its config does not describe a model")
     custom: list[str] = []
     old: list[str] = []
+    called: list[str] = []
     for node in _objects(config):
         class_name, inner = node["class_name"], _inner(node)
         layer = few([str(inner.get("name", node.get("name")))])
         own = class_name.rpartition(">")[2]
         if own in RUNS_CODE and not _is_named(node):
             yield Finding(f"the layer {layer} {RUNS_CODE[own]}. Replace it with Keras's own layers and save again.")
+        elif class_name in OF_TENSORFLOW:
+            called.append(str(inner.get("function")))
         elif class_name in ONLY_KERAS_2:
             old.append(class_name)
         elif name := _custom(node, class_name):
@@ -89,10 +100,16 @@ def config_findings(config: Any) -> Iterator[Finding]:
                 "Give it the words themselves and save again.",
                 False,
             )
+    if unknown := [name for name in called if operators.purposes("keras2").get(name) != operators.COMPUTES]:
+        yield Finding(
+            f"it calls TensorFlow's {few(unknown)}, which are not known to compute alone. Export the model where it "
+            "was made, with `model.export(folder)`, and bring that SavedModel.",
+            False,
+        )
     if custom:
         yield Finding(
-            f"the classes {few(custom)} are not Keras's own, and their code is not in the file. Export the model where "
-            "it was made, with `model.export(folder)`, and bring that SavedModel.",
+            f"the classes or functions {few(custom)} are not Keras's own layers or operations, and their code is not "
+            "in the file. Export the model where it was made, with `model.export(folder)`, and bring that SavedModel.",
             False,
         )
     if old:
@@ -133,34 +150,22 @@ def _is_named(node: dict[str, Any]) -> bool:
 
 
 def _custom(node: dict[str, Any], class_name: str) -> str | None:
-    """The name of a class or function that is not Keras's own; None if it is Keras's."""
-    module, registered, named = node.get("module"), node.get("registered_name"), class_name
-    if class_name in ("function", "class") and isinstance(node.get("config"), str):
-        named = node["config"]
-    for name in (registered, class_name):
+    """The name of a class or function that is not of those that compute in Keras; None if all that it names are."""
+    module, registered = node.get("module"), node.get("registered_name")
+    names = [class_name]
+    if class_name in ("function", "class"):
+        names = [str(node.get("config"))]
+    if class_name == "function" and isinstance(registered, str) and registered != "function":
+        names.append(registered)  # some readers take this one
+    for name in (registered, *names):
         if isinstance(name, str) and ">" in name:  # package>class: somebody registered it
             return name
-    if re.fullmatch(r"__\w+__", class_name):
-        return None  # tuples, slices and tensors, as Keras writes them
-    if module and str(module).partition(".")[0] not in ("keras", "builtins"):
-        return f"{module}.{named}"
-    return None if named in _keras_names() else named
-
-
-@functools.cache
-def _keras_names() -> frozenset[str]:
-    """Every class and function of Keras that a config can name, from its sources: importing it takes seconds."""
-    spec = importlib.util.find_spec("keras")
-    if spec is None or not spec.submodule_search_locations:
-        raise BroughtError("Keras is not installed, so its files cannot be judged. Install it: `make .venv/ready`.")
-    root = Path(spec.submodule_search_locations[0])
-    public = "layers models activations initializers regularizers constraints losses metrics optimizers quantizers"
-    names = {"Functional", "SeedGenerator", "function"}
-    for folder in [*public.split(), "optimizers/schedules", "dtype_policies", "random"]:
-        names |= set(re.findall(r"\bas (\w+)", (root / folder / "__init__.py").read_text(encoding="utf-8")))
-    for source in [*(root / "src" / "ops").glob("*.py"), *(root / "src" / "applications").glob("*.py")]:
-        names |= set(re.findall(r"^class (\w+)\(", source.read_text(encoding="utf-8"), re.MULTILINE))
-    return frozenset(names - {"get", "serialize", "deserialize"})
+    if module and not MODULES.fullmatch(str(module)):
+        return f"{module}.{names[0]}"
+    listed = operators.purposes("keras")
+    if _is_named(node):
+        return None  # a Lambda that is not code of the file; the function is judged by its own name
+    return next((name for name in names if listed.get(name) != operators.COMPUTES), None)
 
 
 def _hdf5_findings(path: Path, file: h5py.File, max_bytes: int) -> Iterator[Finding]:
@@ -172,24 +177,32 @@ def _hdf5_findings(path: Path, file: h5py.File, max_bytes: int) -> Iterator[Find
         if address in seen:
             continue
         seen.add(address)
-        for name in group:
-            link = group.get(name, getlink=True)
-            where = f"{group.name.rstrip('/')}/{name}"
-            if isinstance(link, h5py.ExternalLink):
-                yield Finding(f"{few([where])} is a link to another file, {few([str(link.filename)])}", False)
-            if not isinstance(link, h5py.HardLink):
+        for name in group.id:
+            kind = group.id.links.get_info(name).type
+            where = f"{group.name.rstrip('/')}/{name.decode(errors='replace')}"
+            if kind == h5py.h5l.TYPE_EXTERNAL:
+                other = group.id.links.get_val(name)[0].decode(errors="replace")
+                yield Finding(f"{few([where])} is a link to another file, {few([other])}", False)
+            if kind != h5py.h5l.TYPE_HARD:
                 continue
-            member = group[name]
-            if isinstance(member, h5py.Group):
-                groups.append(member)
-            elif isinstance(member, h5py.Dataset):
-                size += member.size * member.dtype.itemsize if member.shape is not None else 0
-                elsewhere = [str(entry[0]) for entry in member.external or ()]
-                if member.is_virtual:
-                    elsewhere += [str(source.file_name) for source in member.virtual_sources()]
-                if elsewhere:
+            member = h5py.h5o.open(group.id, name)
+            if isinstance(member, h5py.h5g.GroupID):
+                groups.append(h5py.Group(member))
+            elif isinstance(member, h5py.h5d.DatasetID):
+                size += member.get_space().get_simple_extent_npoints() * member.get_type().get_size()
+                if elsewhere := _elsewhere(member):
                     yield Finding(f"the values of {few([where])} lie in other files, {few(elsewhere)}", False)
     check_growth(path, path.stat().st_size, size, max_bytes)
+
+
+def _elsewhere(dataset: h5py.h5d.DatasetID) -> list[str]:
+    """The other files that hold the values of a data set."""
+    properties = dataset.get_create_plist()
+    if not properties.get_external_count() and properties.get_layout() != h5py.h5d.VIRTUAL:
+        return []
+    member = h5py.Dataset(dataset)
+    elsewhere = [str(entry[0]) for entry in member.external or ()]
+    return elsewhere + [str(source.file_name) for source in (member.virtual_sources() if member.is_virtual else ())]
 
 
 def _npz_findings(stream: IO[bytes]) -> Iterator[Finding]:

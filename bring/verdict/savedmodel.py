@@ -1,23 +1,22 @@
-"""SavedModels, from their bytes: the operators of every graph and function in it. TensorFlow is not imported."""
+"""SavedModels, from their bytes: every operator of every graph and function in it. TensorFlow is not imported.
 
-import functools
-import importlib.util
-import re
+The numbers are those of the fields in TensorFlow's .proto files. What computes may be anywhere. Three things are judged
+by where they are: what saves and restores the variables may lie only where nothing but saving and restoring reaches it,
+a restore reads only the model's own variables, and a vocabulary is read only from the model's own assets.
+"""
+
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from bring.verdict.findings import Examination, Finding, few, leaves, part_of
-from bring.verdict.wire import messages, text
+from bring.verdict import operators
+from bring.verdict.findings import Examination, Finding, few, leaves, mapped, part_of
+from bring.verdict.savedmodel_files import LISTED, SAVING, VOCABULARY, Files, Function, Node, assets
+from bring.verdict.wire import Bytes, decoded, messages, parts, text
 from contract.errors import BroughtError
 
-PYTHON = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
-SAVER = {"SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename", "Save", "SaveSlices", "Restore"}
-FILES = re.compile(
-    r"ReadFile|WriteFile|MatchingFiles|\w*Reader(V2)?|\w*Summary\w*Writer|Write\w*Summary|Debug(Identity|Nan|Numeric)\w*"
-    r"|(TextLine|FixedLengthRecord|TFRecord|LMDB|Csv|Save|Load|Snapshot|DataService|SqlDatabase|Sql)\w*Dataset\w*"
-)
-SAVING = re.compile(r"__inference__traced_(save|restore)_?\w*")
-"""The functions in which TensorFlow saves and restores the variables."""
+PYTHON = "Python functions"
+GRADIENTS = "(gradients)"
 
 
 def folder(path: Path, max_bytes: int) -> Examination:
@@ -26,10 +25,11 @@ def folder(path: Path, max_bytes: int) -> Examination:
     findings = []
     if linked := [name for member in members if leaves(path, name := str(member.relative_to(path)))]:
         findings.append(Finding(f"its files {few(linked)} are links that leave its folder", False))
+    if other := [name for name in ("saved_model.cpb", "saved_model.pbtxt") if (path / name).exists()]:
+        findings.append(Finding(f"it has {few(other)} beside saved_model.pb: readers differ in which they read", False))
     if (size := (path / "saved_model.pb").stat().st_size) > max_bytes:
         raise BroughtError(f"{path / 'saved_model.pb'} has {size} bytes, over the limit of {max_bytes}.")
-    model = memoryview((path / "saved_model.pb").read_bytes())
-    graphs = list(messages(model, 2))
+    graphs = list(messages(mapped(path / "saved_model.pb"), 2))
     if not any(graphs):
         raise ValueError("saved_model.pb holds no graph")
     for graph in graphs:
@@ -37,52 +37,81 @@ def folder(path: Path, max_bytes: int) -> Examination:
     return Examination("savedmodel", findings, tuple(member for member in members if member.is_file()))
 
 
-def _graph_findings(path: Path, graph: memoryview) -> Iterator[Finding]:
-    nodes: list[tuple[str, str, memoryview]] = []
-    """(the function that has the node, or "", its operator, the whole node)"""
-    functions = set()
-    for definition in messages(graph, 2):
-        nodes += [("", text(node, 2), node) for node in messages(definition, 1)]
-        for library in messages(definition, 2):
-            for function in messages(library, 1):
-                name = text(next(messages(function, 1), memoryview(b"")), 1)
-                functions.add(name)
-                nodes += [(name, text(node, 2), node) for node in messages(function, 3)]
-    operators = {operator for _, operator, _ in nodes}
-    if operators & {"VarHandleOp", "VariableV2", "Variable"}:
+def frozen(path: Path, max_bytes: int) -> Examination:
+    """Judge a frozen graph of TensorFlow 1: nothing in it may use files, since its variables are constants."""
+    functions = list(_functions_of(mapped(path)))
+    if not any(function.nodes for function in functions):
+        raise ValueError("it has no nodes")
+    own = {function.name for function in functions}
+    listed = operators.purposes(LISTED)
+    used = dict.fromkeys(node.operator for function in functions for node in function.nodes)
+    names = [name for name in used if name in listed or name not in own]
+    return Examination("frozen", list(operators.findings(names, LISTED, "TensorFlow's", {PYTHON})), (path,))
+
+
+def _graph_findings(path: Path, graph: Bytes) -> Iterator[Finding]:
+    functions = list(_functions(graph))
+    used = dict.fromkeys(node.operator for function in functions for node in function.nodes)
+    if {"VarHandleOp", "VariableV2", "Variable"} & used.keys():
         _check_variables(path)
     yield from _asset_findings(path, graph)
-    if operators & PYTHON:
-        yield Finding(
-            f"it calls Python functions ({few(sorted(operators & PYTHON))}) that are not in it. Write that part with "
-            "TensorFlow's own operators, not tf.py_function or tf.numpy_function, and export it again.",
-            False,
-        )
-    saving = [name.encode() for name in functions if SAVING.fullmatch(name)]
-    touching = {operator for operator in operators if FILES.fullmatch(operator)}
-    for owner, operator, node in nodes:
-        if owner and not SAVING.fullmatch(owner):
-            content = bytes(node) if operator == "PrintV2" or saving else b""
-            if operator in SAVER or any(name in content for name in saving):
-                touching.add(operator)
-            if operator == "PrintV2" and b"file://" in content:
-                touching.add(operator)
-    if touching:
-        yield Finding(
-            f"its operators {few(sorted(touching))} read or write files of this machine when the model runs. Export "
-            "the model without them."
-        )
-    known = _known_operators()
-    if unknown := sorted(name for name in operators - functions - known if known and not name.startswith("_")):
-        yield Finding(
-            f"its operators {few(unknown)} are not TensorFlow's own: the library that adds them is needed. Export the "
-            "model without them.",
-            False,
-        )
+    listed = operators.purposes(LISTED)
+    names = Counter(function.name for function in functions)
+    if confusing := [name for name, count in names.items() if count > 1 or name in listed]:
+        yield Finding(f"its functions {few(confusing)} are there twice, or have the names of operators", False)
+    uses_files = {name for name in used if listed.get(name) in (SAVING, VOCABULARY)}
+    others = [name for name in used if name in listed or name not in names]  # a call may be by the function's name
+    yield from operators.findings([name for name in others if name not in uses_files], LISTED, "TensorFlow's", {PYTHON})
+    if uses_files:
+        yield from Files(graph, functions).findings()
 
 
-def _asset_findings(path: Path, graph: memoryview) -> Iterator[Finding]:
-    for asset in messages(graph, 6):
+def _functions(graph: Bytes) -> Iterator[Function]:
+    """The main graph, the functions of its library, and one that stands for what leads to their gradients."""
+    return _functions_of(*messages(graph, 2))
+
+
+def _functions_of(*definitions: Bytes) -> Iterator[Function]:
+    main, gradients = Function(), Function(GRADIENTS)
+    for definition in definitions:
+        for number, value in parts(definition):
+            if number == 1:
+                main.nodes.append(_node(value))
+            elif number == 2:
+                yield from (_function(function) for function in messages(value, 1))
+                leading = (*messages(value, 2), *messages(value, 3))
+                gradients.nodes += [Node(operator="SymbolicGradient", content=content) for content in leading]
+    yield from (main, gradients)
+
+
+def _function(definition: Bytes) -> Function:
+    function = Function()
+    for number, value in parts(definition):
+        if number == 1:  # its signature: the name, and the arguments
+            function.name = text(value, 1) or function.name
+            function.arguments += [text(argument, 1) for argument in messages(value, 2)]
+        elif number == 3:
+            function.nodes.append(_node(value))
+        elif number == 5 and b"api_implements" in bytes(value):
+            function.is_replacement = True
+    return function
+
+
+def _node(definition: Bytes) -> Node:
+    node = Node()
+    for number, value in parts(definition):
+        if number == 3:
+            node.inputs.append(decoded(value))
+        elif number == 1:
+            node.name = decoded(value)
+        elif number == 2:
+            node.operator = decoded(value)
+    node.content = b"" if node.operator == "Const" else definition
+    return node
+
+
+def _asset_findings(path: Path, graph: Bytes) -> Iterator[Finding]:
+    for asset in assets(graph):
         if leaves(path / "assets", name := text(asset, 2)):
             yield Finding(f"its asset {few([name])} lies outside of its folder", False)
         else:
@@ -99,14 +128,3 @@ def _check_variables(path: Path) -> None:
             f"{variables} has {len(shards)} of the {count} files variables.data-00000-of-{count:05} and on: the "
             "variables are missing. Bring the whole folder."
         )
-
-
-@functools.cache
-def _known_operators() -> frozenset[str]:
-    """The operators of the TensorFlow that is installed, read from its sources; empty where there is none."""
-    spec = importlib.util.find_spec("tensorflow")
-    if spec is None or not spec.submodule_search_locations:
-        return frozenset()
-    sources = Path(spec.submodule_search_locations[0], "python", "ops").glob("gen_*_ops.py")
-    called = re.compile(r'_apply_op_helper\(\s*"(\w+)"')
-    return frozenset(name for source in sources for name in called.findall(source.read_text(encoding="utf-8")))

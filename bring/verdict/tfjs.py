@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bring.verdict import operators
 from bring.verdict.archives import MEMBER_LIMIT
 from bring.verdict.findings import EXPECTED, Examination, Finding, few, leaves, part_of
 from contract.errors import BroughtError
@@ -13,19 +14,20 @@ BYTES = {"float32": 4, "int32": 4, "uint8": 1, "uint16": 2, "float16": 2, "bool"
 
 
 def file(path: Path, max_bytes: int) -> Examination:
-    """Judge a model.json. Raises BroughtError for a layers model, and if weights are missing or truncated."""
+    """Judge a model.json, of a graph model or a layers model. Raises BroughtError if weights are missing or cut off."""
     if path.stat().st_size > MEMBER_LIMIT:
         raise ValueError(f"it has more than {MEMBER_LIMIT} bytes")
     model = json.loads(path.read_bytes())
     topology = model.get("modelTopology") if isinstance(model, dict) else None
     if not isinstance(topology, dict):
         raise BroughtError(f"{path} is JSON, but not a TF.js model: it has no modelTopology. {EXPECTED}")
-    if model.get("format") == "layers-model" or "node" not in topology:
-        raise BroughtError(
-            f"{path} is a TF.js layers model: only graph models are served. Bring the Keras model that it came "
-            "from, or convert it with tensorflowjs_converter --output_format=tfjs_graph_model."
-        )
-    findings: list[Finding] = []
+    is_layers = model.get("format") == "layers-model" or "node" not in topology
+    if is_layers:
+        from bring.verdict import keras
+
+        findings = list(keras.config_findings(topology.get("model_config", topology)))
+    else:
+        findings = list(operators.findings(_operators(model), "tfjs", "TF.js's"))
     files = [path]
     for group in model["weightsManifest"]:
         outside = [name for name in group["paths"] if leaves(path.parent, name)]
@@ -40,7 +42,17 @@ def file(path: Path, max_bytes: int) -> Examination:
                 f"The weights {few(group['paths'])} of {path} have {got} bytes, expected {expected}: they are "
                 "truncated or another model's. Bring the whole folder."
             )
-    return Examination("tfjs", findings, tuple(files))
+    return Examination("layers" if is_layers else "tfjs", findings, tuple(files))
+
+
+def _operators(model: dict[str, Any]) -> dict[str, None]:
+    """The operators of the graph, of the functions that it calls, and of the graph that runs when it is loaded."""
+    names: dict[str, None] = {}
+    for graph in (model["modelTopology"], model.get("modelInitializer") or {}):
+        functions = (graph.get("library") or {}).get("function") or []
+        nodes = [*graph.get("node", []), *(node for function in functions for node in function.get("nodeDef") or [])]
+        names |= {str(node["op"]): None for node in nodes}
+    return names
 
 
 def _size(weight: dict[str, Any]) -> int | None:

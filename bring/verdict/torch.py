@@ -5,6 +5,7 @@ expressions of dynamic shapes, and compiles the guards. Each of these is checked
 """
 
 import ast
+import functools
 import io
 import json
 import re
@@ -13,24 +14,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bring.verdict import operators, torchscript
 from bring.verdict.archives import check_archive, read_member
 from bring.verdict.findings import EXPECTED, Examination, Finding, few
 from bring.verdict.pickles import foreign, is_torch
 from contract.errors import BroughtError
 
 COMPILED = (".so", ".o", ".a", ".dylib", ".dll", ".pyd", ".cpp", ".c", ".cu", ".cubin", ".hsaco", ".ptx", ".py", ".pyc")
-OPERATORS = re.compile(
-    r"torch\.ops\.(aten|prim|prims|higher_order|quantized|quantized_decomposed|_quantized|inductor)\.[\w.]+"
-    r"|_operator\.\w+|math\.\w+|torch\.sym_\w+|torch\._sym_\w+|torch\._higher_order_ops\.[\w.]+"
-)
-FUNCTIONS = {"floor", "ceiling", "log", "exp", "sqrt", "max", "min", "abs", "int", "float", "round"}
-"""The functions that an expression may call, besides SymPy's classes, whose names begin with a capital."""
+SIZES = "arithmetic on sizes"
+"""What an expression of dynamic shapes may call stands under this heading."""
 METHODS = {"size", "stride", "storage_offset", "numel", "dim"}
 HARMLESS_MODULES = {"builtins", "collections"}
+NAME = re.compile(r"[\w.]*")
+"""A name in a graph, which becomes part of the Python code that its reader compiles."""
+PATH = re.compile(r"[\w. /:<>-]*")
+"""The path of a parameter or module, which becomes a string in that code."""
+NAMED = {"name", "as_name", "forward_arg_names"}
+PATHS = {"fqn", "parameter_name", "buffer_name", "tensor_constant_name", "custom_obj_name", "parameter_fqn"}
+TABLES = {"tensor_values", "sym_int_values", "sym_bool_values", "sym_float_values", "custom_obj_values"}
+"""Fields whose keys are names of a graph."""
 
 
 def archive(path: Path, file: zipfile.ZipFile, max_bytes: int) -> Examination:
-    """Judge a zip archive of PyTorch: an exported program, or pickled weights. Raises BroughtError for TorchScript."""
+    """Judge a zip archive of PyTorch: an exported program, TorchScript, or pickled weights. Raises BroughtError."""
     findings = check_archive(file, path, max_bytes)
     names = file.namelist()
     root = "" if "serialized_exported_program.json" in names else names[0].partition("/")[0] + "/"
@@ -38,10 +44,7 @@ def archive(path: Path, file: zipfile.ZipFile, max_bytes: int) -> Examination:
         raise BroughtError(f"{path} has members outside of its folder {root!r}: PyTorch does not write such files.")
     members = {name[len(root) :]: name for name in names}
     if "constants.pkl" in members or any(name.startswith("code/") for name in members):
-        raise BroughtError(
-            f"{path} is a TorchScript program (torch.jit), which PyTorch no longer develops. Export its module: "
-            '`torch.export.save(torch.export.export(model.eval(), (example,)), "model.pt2")`.'
-        )
+        return Examination("script", findings + list(torchscript.findings(file, members)), (path,))
     if "data.pkl" in members:
         names_imported = foreign(io.BytesIO(read_member(file, members["data.pkl"])))
         return Examination("weights", findings + pickled(names_imported), (path,))
@@ -111,41 +114,70 @@ def _pickles(file: zipfile.ZipFile, members: dict[str, str]) -> set[str]:
 
 
 def _graph_findings(program: Any) -> Iterator[Finding]:
-    """Findings on operators that PyTorch does not have, and on text that its reader would evaluate as Python."""
-    operators: dict[str, None] = {}
+    """Findings on operators that do more than compute, and on text that its reader would run as Python."""
+    called: dict[str, None] = {}
     code: dict[str, None] = {}
     modules: dict[str, None] = {}
+    names: dict[str, None] = {}
+    for node in _objects(program):
+        if "inputs" in node or "as_operator" in node:
+            called |= dict.fromkeys(_called(node))
+        texts = [node.get("expr_str"), *(node.get("guards_code") or ())]
+        code |= {text: None for text in texts if text is not None and not innocent(str(text))}
+        module = node.get("default_factory_module", str(node.get("fqn")).partition(":")[0])
+        if ("default_factory_module" in node or "__enum__" in node) and module not in HARMLESS_MODULES:
+            modules[str(module)] = None
+        names |= dict.fromkeys(_odd_names(node))
+    if code:
+        yield Finding(f"its shapes are given by {few(code, 3)}, which reading it evaluates as Python code", False)
+    if names:
+        yield Finding(f"its graph has the names {few(names, 3)}, which reading it compiles as Python code", False)
+    if modules:
+        yield Finding(f"its inputs or outputs are built by the modules {few(modules)}, which reading it imports")
+    yield from operators.findings(called, "torch", "PyTorch's")
+
+
+def _objects(program: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a program, at any depth."""
     todo = [program]
     while todo:
         node = todo.pop()
-        if isinstance(node, list):
-            todo += node
-        elif isinstance(node, str) and node.startswith(("[", "{")):
+        if isinstance(node, str):
             try:  # the structure of inputs and outputs is JSON in JSON
-                todo.append(json.loads(node))
+                node = json.loads(node)
             except ValueError:
                 continue
-        elif isinstance(node, dict):
-            todo += node.values()
-            if isinstance(target := node.get("target"), str) and "inputs" in node and not OPERATORS.fullmatch(target):
-                operators[target] = None
-            texts = [node.get("expr_str"), *(node.get("guards_code") or ())]
-            code |= {text: None for text in texts if text is not None and not innocent(str(text))}
-            module = node.get("default_factory_module", str(node.get("fqn")).partition(":")[0])
-            if ("default_factory_module" in node or "__enum__" in node) and module not in HARMLESS_MODULES:
-                modules[str(module)] = None
-    if code:
-        yield Finding(f"its shapes are given by {few(code, 3)}, which reading it evaluates as Python code", False)
-    if modules:
-        yield Finding(f"its inputs or outputs are built by the modules {few(modules)}, which reading it imports")
-    if operators:
-        yield Finding(
-            f"it calls {few(operators)}, which PyTorch itself does not have: the library that adds them is needed. "
-            "Export the model without them.",
-            False,
-        )
+        if isinstance(node, dict):
+            yield node
+            node = node.values()
+        elif not isinstance(node, list):
+            continue
+        todo += [each for each in node if isinstance(each, dict | list) or (isinstance(each, str) and each[:1] in "[{")]
 
 
+def _called(node: dict[str, Any]) -> Iterator[str]:
+    """What a node calls, and what it gives to a higher-order operator to call; operators without their overload."""
+    targets = [node["target"]] if "target" in node and "inputs" in node else []
+    targets += [node["as_operator"]] if "as_operator" in node else []
+    for target in map(str, targets):
+        operator = target.removeprefix("torch.ops.")
+        yield target if operator == target else ".".join(operator.split(".")[:2])
+
+
+def _odd_names(node: dict[str, Any]) -> Iterator[str]:
+    """The names in one object of a graph that are not names."""
+    for key, value in node.items():
+        if key in NAMED or key in PATHS:
+            pattern = NAME if key in NAMED else PATH
+            values = value if isinstance(value, list) else [value]
+            yield from (each for each in values if isinstance(each, str) and not pattern.fullmatch(each))
+        elif key in TABLES and isinstance(value, dict):
+            yield from (name for name in value if not NAME.fullmatch(name))
+        elif key == "context" and isinstance(value, str):  # the keys of a dict: names of arguments, among others
+            yield from (each for each in re.findall(r'"((?:[^"\\]|\\.)*)"', value) if not PATH.fullmatch(each))
+
+
+@functools.cache
 def innocent(expression: str) -> bool:
     """Whether an expression of dynamic shapes is only arithmetic on sizes: reading the file evaluates it."""
     try:
@@ -160,7 +192,7 @@ def _innocent(node: ast.AST) -> bool:
         called = node.func
         if isinstance(called, ast.Attribute):
             return called.attr in METHODS or (isinstance(called.value, ast.Name) and called.value.id == "math")
-        return isinstance(called, ast.Name) and (called.id in FUNCTIONS or called.id[:1].isupper())
+        return isinstance(called, ast.Name) and (operators.purposes("torch").get(called.id) == SIZES)
     if isinstance(node, ast.Attribute):
         return not node.attr.startswith("_")
     if isinstance(node, ast.Constant):

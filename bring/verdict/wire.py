@@ -1,56 +1,97 @@
-"""The part of Protocol Buffers' wire format that is needed to look into a message without its framework."""
+"""The part of Protocol Buffers' wire format that is needed to look into a message without its framework.
+
+It is read as the frameworks read it: the last value of a field counts, and one of another wire type than the field's is
+as if it were not there. What readers differ in is damage here.
+"""
 
 from collections.abc import Iterator
 
-Value = int | memoryview
+Bytes = memoryview | bytes
+Value = int | Bytes
+
+SMALL = 4096
+"""Messages of at most so many bytes are copied: bytes are faster to read than a view."""
+HIGHEST = (1 << 29) - 1
+"""The highest number of a field. Readers cut off a higher one, and so take it for another field."""
 
 
-def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
-    """The fields of a message, in order: numbers as int, the others as bytes. Raises ValueError if it is damaged."""
+def fields(message: Bytes) -> Iterator[tuple[int, Value]]:
+    """The fields of a message, in order: bytes for strings and messages, int for numbers of any length.
+
+    Raises ValueError if it is damaged.
+    """
     at, end = 0, len(message)
+    if end <= SMALL:
+        message = bytes(message)
     while at < end:
         key, at = _varint(message, at)
         number, wire = key >> 3, key & 7
-        if not number:
-            raise ValueError("a field has the number 0")
-        if wire == 0:
-            value, at = _varint(message, at)
-            yield number, value
-            continue
+        if not 0 < number <= HIGHEST:
+            raise ValueError(f"a field has the number {number}")
         if wire == 2:
             length, at = _varint(message, at)
+            start, at = at, at + length
+            yield number, message[start:at]
+        elif wire == 0:
+            value, at = _varint(message, at)
+            yield number, value
         elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
+            start, at = at, at + (8 if wire == 1 else 4)
+            yield number, int.from_bytes(message[start:at], "little")
         else:
             raise ValueError(f"wire type {wire}")
-        yield number, message[at : at + length]
-        at += length
         if at > end:
             raise ValueError("a field goes beyond its message")
 
 
-def messages(message: memoryview, number: int) -> Iterator[memoryview]:
-    """Every value of a repeated field that holds messages or strings."""
-    return (value for field, value in fields(message) if field == number and isinstance(value, memoryview))
+def parts(message: Bytes) -> Iterator[tuple[int, Bytes]]:
+    """The fields that hold messages or strings."""
+    return ((number, value) for number, value in fields(message) if not isinstance(value, int))
 
 
-def text(message: memoryview, number: int) -> str:
+def messages(message: Bytes, number: int) -> Iterator[Bytes]:
+    """Every value of a repeated field that holds messages or strings; of one that is not repeated, its parts."""
+    return (value for field, value in parts(message) if field == number)
+
+
+def numbers(message: Bytes, number: int) -> Iterator[int]:
+    """Every value of a repeated field of whole numbers, packed or not."""
+    for field, value in fields(message):
+        if field == number and isinstance(value, int):
+            yield value
+        elif field == number and not isinstance(value, int):
+            at = 0
+            while at < len(value):
+                entry, at = _varint(value, at)
+                yield entry
+
+
+def text(message: Bytes, number: int) -> str:
     """A string field, or "" where it is not set."""
-    return next((bytes(value).decode(errors="replace") for value in messages(message, number)), "")
+    last: Bytes = b""
+    for value in messages(message, number):
+        last = value
+    return decoded(last)
 
 
-def outline(message: memoryview) -> tuple[dict[int, type], bool]:
+def decoded(value: Bytes) -> str:
+    return bytes(value).decode(errors="replace")
+
+
+def outline(message: Bytes) -> tuple[dict[int, type], bool]:
     """The types of the top-level fields, and whether the message is whole: these identify the kind of a file."""
     types: dict[int, type] = {}
     try:
         for number, value in fields(message):
-            types[number] = type(value)
+            types[number] = int if isinstance(value, int) else memoryview
     except ValueError:
         return types, False
     return types, True
 
 
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
+def _varint(message: Bytes, at: int) -> tuple[int, int]:
+    if at < len(message) and message[at] < 0x80:  # most are that short
+        return message[at], at + 1
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(message):
