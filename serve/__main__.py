@@ -1,14 +1,18 @@
 """python -m serve: check the settings and the artifacts, then become gunicorn."""
 
+import importlib.util
 import os
 import sys
 import tempfile
 from pathlib import Path
 
 from contract.errors import ArtifactMissing, RosettaError
-from serve.catalog import find_artifacts
+from serve.artifacts import find_artifacts
+from serve.keys import Keys
 from serve.listeners import bind
+from serve.phone import is_loopback
 from serve.settings import SettingError, Settings
+from serve.tls import check_certificate
 
 
 def main() -> None:
@@ -23,11 +27,33 @@ def main() -> None:
             # A runtime's image also starts where a user's own model has none of its formats.
             print(f"{missing} Nothing is served.", flush=True)
         bind(settings.host, settings.port).close()
+        check_grpc(settings)
         check_state(settings.state)
+        check_certificate(settings)
+        warn_of_strangers(settings, Keys(settings))
     except RosettaError as error:
         sys.exit(f"error: {error}")
     config = Path(__file__).with_name("gunicorn_conf.py")
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(config)])
+
+
+def check_grpc(settings: Settings) -> None:
+    """Raise SettingError where gRPC is to be spoken and cannot be."""
+    if settings.grpc_port:
+        if importlib.util.find_spec("hpack") is None or importlib.util.find_spec("google.protobuf") is None:
+            raise SettingError("GRPC_PORT needs the packages hpack and protobuf, which are not installed here.")
+        bind(settings.host, settings.grpc_port, "GRPC_PORT").close()
+
+
+def warn_of_strangers(settings: Settings, keys: Keys) -> None:
+    """Say how to keep strangers out, where the service listens on more than this machine and needs no keys."""
+    if not (keys.are_needed or is_loopback(settings.host)):
+        print(
+            f"warning: HOST={settings.host} lets everybody on the network call the service: set SERVE_KEYS_FILE. "
+            "docs/serving.md says how, under On a network.",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def check_state(folder: Path | None) -> None:

@@ -3,16 +3,18 @@
 import atexit
 import contextlib
 import logging
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import RequestRedirect
 
-from contract.errors import RosettaError
+from contract.errors import RosettaError, UnknownModel
 from serve.catalog import Catalog, load_catalog
 from serve.dataplane import DataPlane
+from serve.keys import CallRefused, KeyMissing
 from serve.protocol import Reply
 from serve.replies import (
+    CODE_HEADERS,
     DATA_HEADERS,
     DATA_TYPES,
     HEADERS,
@@ -20,9 +22,11 @@ from serve.replies import (
     error_reply,
     fault_reply,
     json_reply,
+    status_code,
     too_large,
 )
 from serve.settings import Settings
+from serve.stats import NO_MODEL
 from serve.views import api, plane, respond
 
 log = logging.getLogger(__name__)
@@ -43,6 +47,7 @@ def app_over(running: DataPlane) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = running.settings.max_bytes
     app.extensions["plane"] = running
+    app.before_request(_check_key)
     app.register_blueprint(api)
     app.register_error_handler(RosettaError, _answer_known_error)
     app.register_error_handler(HTTPException, _answer_http_error)
@@ -51,7 +56,17 @@ def app_over(running: DataPlane) -> Flask:
     return app
 
 
+def _check_key() -> None:
+    """The fast front has checked it, too: this holds under any other server. OPTIONS calls nothing."""
+    if request.method == "OPTIONS":
+        return
+    url = quote(request.path).encode()
+    plane().keys.check(request.headers.get("Authorization", "").encode("latin-1"), url)
+
+
 def _answer_known_error(error: RosettaError) -> Response:
+    if isinstance(error, UnknownModel | KeyMissing | CallRefused):  # all others are counted where the model is known
+        plane().stats[NO_MODEL].count_failure(status_code(error), 0.0)
     return _answer(error_reply(error))
 
 
@@ -77,9 +92,8 @@ def _answer_http_error(error: HTTPException) -> Response:
         413: str(too_large(plane().settings.max_bytes)),
     }
     code = error.code or 500
-    if isinstance(error, RequestRedirect):
-        return Response(status=code, headers={"Location": error.new_url})
-    headers = {405: {"Allow": allowed}, 503: {"Retry-After": "1"}}.get(code, {})
+    plane().stats[NO_MODEL].count_failure(code, 0.0)
+    headers = {"Allow": allowed} if code == 405 else CODE_HEADERS.get(code, {})
     reply = json_reply({"error": messages.get(code, error.description or error.name)}, code)
     return _answer(Reply(reply.body, code, headers=headers))
 
@@ -90,6 +104,9 @@ def _answer_unknown_error(error: Exception) -> Response:
 
 
 def _add_headers(response: Response) -> Response:
+    if location := response.headers.get("Location"):
+        target = urlsplit(location)  # without its host, which is the caller's word
+        response.headers["Location"] = urlunsplit(("", "", f"/{target.path.lstrip('/')}", target.query, ""))
     for name, value in (DATA_HEADERS if response.mimetype in DATA_TYPES else HEADERS).items():
         response.headers.setdefault(name, value)
     if request_id := echoed(request.headers.get("X-Request-ID", "")):

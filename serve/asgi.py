@@ -8,17 +8,19 @@ threads. Both use the same pipelines and the same data plane, and give the same 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, cast
 
 from a2wsgi import WSGIMiddleware
 
-from contract.errors import BodyIncomplete
-from serve.access_log import log_access
+from contract.errors import BodyIncomplete, Overloaded
+from serve.access_log import Answered, access_log, log_access
 from serve.app import app_over
 from serve.dataplane import DataPlane
-from serve.pipeline import Pipeline, read_infer, read_predict
-from serve.protocol import VERSION, Reply, encoding, oip
+from serve.held import Held
+from serve.origins import Origins
+from serve.pipeline import LARGE, READERS_OF_V1, Pipeline, read_infer
+from serve.protocol import Reply, encoding, oip, tfserving
 from serve.replies import DATA_HEADERS, echoed, error_reply, json_reply, too_large
 from serve.stats import WRITE_SECONDS
 
@@ -26,7 +28,11 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-FLASK_THREADS = 10
+FLASK_THREADS, PICTURE_THREADS = 10, 4
+"""For all that does not wait for a model; for the pictures of one model, and for those that are compared."""
+
+LOG_SECONDS = 2.0
+"""How long the end of the service waits for the last lines of the access log."""
 
 READ_HEADERS = {
     name.encode(): name
@@ -42,31 +48,53 @@ class Front:
 
     def __init__(self, plane: DataPlane) -> None:
         self.plane = plane
-        # a2wsgi's types are narrower than what ASGI servers and Flask promise
-        self._flask: Any = WSGIMiddleware(cast(Any, app_over(plane)), workers=FLASK_THREADS)
+        self._app = app_over(plane)
+        self._flasks: dict[str, Any] = {}
+        """The Flask application in threads of their own for each place where requests may wait."""
         self._limit = plane.settings.max_bytes
         self.logs_access = plane.settings.access_log
+        self.origins = Origins(plane.settings)
         self.is_ending = False
         """Whether the service ends: each connection gets one more answer at most."""
         self.pipelines: dict[bytes, Pipeline] = {}
         """By the paths that take tensors."""
-        for name, model in plane.catalog.items():
-            infer, predict = Pipeline(plane, model, read_infer), Pipeline(plane, model, read_predict)
-            for version in ("", f"/versions/{VERSION}"):
-                self.pipelines[f"/v2/models/{name}{version}/infer".encode()] = infer
-                self.pipelines[f"/v1/models/{name}{version}:predict".encode()] = predict
+        self._paths: dict[str, set[bytes]] = {}
+        """By a model's name: those that are its own."""
+        for name in plane.catalog:
+            self._open(name)
+        plane.on_replaced = self._open
         self._writer: asyncio.Task[None] | None = None
+
+    def _open(self, name: str) -> None:
+        """Answer tensors for a model, in each of its versions."""
+        paths: dict[bytes, Pipeline] = {}
+        newest = self.plane.catalog[name].version
+        for model in self.plane.catalog.versions(name):
+            numbered, is_newest = f"/versions/{model.version}", model.version == newest
+            infer = Pipeline(self.plane, model, read_infer)
+            for version in ("", numbered) if is_newest else (numbered,):
+                paths[f"/v2/models/{name}{version}/infer".encode()] = infer
+            for verb, read in READERS_OF_V1.items():
+                answering = Pipeline(self.plane, model, read)
+                for version in ("", f"/labels/{tfserving.LABEL}", numbered) if is_newest else (numbered,):
+                    paths[f"/v1/models/{name}{version}:{verb}".encode()] = answering
+        for path in self._paths.get(name, set()) - paths.keys():
+            del self.pipelines[path]
+        self.pipelines.update(paths)
+        self._paths[name] = set(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._lifespan(receive, send)
             return
-        if self.logs_access:
-            send = _logged(scope, send)
+        log = _Logged(scope, send) if self.logs_access else None
+        send = log.send if log else send
         path, method, headers = scope["path"], scope["method"], read_headers(scope["headers"])
         if method == "POST" and (pipeline := self.pipelines.get(path.encode())) is not None:
-            reply = await self._answer(headers, receive, pipeline)
+            reply = await self._answer(headers, receive, pipeline, scope.get("caller"))
+            if log:
+                log.reply = reply
         elif method == "GET" and path == "/v2/health/live":
             reply = json_reply({"live": True})
         elif method == "GET" and path == "/v2/health/ready":
@@ -74,56 +102,67 @@ class Front:
         else:
             await self._call_flask(scope, receive, send)
             return
-        await _send(send, reply, headers)
+        await self._send(send, reply, headers)
 
-    async def _answer(self, headers: Mapping[str, str], receive: Receive, pipeline: Pipeline) -> Reply:
+    async def _answer(
+        self, headers: Mapping[str, str], receive: Receive, pipeline: Pipeline, caller: str | None
+    ) -> Reply:
         start = self.plane.clock()
-        try:
-            body = await self._body(headers, receive)
-        except Exception as error:
-            return pipeline.failed(error, start)
-        return await pipeline.run(body, headers, self.plane.clock())  # a slow sender's time does not count
-
-    async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
-        body, size = await self._read(receive)
-        if size > self._limit:
-            raise too_large(self._limit)
-        if compression := headers.get("content-encoding"):
-            return encoding.decompress(body, compression, self._limit)
-        return body
-
-    async def _read(self, receive: Receive) -> tuple[bytes, int]:
-        """The body as it was sent, and its size; of one over the limit only the size.
-
-        It is read to its end, within bounds: else the sender may get a broken connection instead of the answer.
-        """
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        parts, size = [body], len(body)
-        while message.get("more_body") and size <= 4 * self._limit:
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size <= self._limit:
-                parts.append(message.get("body", b""))
-        if message["type"] == "http.disconnect":
-            raise BodyIncomplete(f"The body stopped after {size} bytes, before its end. Send the request again.")
-        return (parts[0] if len(parts) == 1 else b"".join(parts)) if size <= self._limit else b"", size
+        with self._body(receive) as body:
+            try:
+                content = await body.read()
+                if body.size > self._limit:
+                    raise too_large(self._limit)
+            except Exception as error:
+                return pipeline.failed(error, start)
+            start = self.plane.clock()  # a slow sender's time does not count
+            return await pipeline.run(content, headers, start, caller)
 
     async def _call_flask(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request over once its body is there: a slow sender would hold one of the few threads."""
+        with self._body(receive) as body:
+            try:
+                content = await body.read()
+            except (BodyIncomplete, Overloaded) as error:
+                await self._send(send, error_reply(error), {})
+                return
+            framing = (b"content-length", b"transfer-encoding")
+            headers = [(name, value) for name, value in scope["headers"] if name not in framing]
+            headers.append((b"content-length", b"%d" % body.size))
+
+            async def replay() -> MutableMapping[str, Any]:
+                return {"type": "http.request", "body": content}
+
+            await self._flask(scope["path"])({**scope, "headers": headers}, replay, send)
+
+    def _flask(self, path: str) -> Any:
+        """The threads for a path: a picture waits for its model, and all else must not wait behind it."""
+        name = path.removeprefix("/predict/")
+        place = name if path != name and name in self.plane.catalog else path if path == "/compare" else ""
+        if place not in self._flasks:
+            # a2wsgi's types are narrower than what ASGI servers and Flask promise
+            threads = PICTURE_THREADS if place else FLASK_THREADS
+            self._flasks[place] = WSGIMiddleware(cast(Any, self._app), workers=threads)
+        return self._flasks[place]
+
+    @contextlib.contextmanager
+    def _body(self, receive: Receive) -> Iterator["Body"]:
+        body = Body(receive, self._limit, self.plane.held)
         try:
-            body, size = await self._read(receive)
-        except BodyIncomplete as error:
-            await _send(send, error_reply(error), {})
-            return
-        framing = (b"content-length", b"transfer-encoding")
-        headers = [(name, value) for name, value in scope["headers"] if name not in framing]
-        headers.append((b"content-length", b"%d" % size))
+            yield body
+        finally:
+            self.plane.held.give(body.held)
 
-        async def replay() -> MutableMapping[str, Any]:
-            return {"type": "http.request", "body": body}
-
-        await self._flask({**scope, "headers": headers}, replay, send)
+    async def _send(self, send: Send, reply: Reply, request: Mapping[str, str]) -> None:
+        if len(reply.body) < LARGE:
+            body, described = wire(reply, request)
+        else:
+            loop = asyncio.get_running_loop()
+            body, described = await loop.run_in_executor(self.plane.readers, wire, reply, request)
+        headers = [(name.lower().encode(), value.encode()) for name, value in described.items()]
+        headers += [(b"content-length", b"%d" % len(body)), *COMMON_HEADERS]
+        await send({"type": "http.response.start", "status": reply.code, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -134,12 +173,60 @@ class Front:
         with contextlib.suppress(asyncio.CancelledError):
             await self._writer
         self.plane.close()
+        access_log.close(LOG_SECONDS)
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _write_stats(self) -> None:
         while True:
             await asyncio.sleep(WRITE_SECONDS)
-            self.plane.stats.write()
+            await asyncio.to_thread(self._write_numbers)
+            if self.plane.settings.control:
+                await asyncio.to_thread(self.plane.control.follow)
+
+    def _write_numbers(self) -> None:
+        self.plane.stats.write()
+        with contextlib.suppress(OSError):  # the statistics have logged it
+            self.plane.gauges.write()
+
+
+class Body:
+    """A request's body while it comes: what it holds is counted."""
+
+    def __init__(self, receive: Receive, limit: int, held: Held) -> None:
+        self._receive, self._limit, self._held = receive, limit, held
+        self.size = 0
+        """Bytes that came."""
+        self.held = 0
+
+    async def read(self) -> bytes:
+        """The body as it was sent; nothing of one over the limit. Raises BodyIncomplete or Overloaded.
+
+        It is read to its end, within bounds: else the sender may get a broken connection instead of the answer.
+        """
+        parts: list[bytes] = []
+        refusal: Overloaded | None = None
+        more = True
+        while more and self.size <= 4 * self._limit:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise BodyIncomplete(
+                    f"The body stopped after {self.size} bytes, before its end. Send the request again."
+                )
+            part, more = message.get("body", b""), message.get("more_body", False)
+            self.size += len(part)
+            if self.size > self._limit or refusal is not None:
+                continue
+            try:
+                self._held.take(len(part), self.held)
+            except Overloaded as error:
+                refusal = error
+                parts.clear()
+            else:
+                self.held += len(part)
+                parts.append(part)
+        if refusal is not None:
+            raise refusal
+        return b"".join(parts) if self.size <= self._limit else b""
 
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -158,31 +245,27 @@ def wire(reply: Reply, request: Mapping[str, str]) -> tuple[bytes, dict[str, str
     return body, headers
 
 
-async def _send(send: Send, reply: Reply, request: Mapping[str, str]) -> None:
-    body, described = wire(reply, request)
-    headers = [(name.lower().encode(), value.encode()) for name, value in described.items()]
-    headers += [(b"content-length", b"%d" % len(body)), *COMMON_HEADERS]
-    await send({"type": "http.response.start", "status": reply.code, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+class _Logged:
+    """A request and its answer on the way to the access log."""
 
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope, self._send = scope, send
+        self._start, self._size = time.perf_counter(), 0
+        self._head: MutableMapping[str, Any] = {}
+        self.reply: Reply | None = None
+        """The answer of a model, if it is one."""
 
-def _logged(scope: Scope, send: Send) -> Send:
-    """`send`, which also writes the line of the access log once the answer is sent."""
-    start, size = time.perf_counter(), 0
-    head: MutableMapping[str, Any] = {}
-
-    async def sending(message: MutableMapping[str, Any]) -> None:
-        nonlocal head, size
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        """Send a part of the answer; write the line once all of it is sent."""
         if message["type"] == "http.response.start":
-            head = message
-        size += len(message.get("body", b""))
-        await send(message)
+            self._head = message
+        self._size += len(message.get("body", b""))
+        await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body"):
-            request_id = dict(head["headers"]).get(b"x-request-id", b"").decode("latin-1") or None
-            seconds = time.perf_counter() - start
-            log_access(scope, scope["method"], scope["raw_path"], head["status"], size, seconds, request_id)
-
-    return sending
+            scope, seconds = self._scope, time.perf_counter() - self._start
+            request_id = dict(self._head["headers"]).get(b"x-request-id", b"").decode("latin-1") or None
+            answer = Answered(self._head["status"], self._size, seconds, request_id, self.reply)
+            log_access(scope, scope["method"], scope["raw_path"], answer)
 
 
 def create_front() -> Front:

@@ -8,6 +8,7 @@ requests that come meanwhile form the next batch. Nothing waits for a batch to f
 
 import asyncio
 import itertools
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,13 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
 from contract.errors import DeadlineExceeded, InputError, Overloaded, RosettaError, RuntimeFailure, one_line
 from contract.tensors import Tensors
 from serve.catalog import ServedModel
 from serve.protocol import Reply
 from serve.remote.runtime import RemoteRuntime
+from serve.runtimes import joined
 from serve.stats import ModelStats
 
 INLINE_SECONDS = 0.002
@@ -65,13 +65,14 @@ class Waiting:
         inputs: Tensors,
         deadline: float,
         future: asyncio.Future[Answered],
+        rows: int,
         has_free_sizes: bool = True,
     ) -> None:
         self.inputs = inputs
         self.deadline = deadline
         self.future = future
         self.queued = time.perf_counter()
-        self.rows = len(next(iter(inputs.values())))
+        self.rows = rows
         # Only equal shapes run together; the batch, which comes first, may differ. Where no other size is free, the
         # protocol has checked that they are equal.
         self.key = tuple((name, array.shape[1:]) for name, array in inputs.items()) if has_free_sizes else ()
@@ -83,7 +84,7 @@ class Batcher:
     def __init__(
         self, model: ServedModel, stats: ModelStats, pool: ThreadPoolExecutor, calls: int, limits: Limits
     ) -> None:
-        self._model = model
+        self.model = model
         self._runtime = model.runtime
         self._remote = self._runtime if isinstance(self._runtime, RemoteRuntime) else None
         self._stats = stats
@@ -98,21 +99,29 @@ class Batcher:
         """Requests that were sent to a remote, and are not answered yet."""
         self._next_turn: asyncio.Handle | None = None
         self._is_delayed = False
-        # A model of a fixed batch, or whose rows were not shown to be independent, takes requests one by one.
-        specs = (*model.described.inputs, *model.described.outputs)
-        has_batch = all(spec.shape[:1] == (None,) for spec in specs)
+        # A model of a fixed batch, of whole calls, or whose rows were not shown to be independent takes requests one by
+        # one.
+        self._manifest = model.described
+        specs = (*self._manifest.inputs, *self._manifest.outputs)
+        has_batch = self._manifest.has_rows and all(spec.shape[:1] == (None,) for spec in specs)
         self._together = limits.enabled and has_batch and not model.mixing
         self._has_free_sizes = any(None in spec.shape[1:] for spec in model.described.inputs)
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return self._rows
 
     def submit(self, inputs: Tensors, deadline: float) -> asyncio.Future[Answered]:
         """Queue checked inputs.
 
         Raises Overloaded when the queue is full.
         """
-        waiting = Waiting(inputs, deadline, self._loop.create_future(), self._has_free_sizes)
+        rows = self._manifest.rows_of(inputs)
+        waiting = Waiting(inputs, deadline, self._loop.create_future(), rows, self._has_free_sizes)
         if self._rows + waiting.rows > self._limits.max_queue and self._queue:
             raise Overloaded(
-                f"{self._model.name} is busy: {self._rows} rows wait for it, at most {self._limits.max_queue} may. "
+                f"{self.model.name} is busy: {self._rows} rows wait for it, at most {self._limits.max_queue} may. "
                 "Send the request again in a moment."
             )
         self._queue.append(waiting)
@@ -182,7 +191,7 @@ class Batcher:
             done(outcome)
         else:
             self._stats.count_call(rows, seconds)
-            done(failure(self._model.name, outcome))
+            done(failure(self.model.name, outcome))
 
     def _call_remote(self, batch: Sequence[Waiting]) -> None:
         """Run a batch on the remote. The answer comes in a later turn of the loop."""
@@ -248,7 +257,7 @@ class Batcher:
 
     def _too_late(self, waited: float) -> DeadlineExceeded:
         return DeadlineExceeded(
-            f"{self._model.name} is busy: the request waited {1000 * waited:.0f} ms, longer than its time limit. "
+            f"{self.model.name} is busy: the request waited {1000 * waited:.0f} ms, longer than its time limit. "
             "Send it again in a moment, or with a longer timeout."
         )
 
@@ -274,7 +283,7 @@ class Batcher:
             return [outputs]
         ends = list(itertools.accumulate(len(next(iter(part.values()))) for part in parts))
         if any(len(array) != ends[-1] for array in outputs.values()):
-            raise RuntimeFailure(f"{self._model.name} did not give one row for each row.")
+            raise RuntimeFailure(f"{self.model.name} did not give one row for each row.")
         starts = [0, *ends[:-1]]
         return [
             {name: array[start:end] for name, array in outputs.items()} for start, end in zip(starts, ends, strict=True)
@@ -293,20 +302,38 @@ class Batcher:
             if waiting.future.done():  # it was cancelled, or expired
                 continue
             if isinstance(answer, Exception):
-                waiting.future.set_exception(failure(self._model.name, answer))
+                waiting.future.set_exception(failure(self.model.name, answer, waiting.inputs))
             else:
                 waiting.future.set_result((answer, start - waiting.queued, seconds))
 
 
-def joined(parts: Sequence[Tensors]) -> Tensors:
-    """The inputs of several requests, concatenated."""
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+BEYOND_TABLE = re.compile(
+    r"idx=(?P<id>-?\d+) must be within the inclusive range \[(?P<low>-?\d+),(?P<high>-?\d+)\]"  # ONNX Runtime
+    r"|indices\[[\d,]*\] = (?P<number>-?\d+) is not in \[(?P<first>-?\d+), (?P<end>-?\d+)\)"  # TensorFlow
+    r"|index out of range in self|gather index out of bounds"  # PyTorch, LiteRT
+)
+"""How runtimes refuse an id beyond a table whose size the manifest does not name."""
 
 
-def failure(name: str, error: Exception) -> RosettaError:
-    """The error as one of ours: inputs were checked, so what a runtime raises is its own fault."""
+def failure(name: str, error: Exception, inputs: Tensors | None = None) -> RosettaError:
+    """The error as one of ours: inputs were checked, so what a runtime raises is its own fault.
+
+    An id beyond a table is not: only the runtime knew the table, here or in a process apart.
+    """
+    is_runtimes = isinstance(error, RuntimeFailure) or not isinstance(error, RosettaError)
+    if inputs is not None and is_runtimes and (match := BEYOND_TABLE.search(str(error))):
+        return InputError(_beyond_table(name, match, inputs))
     if isinstance(error, RosettaError):
         return error
     return RuntimeFailure(f"{name} failed inside its runtime: {one_line(error)}")
+
+
+def _beyond_table(name: str, match: re.Match[str], inputs: Tensors) -> str:
+    id = match["id"] or match["number"]
+    if id is None:
+        places = [key for key, value in inputs.items() if value.dtype.kind in "iu"] or list(inputs)
+        return f"{name} has no row in its table for an id in {' or '.join(map(repr, places))}. Send smaller ids."
+    low, high = match["low"] or match["first"], match["high"] or int(match["end"]) - 1
+    places = [key for key, value in inputs.items() if value.dtype != object and (value == int(id)).any()]
+    origin = f"the input {' or '.join(map(repr, places))} holds" if places else "it makes of the inputs"
+    return f"{name} has no row in its table for the id {id}, which {origin}: expected {low} to {high}."

@@ -1,28 +1,39 @@
 """Artifacts on disk -> models that can be run.
 
-A damaged artifact is not loaded; the others still are. Loading happens in the process that serves, after it was
-forked: runtimes have threads.
+An artifact that is damaged, or would do more than compute, is not loaded; the others still are. Loading happens in the
+process that serves, after it was forked: runtimes have threads.
 """
 
 import functools
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
+
+from bring.verdict.artifact import insist_on_artifact
 from contract.behaviour import read_behaviour
-from contract.errors import ArtifactError, ModelUnavailable, UnknownModel
+from contract.errors import ArtifactError, BroughtError, ModelUnavailable, UnknownModel, one_line
 from contract.failed_edge import FailedEdge, read_failed_edges
 from contract.formats import FORMATS, family_of
+from contract.ledger import Ledger, read_ledger
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
-from contract.parity_result import Status, read_status
+from contract.parity_result import FAILED, Status, read_status
+from serve.apart.runtime import ApartRuntime
+from serve.artifacts import NUMBER, find_versions
+from serve.breaker import Breaker
+from serve.protocol import VERSION
 from serve.protocol.oip_reader import RequestReader
 from serve.remote.runtime import RemoteRuntime
-from serve.runtimes import Runtime, load_runtime
+from serve.runtimes import Runtime, load_runtime, warm_up_inputs
 from serve.settings import Settings
 
 log = logging.getLogger(__name__)
+
+BROUGHT = "brought.json"
+"""What `bring` writes beside a model's artifacts; nothing that reads the model can leave it out."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +51,29 @@ class ServedModel:
     """The bytes of each file, as they were when it was loaded."""
     failure: str = ""
     """Why it could not be loaded."""
+    is_refused: bool = False
+    """Whether it should not run: it would do more than compute, or gives other answers to the same question."""
     mixing: str = "whether rows depend on each other was never tried; run `make verify`"
     """Why requests must not share a call; empty where each row's answer was shown to depend on that row alone."""
+    ledger: Ledger | None = None
+    """What is in the file of a reduced precision; None for others, and where `make verify` did not look."""
+
+    warm_up: str = ""
+    """What is wrong with its answer to a row of zeros; empty where nothing is. A remote's own service says it."""
+
+    breaker: Breaker = field(default_factory=Breaker, compare=False)
+    """Whether it answers, where another process runs it."""
+    version: str = VERSION
+
+    @functools.cached_property
+    def key(self) -> str:
+        """What its queue and its counts go by: its name, and its version unless that is the first."""
+        return self.name if self.version == VERSION else f"{self.name}:{self.version}"
 
     @property
     def error(self) -> str:
-        """Why it cannot be run now; empty when it can. A remote's trouble may pass."""
-        return self.loaded.trouble if isinstance(self.loaded, RemoteRuntime) else self.failure
+        """Why it cannot be run now; empty when it can. A remote's trouble may pass, and so may a process that hangs."""
+        return (self.loaded.trouble if isinstance(self.loaded, RemoteRuntime) else self.failure) or self.breaker.trouble
 
     @property
     def ready(self) -> bool:
@@ -77,10 +104,13 @@ class ServedModel:
 
 
 class Catalog(Mapping[str, ServedModel]):
-    """The served models by name, in a fixed order: by model, then as `FORMATS` has them."""
+    """The newest version of each served model by name, in a fixed order: by model, then as `FORMATS` has them."""
 
     def __init__(self, models: list[ServedModel], failed_edges: Iterable[FailedEdge] = ()) -> None:
-        self._models = {model.name: model for model in models}
+        self._versions: dict[str, dict[str, ServedModel]] = {}
+        for model in models:  # the newest is the last one
+            self._versions.setdefault(model.name, {})[model.version] = model
+        self._models = _newest(self._versions)
         self.failed_edges = {edge.name: edge for edge in failed_edges if edge.name not in self._models}
         """The failed conversions by the names that their artifacts would have; without those that succeeded later."""
 
@@ -96,45 +126,81 @@ class Catalog(Mapping[str, ServedModel]):
             known = ", ".join(self._models) or "none"
             raise UnknownModel(f"No model is named {name[:100]!r}. Served here: {known}.") from None
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._models
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._models)
 
     def __len__(self) -> int:
         return len(self._models)
 
+    def version(self, name: str, version: str | None) -> ServedModel:
+        """This version of a model, or the newest one; raises what `catalog[name]` does."""
+        newest, versions = self[name], self._versions[name]
+        if version is not None and version not in versions:
+            known = ", ".join(versions)
+            raise UnknownModel(f"{name} has no version {version[:40]!r} here. Served of it: {known}.")
+        return newest if version is None else versions[version]
+
+    def versions(self, name: str) -> list[ServedModel]:
+        """All served versions of a model, the newest last; none of a model that is not served."""
+        return list(self._versions.get(name, {}).values())
+
+    def every_version(self) -> list[ServedModel]:
+        """All served versions of all models."""
+        return [model for versions in self._versions.copy().values() for model in versions.values()]
+
+    def replace(self, versions: list[ServedModel]) -> list[ServedModel]:
+        """Let the versions of a model take the places of those of its name, which are returned."""
+        name = versions[-1].name
+        old = self.versions(name)
+        every = {**self._versions, name: {model.version: model for model in versions}}
+        self._versions = {name: every[name] for name in sorted(every, key=_order)}
+        self._models = _newest(self._versions)
+        self.failed_edges.pop(name, None)
+        return old
+
     def close(self) -> None:
         """Close every runtime."""
-        for model in self._models.values():
+        for model in self.every_version():
             if model.loaded is not None:
                 model.loaded.close()
 
 
+def _newest(versions: Mapping[str, dict[str, ServedModel]]) -> dict[str, ServedModel]:
+    return {name: list(each.values())[-1] for name, each in versions.items()}
+
+
 def load_catalog(artifacts: Path, settings: Settings = Settings()) -> Catalog:  # noqa: B008 - it is frozen
-    """Load every artifact in `artifacts` of the settings' formats, warmed up with one row."""
-    folders = find_artifacts(artifacts, settings.formats)
+    """Load the artifacts in `artifacts` of the settings' formats and number of versions, warmed up with one row."""
+    versions = find_versions(artifacts, settings.formats, settings.versions)
     failed = [
         edge
         for edge in read_failed_edges(artifacts)
         if not settings.formats or family_of(edge.format) in settings.formats
     ]
-    return Catalog([load_model(folder, settings) for folder in sorted(folders, key=_order)], failed)
+    names = sorted(versions, key=_order)
+    return Catalog([model for name in names for model in load_versions(name, versions[name], settings)], failed)
 
 
-def find_artifacts(artifacts: Path, formats: Collection[str] = ()) -> list[Path]:
-    """Every folder with a manifest, of these formats if any are given; not the hidden ones, which are half-written."""
-    folders = [path.parent for path in artifacts.glob(f"*/*/{MANIFEST}")]
-    return [
-        folder
-        for folder in folders
-        if not (folder.name.startswith(".") or folder.parent.name.startswith("."))
-        and (not formats or family_of(folder.name) in formats)
-    ]
+def load_versions(name: str, folders: Mapping[str, Path], settings: Settings) -> list[ServedModel]:
+    """Load the versions of a model."""
+    return [load_model(folder, settings, name, version) for version, folder in folders.items()]
 
 
-def load_model(folder: Path, settings: Settings = Settings()) -> ServedModel:  # noqa: B008 - it is frozen
-    """Load one artifact; what is wrong with it is in its `error`, and in the log."""
-    name = f"{folder.parent.name}-{folder.name}"
-    manifest, status, source = None, Status("failed", ""), None
+def load_model(
+    folder: Path,
+    settings: Settings = Settings(),  # noqa: B008 - it is frozen
+    name: str = "",
+    version: str = VERSION,
+) -> ServedModel:
+    """Load one artifact; what is wrong with it is in its `error`, and in the log.
+
+    Its name is that of its folders, unless it is given.
+    """
+    name = name or f"{folder.parent.name}-{folder.name}"
+    manifest, status, source = None, Status(FAILED, ""), None
     try:
         manifest = read_manifest(folder)
         if manifest.name != name:
@@ -142,22 +208,76 @@ def load_model(folder: Path, settings: Settings = Settings()) -> ServedModel:  #
         status, source = read_status(folder), _source(folder, manifest)
         behaviour = read_behaviour(folder)
         if behaviour and behaviour.unsteady:
-            raise ModelUnavailable(f"{name} {behaviour.unsteady_words}")
-        known = {} if behaviour is None else {"mixing": behaviour.mixing}
+            raise BroughtError(f"{name} {behaviour.unsteady_words}")
+        known: dict[str, Any] = {"version": version} | ({} if behaviour is None else {"mixing": behaviour.mixing})
+        known["ledger"] = read_ledger(folder)
         if address := settings.remotes.get(family_of(folder.name)):  # the files may lie only there
-            remote = RemoteRuntime(address, manifest, settings.timeout)
+            remote = RemoteRuntime(address, manifest, settings.timeout, settings.remote_key, version)
             return ServedModel(name, folder, manifest, status, source, remote, remote.sizes, **known)
         verify_files(folder, manifest)
         sizes = {file: (folder / file).stat().st_size for file in manifest.files}
-        runtime = load_runtime(folder, manifest, settings.threads)
-    except (ArtifactError, ModelUnavailable, OSError) as error:
+        runtime = _load(folder, manifest, source, settings)
+        known["warm_up"] = _trouble_with_zeros(runtime, manifest)
+    except (ArtifactError, BroughtError, ModelUnavailable, OSError) as error:
         log.warning("%s is not served: %s", name, error)
-        return ServedModel(name, folder, manifest, Status("failed", str(error)), source, failure=str(error))
+        refused = isinstance(error, BroughtError)
+        failed = Status(FAILED, str(error))
+        return ServedModel(
+            name, folder, manifest, failed, source, failure=str(error), is_refused=refused, version=version
+        )
     return ServedModel(name, folder, manifest, status, source, runtime, sizes, **known)
 
 
-def _order(folder: Path) -> tuple[str, int, str]:
-    return folder.parent.name, _place(folder.name), folder.name
+def _trouble_with_zeros(runtime: Runtime, manifest: Manifest) -> str:
+    """How many values of the answer to zeros are not numbers. The model is served: other inputs may have answers."""
+    try:
+        outputs = runtime.predict(warm_up_inputs(manifest))
+    except Exception as error:  # a runtime may raise anything; requests get the error
+        trouble = f"it gave no answer to a row of zeros: {one_line(error)}"
+    else:
+        floats = {name: value for name, value in outputs.items() if value.dtype.kind == "f"}
+        wrong = {name: count for name, value in floats.items() if (count := int(np.isnan(value).sum()))}
+        if not wrong:
+            return ""
+        counts = ", ".join(f"{count} of {floats[name].size} in {name}" for name, count in wrong.items())
+        trouble = f"its answer to a row of zeros has values that are not numbers (NaN): {counts}"
+    log.warning("%s: %s. Run `make diagnose` on it.", manifest.name, trouble)
+    return trouble
+
+
+def _load(folder: Path, manifest: Manifest, source: str | None, settings: Settings) -> Runtime:
+    """Judge an artifact, then load it. A brought one is left to a process apart, where the system has namespaces.
+
+    Raises ArtifactError, BroughtError, ModelUnavailable.
+    """
+    trusted = settings.trust and _is_trusted(folder, manifest, source)
+    if settings.isolation and _is_brought(folder, manifest, source) and _has_namespaces():
+        return ApartRuntime(folder, manifest, settings.threads, settings.calls, trusted)
+    insist_on_artifact(folder, manifest, trusted)
+    return load_runtime(folder, manifest, settings.threads)
+
+
+def _is_brought(folder: Path, manifest: Manifest, source: str | None) -> bool:
+    """Whether somebody brought the model, as its source or the record beside it says. Raises ArtifactError."""
+    if source is not None:
+        manifest = read_manifest(folder.with_name(source.removeprefix(f"{manifest.model}-")))
+    model = folder.parent.parent if NUMBER.fullmatch(folder.parent.name) else folder.parent
+    return "brought" in manifest.made_with or any((place / BROUGHT).exists() for place in (folder.parent, model))
+
+
+@functools.cache
+def _has_namespaces() -> bool:
+    from contract.cell import host  # a service without brought models starts without it
+
+    if host.find_parts().is_apart:
+        return True
+    log.warning("Brought models run in this process: the system gives no namespaces, which keep them apart.")
+    return False
+
+
+def _order(name: str) -> tuple[str, int, str]:
+    model, _, format = name.partition("-")
+    return model, _place(format), format
 
 
 def _place(format: str) -> int:
@@ -177,3 +297,10 @@ def _source(folder: Path, manifest: Manifest) -> str | None:
         except (ArtifactError, OSError):
             return None
     return None
+
+
+def _is_trusted(folder: Path, manifest: Manifest, source: str | None) -> bool:
+    """Whether the user trusted the model that it is, or was made from. Raises ArtifactError."""
+    if source is None:
+        return manifest.is_trusted
+    return read_manifest(folder.with_name(source.removeprefix(f"{manifest.model}-"))).is_trusted

@@ -7,23 +7,28 @@ compressed, in chunks, large, pipelined - and all other requests take uvicorn's 
 
 import asyncio
 import functools
+from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from serve.access_log import log_access
+from contract.errors import RosettaError
+from serve.access_log import Answered, log_access
 from serve.asgi import Front, read_headers, wire
-from serve.batching import Answered
+from serve.callers import BYTES, CONNECTIONS, REQUESTS
+from serve.origins import is_host
 from serve.pipeline import LARGE, Pipeline
-from serve.protocol import Reply
-from serve.replies import DATA_HEADERS
+from serve.protocol import Reply, oip
+from serve.replies import CODE_HEADERS, DATA_HEADERS, status_code
+from serve.stats import NO_MODEL
 
-MAX_CONNECTIONS = 1000
-"""In one worker; further ones are refused with 503."""
+MAX_HEADERS, MAX_HEADER_BYTES, MAX_URL = 100, 65_536, 16_384
 
-MAX_HEADERS, MAX_HEADER_BYTES = 100, 65_536
+CHECKED = (b"host", b"origin", b"sec-fetch-site", b"authorization")
+"""Headers of which a request has one at most, and that say whose request it is."""
 
 BYTES_A_SECOND = 50_000
 """A sender has the time limit of a request, and one more second for each 50,000 bytes that it has sent."""
@@ -32,6 +37,16 @@ CHECK_SECONDS = 2.0
 
 LINGER_SECONDS = 1.0
 """A connection stays open for this long before it is closed: a request, or the rest of one, may be on its way."""
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+PREFLIGHT: Headers = (
+    (b"access-control-allow-methods", b"GET, POST"),
+    (
+        b"access-control-allow-headers",
+        f"Authorization, Content-Type, Content-Encoding, {oip.HEADER_LENGTH}, X-Request-ID".encode(),
+    ),
+)
 
 COMMON_LINES = "".join(f"{name.lower()}: {value}\r\n" for name, value in DATA_HEADERS.items())
 
@@ -42,7 +57,14 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self._front: Front = self.app
-        self._seconds = self._front.plane.settings.timeout
+        self._plane = self._front.plane
+        self._keys, self._callers = self._plane.keys, self._plane.callers
+        self._address = ""
+        self._is_counted = False
+        """Whether it is one of its address's connections, where these have limits."""
+        self._under_way: deque[tuple[str, list[int]]] = deque()
+        """The requests without an answer yet, where callers have limits: whose they are, and the bytes that came."""
+        self._seconds = self._plane.settings.timeout
         self._in_headers, self._in_body = True, False
         self._received = 0
         """Bytes of the request that is being received."""
@@ -52,6 +74,16 @@ class Connection(HttpToolsProtocol):
         """Since when the caller has stopped reading its answer, if it has."""
         self._check: asyncio.TimerHandle | None = None
         self._is_last = False
+        self._header_bytes = 0
+        self._checked: dict[bytes, bytes] = {}
+        """Those of the headers `CHECKED` that the request has."""
+        self._repeated = b""
+        self.cors: Headers = ()
+        """Headers of the answer by which a browser lets a page of another origin read it."""
+        self._accepted: tuple[Any, ...] = ()
+        """What `_check_headers` read of the last request that it let through, then the URL and `cors` that it made."""
+        self._read: Mapping[str, str] = {}
+        """The headers that the service reads, of the newest request."""
         self._running: RequestResponseCycle | None = None
         """The last request that the application got."""
         self._refusal: bytes | None = None
@@ -60,14 +92,37 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
         self._since = self.loop.time()
-        if len(self.connections) > MAX_CONNECTIONS:
-            self._refuse(503, f"The service has {MAX_CONNECTIONS} connections already. Try again in a moment.")
+        self._plane.connections += 1
+        most = self._plane.settings.max_connections
+        if len(self.connections) > most and not self._close_idle():
+            self._refuse(503, f"The service has {most} connections already. Try again in a moment.")
             return
+        if self._callers.are_limited:
+            self._address = self.client[0] if self.client else "this machine"
+            self._is_counted = self._take(self._address, CONNECTIONS)
+            if not self._is_counted:
+                return
+        self._plane.idle[self] = None
         self._check = self.loop.call_later(CHECK_SECONDS, self._check_pace)
         if self._front.is_ending:  # it was accepted too late for uvicorn to know of it
             self.shutdown()
 
+    def _close_idle(self) -> bool:
+        """Close the connection that has waited longest for a request, if one does: a newcomer has its place."""
+        for connection in self._plane.idle:
+            assert isinstance(connection, Connection)
+            del self._plane.idle[connection]
+            connection.transport.abort()
+            return True
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._plane.connections -= 1
+        while self._under_way:
+            self._end_request()
+        if self._is_counted:
+            self._callers.give(self._address, CONNECTIONS)
+        self._plane.idle.pop(self, None)
         if self._running is not None:  # uvicorn looks at the newest request alone, which may wait behind this one
             self._running.disconnected = True
         super().connection_lost(exc)
@@ -78,6 +133,7 @@ class Connection(HttpToolsProtocol):
         if self._refusal is not None:
             return
         self._unset_keepalive_if_required()
+        self._plane.idle.pop(self, None)
         self._received += len(data)
         try:
             self.parser.feed_data(data)
@@ -94,23 +150,146 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_headers = True
+        self._header_bytes = 0
+        self._checked = {}
+        self.cors = ()
         self._since = self.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        if len(self.url) > MAX_URL:
+            self._refuse(414, f"The request's URL is longer than {MAX_URL} bytes.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_headers:  # a trailer, behind a body in chunks: nothing here needs one
+            return
+        name = name.lower()
+        self._header_bytes += len(name) + len(value) + 4
+        if name in CHECKED:
+            self._repeated = self._repeated or (name if name in self._checked else b"")
+            self._checked[name] = value
+        elif name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
-        if len(self.headers) > MAX_HEADERS:
-            self._refuse(431, f"The request has {len(self.headers)} headers, expected {MAX_HEADERS} at most.")
+        if self._refusal is None:
+            self._check_new_headers()
         if self._refusal is not None or self.parser.should_upgrade():
+            return
+        if self._callers.are_limited and not self._begin_request():
             return
         self._in_body = True
         if not self._start_tensor_cycle():
             super().on_headers_complete()
+            self.cycle.default_headers = [*self.cycle.default_headers, *self.cors]
         if self._is_last:
             self.cycle.keep_alive = False
+
+    def _check_new_headers(self) -> None:
+        """Check the headers, except where they are those of the request before, as a caller's mostly are."""
+        sent = (self.parser.get_method(), self.parser.get_http_version(), self.url, self.headers)
+        if self._accepted[:-2] == sent:
+            self.url, self.cors = self._accepted[-2:]
+            return
+        self._read = read_headers(self.headers)
+        self._check_headers()
+        if self._refusal is None and not self._keys.are_needed:  # a key may have been withdrawn
+            self._accepted = (*sent, self.url, self.cors)
+
+    def _check_headers(self) -> None:
+        """Refuse what RFC 9112 says, and requests that are not meant for this service."""
+        version, method = self.parser.get_http_version(), self.parser.get_method()
+        if len(self.headers) > MAX_HEADERS:
+            self._refuse(431, f"The request has {len(self.headers)} headers, expected {MAX_HEADERS} at most.")
+        elif self._header_bytes > MAX_HEADER_BYTES:
+            self._refuse(431, f"The request's headers are larger than {MAX_HEADER_BYTES} bytes.")
+        elif version not in ("1.0", "1.1"):
+            self._refuse(505, f"The request is of HTTP/{version}, expected HTTP/1.1.")
+        elif self._repeated:
+            self._refuse(400, f"The request has several headers {self._repeated.decode()!r}, expected one.")
+        elif b"host" not in self._checked and version == "1.1":
+            self._refuse(400, "The request has no header 'Host', which HTTP/1.1 requires.")
+        elif method == b"CONNECT":
+            self._refuse(400, "CONNECT is for proxies, and this is not a proxy.")
+        elif not self._read_target(method):
+            self._refuse(400, "The request's URL is not a path, such as /v2, or a whole address of this service.")
+        else:
+            self._check_origin(method)
+
+    def _read_target(self, method: bytes) -> bool:
+        """Bring the URL into the form of a path. A whole address counts more than the header Host."""
+        if self.url == b"*":
+            self.url = b"/*"  # there is nothing at this path
+            return method == b"OPTIONS"
+        if not self.url.startswith(b"/"):
+            scheme, _, rest = self.url.partition(b"://")
+            authority, slash, path = rest.partition(b"/")
+            if scheme.lower() not in (b"http", b"https") or not is_host(authority):
+                return False
+            self._checked[b"host"] = authority
+            self.url = slash + path or b"/"
+        return b"#" not in self.url and self.url.isascii()
+
+    def _check_origin(self, method: bytes) -> None:
+        origins, host = self._front.origins, self._checked.get(b"host", b"localhost")
+        origin = self._checked.get(b"origin", b"")
+        if not is_host(host):
+            self._refuse(400, "The header 'Host' is not a name or an address.")
+        elif not origins.knows_host(host):
+            name = host.decode("latin-1")[:100]
+            self._refuse(421, f"This service is not known as {name!r}. Name it in SERVE_HOSTS, or use its address.")
+        elif not origins.allows_caller(method, host, origin, self._checked.get(b"sec-fetch-site", b"")):
+            self._refuse(403, "A page of another site sent this request. Name the site's origin in SERVE_CORS.")
+        elif origins.is_named(origin):
+            allowed = ((b"access-control-allow-origin", origin), (b"vary", b"Origin"))
+            self.cors = (*allowed, *PREFLIGHT) if method == b"OPTIONS" else allowed
+        if self._keys.are_needed and self._refusal is None and not (method == b"OPTIONS" and self.cors):
+            self._check_key()  # browsers send none with the question whether they may call from another origin
+
+    def _begin_request(self) -> bool:
+        """Count a request as its caller's; False, and a refusal, over a limit."""
+        scope: Any = self.scope
+        scope["caller"] = scope.get("key") or self._address
+        if not self._take(scope["caller"], REQUESTS):
+            return False
+        self._under_way.append((scope["caller"], []))
+        return True
+
+    def _take(self, caller: str, kind: str, amount: int = 1) -> bool:
+        """Let a caller have more; False, and a refusal, over a limit."""
+        try:
+            self._callers.take(caller, kind, amount)
+        except RosettaError as error:
+            self._refuse(status_code(error), str(error))
+            return False
+        return True
+
+    def _end_request(self) -> None:
+        """The oldest request is answered, or nobody waits for it any more."""
+        caller, sizes = self._under_way.popleft()
+        self._callers.give(caller, REQUESTS)
+        if sizes:
+            self._callers.give(caller, BYTES, sum(sizes))
+
+    def _check_key(self) -> None:
+        """Refuse a caller without a key for what it calls."""
+        try:
+            key = self._keys.check(self._checked.get(b"authorization", b""), self.url)
+        except RosettaError as error:
+            self._refuse(status_code(error), str(error))
+        else:
+            self.scope["key"] = key and key.name  # type: ignore[typeddict-unknown-key]  # for the access log
 
     def on_body(self, body: bytes) -> None:
         if self._refusal is not None:
             return
+        if self._under_way:
+            caller, sizes = self._under_way[-1]
+            if not self._take(caller, BYTES, len(body)):
+                return
+            sizes.append(len(body))
         cycle: Any = self.cycle
         if type(cycle) is TensorCycle:
             cycle.body += body  # its size is bounded: uvicorn would pause reading
@@ -127,9 +306,9 @@ class Connection(HttpToolsProtocol):
 
         Java's HTTP client asks for HTTP/2 with its first request. The parser does not read on behind such headers.
         """
-        if (method := self.parser.get_method()) == b"CONNECT":
-            self._refuse(400, "CONNECT is for proxies, and this is not a proxy.")
+        if self._refusal is not None:
             return
+        method = self.parser.get_method()
         kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] not in (b"connection", b"upgrade")]
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"".join([method, b" ", self.url, b" HTTP/1.1\r\n", *kept, b"\r\n", rest]))
@@ -145,11 +324,10 @@ class Connection(HttpToolsProtocol):
             return False
         if self.flow.write_paused or self._is_busy():
             return False
-        headers = read_headers(self.headers)
-        if "content-encoding" in headers or int(headers.get("content-length", LARGE)) >= LARGE:
+        if "content-encoding" in self._read or int(self._read.get("content-length", LARGE)) >= LARGE:
             return False
         keep_alive = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
-        self.cycle = TensorCycle(self, self._front, pipeline, headers, keep_alive)  # type: ignore[assignment]
+        self.cycle = TensorCycle(self, self._front, pipeline, self._read, keep_alive)  # type: ignore[assignment]
         return True
 
     # --- Limits
@@ -177,9 +355,12 @@ class Connection(HttpToolsProtocol):
         """Answer a request that cannot be read to its end, after the answers before it, and close the connection."""
         if self._refusal is not None:
             return
-        headers = {"Retry-After": "1"} if code == 503 else {}
-        reply = Reply(orjson.dumps({"error": message}), code, headers=headers)
-        self._refusal = self.head(code, len(reply.body), wire(reply, {})[1], False) + reply.body
+        reply = Reply(orjson.dumps({"error": message}), code, headers=CODE_HEADERS.get(code, {}))
+        seconds = 0.0 if self._since is None else self.loop.time() - self._since
+        self._plane.stats[NO_MODEL].count_failure(code, seconds)
+        if self._front.logs_access:
+            self._log_refusal(Answered(code, len(reply.body), seconds, None, None))
+        self._refusal = self.head(code, len(reply.body), wire(reply, {})[1], False, self.cors) + reply.body
         if self.pipeline:
             if self._in_body:
                 self.pipeline.popleft()  # the newest: the one that is refused
@@ -190,22 +371,35 @@ class Connection(HttpToolsProtocol):
         elif not self._is_busy():
             self._send_refusal()
 
+    def _log_refusal(self, answer: Answered) -> None:
+        scope: Any = self.scope
+        if scope is None:  # no request has begun
+            log_access({"client": self.client}, "", b"", answer)
+        else:
+            log_access(scope, self.parser.get_method().decode("latin-1"), self.url, answer)
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.pipeline:
+        if self._under_way:
+            self._end_request()
+        is_answering = self._running is not None and not self._running.response_complete
+        if not self.pipeline and not is_answering:
             self._send_refusal()
+        if not self._received and not self._is_busy() and self in self.connections:
+            self._plane.idle[self] = None
 
     def _send_refusal(self) -> None:
         """Further bytes are read and dropped for a moment: else the caller may get a reset instead of the answer."""
         if self._refusal is not None and not self.transport.is_closing():
             self.transport.write(self._refusal)
-            self.transport.write_eof()
+            if self.transport.can_write_eof():  # TLS has no half-closed connections
+                self.transport.write_eof()
             self.flow.resume_reading()
             self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
-    def head(self, code: int, size: int, headers: dict[str, str], keep_alive: bool) -> bytes:
+    def head(self, code: int, size: int, headers: dict[str, str], keep_alive: bool, cors: Headers = ()) -> bytes:
         """The lines before a body of `size` bytes."""
-        dates = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
+        dates = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *cors)]
         return b"".join([STATUS_LINE[code], *dates, _lines(size, tuple(headers.items()), keep_alive)])
 
     # --- The end
@@ -241,7 +435,9 @@ class TensorCycle:
     """A request for tensors and its answer. uvicorn's protocol uses it like a cycle of its own."""
 
     __slots__ = (
+        "_caller",
         "_connection",
+        "_cors",
         "_front",
         "_future",
         "_headers",
@@ -256,11 +452,12 @@ class TensorCycle:
     )
 
     def __init__(
-        self, connection: Connection, front: Front, pipeline: Pipeline, headers: dict[str, str], keep_alive: bool
+        self, connection: Connection, front: Front, pipeline: Pipeline, headers: Mapping[str, str], keep_alive: bool
     ) -> None:
         self._connection, self._front, self._headers = connection, front, headers
-        self._pipeline = pipeline
-        self._future: asyncio.Future[Answered] | None = None
+        self._pipeline, self._cors = pipeline, connection.cors
+        self._caller: str | None = connection.scope.get("caller")  # type: ignore[assignment]
+        self._future: asyncio.Future[Any] | None = None
         self.keep_alive = keep_alive
         self.body = b""
         self.more_body = True
@@ -278,19 +475,25 @@ class TensorCycle:
 
     def _run(self) -> None:
         self._start = self._front.plane.clock()
-        self._future = self._pipeline.submit(self.body, self._headers, self._start, self._send)
+        self._future = self._pipeline.submit(self.body, self._headers, self._start, self._send, self._caller)
 
     def _send(self, reply: Reply) -> None:
+        if len(reply.body) < LARGE:
+            self._write(reply, *wire(reply, self._headers))
+        else:  # to compress it takes a while
+            wired = self._connection.loop.run_in_executor(self._front.plane.readers, wire, reply, self._headers)
+            wired.add_done_callback(lambda done: self._write(reply, *done.result()))
+
+    def _write(self, reply: Reply, body: bytes, headers: dict[str, str]) -> None:
         connection = self._connection
         if self.disconnected or connection.transport.is_closing():
             return
-        body, headers = wire(reply, self._headers)
         self.response_complete = True
-        connection.transport.write(connection.head(reply.code, len(body), headers, self.keep_alive) + body)
+        connection.transport.write(connection.head(reply.code, len(body), headers, self.keep_alive, self._cors) + body)
         if self._front.logs_access:
             seconds = self._front.plane.clock() - self._start
-            request_id = headers.get("x-request-id")
-            log_access(connection.scope, "POST", connection.url, reply.code, len(body), seconds, request_id)
+            answer = Answered(reply.code, len(body), seconds, headers.get("x-request-id"), reply)
+            log_access(connection.scope, "POST", connection.url, answer)
         if not self.keep_alive:
             connection.transport.close()
         connection.on_response_complete()

@@ -5,13 +5,15 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from serve.access_log import open_access_log
-from serve.listeners import open_listeners
+from serve import control, gauges, stats
+from serve.generations import Generations
+from serve.listeners import drop_new, open_listeners
 from serve.settings import SettingError, Settings
-from serve.stats import FILES
 
 settings = Settings.from_environment()
 
@@ -21,13 +23,12 @@ worker_class = "serve.worker.Worker"
 timeout = 120  # loading every framework takes some seconds on a small machine
 graceful_timeout = settings.timeout
 keepalive = 5
+certfile, keyfile = settings.tls_cert and str(settings.tls_cert), settings.tls_key and str(settings.tls_key)
 preload_app = False  # models are loaded after the fork: runtimes have threads
 control_socket_disable = True
 loglevel = "warning"
 
 logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-if settings.access_log:
-    open_access_log()
 
 
 def on_starting(server: Any) -> None:
@@ -36,14 +37,37 @@ def on_starting(server: Any) -> None:
         server.LISTENERS = open_listeners(settings.host, settings.port, settings.workers)
     except SettingError as error:
         sys.exit(f"error: {error}")
+    server.generations = Generations()
+    server.stop = partial(_stop, server, server.stop)
+    server.reload = partial(_reload, server, server.reload)
     folder = settings.state
     if folder is None and settings.workers > 1:
         server.made_state = folder = Path(tempfile.mkdtemp(prefix="rosetta-serve-"))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob(FILES):
+        for old in (*folder.glob(stats.FILES), *folder.glob(gauges.FILES), *folder.glob(control.FILE)):
             old.unlink()
         os.environ["SERVE_STATE"] = str(folder)
+
+
+def _stop(server: Any, stop: Callable[[bool], None], graceful: bool = True) -> None:
+    """End the service: first let no new connection in, so that the workers answer all that are there."""
+    server.generations.stop()
+    for listener in server.LISTENERS:
+        drop_new(listener)
+    stop(graceful)
+
+
+def _reload(server: Any, reload: Callable[[], None]) -> None:
+    """Start new workers, without waiting for the end of the old ones: a signal to end would wait as long."""
+    reload()
+    server.cfg.set("graceful_timeout", settings.timeout)
+
+
+def on_reload(server: Any) -> None:
+    """Let the workers that serve know that the next ones are coming."""
+    server.generations.begin(server.worker_age + 1)
+    server.cfg.set("graceful_timeout", 0)
 
 
 def on_exit(server: Any) -> None:
@@ -53,9 +77,10 @@ def on_exit(server: Any) -> None:
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give the worker the listener that the fewest others have."""
+    """Give the worker the listener that the fewest others have, and what it knows of the others."""
     taken = [other.listener for other in server.WORKERS.values()]
     worker.listener = min(server.LISTENERS, key=taken.count)
+    worker.generations = server.generations
 
 
 def post_worker_init(worker: Any) -> None:

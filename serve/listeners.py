@@ -7,15 +7,21 @@ gunicorn's first process opens the sockets and keeps them open. A queue of conne
 takes from it, and the next worker goes on with it.
 """
 
+import contextlib
+import ctypes
 import socket
+import struct
 
 from serve.settings import SettingError
+
+SO_ATTACH_FILTER = 26
+"""Linux's number; Python has no name for it."""
 
 BACKLOG = 2048
 """Connections that may wait in each socket's queue; the kernel may allow fewer."""
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, setting: str = "PORT") -> socket.socket:
     """A socket bound to this address alone. Raises SettingError if the address is in use, or not an address."""
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -24,7 +30,7 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         bound.close()
         reason = getattr(error, "strerror", None) or error
-        message = f"HOST={host} PORT={port} cannot be listened on: {reason}. Set another HOST or PORT."
+        message = f"HOST={host} {setting}={port} cannot be listened on: {reason}. Set another HOST or {setting}."
         raise SettingError(message) from error
     return bound
 
@@ -45,3 +51,14 @@ def open_listeners(host: str, port: int, count: int) -> list[socket.socket]:
         listener.setblocking(False)
         listener.listen(BACKLOG)
     return listeners
+
+
+def drop_new(listener: socket.socket) -> None:
+    """Let the kernel drop what comes to a listening socket from now on. Connections that wait in its queue stay.
+
+    Callers that come later are not answered, so they try again, and find the port closed, or the next service.
+    """
+    drop_all = struct.pack("HBBI", 0x06, 0, 0, 0)  # a filter of one instruction: keep 0 bytes
+    program = ctypes.create_string_buffer(drop_all, len(drop_all))
+    with contextlib.suppress(OSError):  # without it a few connections may be lost
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))

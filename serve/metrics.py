@@ -7,17 +7,28 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from serve.catalog import Catalog
+from serve.gauges import Numbers
 from serve.stats import BOUNDS, Duration, ModelStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
+GAUGES = {
+    "connections": "Open connections",
+    "requests_in_flight": "Requests under way",
+    "queue_rows": "Rows that wait for a model",
+    "held_bytes": "Bytes of bodies and decoded pictures of the requests under way",
+    "memory_bytes": "Memory of the workers, without processes that run models apart",
+}
+
+
 class ModelCollector(Collector):
     """The statistics of every model in Prometheus' types."""
 
-    def __init__(self, catalog: Catalog, totals: Mapping[str, ModelStats]) -> None:
+    def __init__(self, catalog: Catalog, totals: Mapping[str, ModelStats], gauges: Numbers) -> None:
         self._catalog = catalog
         self._totals = totals
+        self._gauges = gauges
 
     def collect(self) -> Iterable[Metric]:
         yield self._ready()
@@ -31,11 +42,22 @@ class ModelCollector(Collector):
         )
         yield self._durations()
         yield self._batches()
+        yield from self._now()
+
+    def _now(self) -> Iterable[Metric]:
+        for name, text in GAUGES.items():
+            if name == "queue_rows":
+                family = GaugeMetricFamily(f"rosetta_{name}", text, labels=["model"])
+                for model in self._catalog.every_version():
+                    family.add_metric([model.key], self._gauges.get(name, {}).get(model.key, 0))
+            else:
+                family = GaugeMetricFamily(f"rosetta_{name}", text, self._gauges.get(name, 0))
+            yield family
 
     def _ready(self) -> Metric:
         family = GaugeMetricFamily("rosetta_model_ready", "1 if the model can be run", labels=["model"])
-        for name, model in self._catalog.items():
-            family.add_metric([name], float(model.ready))
+        for model in self._catalog.every_version():
+            family.add_metric([model.key], float(model.ready))
         return family
 
     def _requests(self) -> Metric:
@@ -64,9 +86,8 @@ class ModelCollector(Collector):
         for name, stats in self._totals.items():
             counts = [_calls_up_to(stats.calls, bound) for bound in bounds]
             total = sum(call.count for call in stats.calls.values())
-            rows = sum(size * call.count for size, call in stats.calls.items())
             buckets = list(zip([*map(str, bounds), "+Inf"], [*counts, total], strict=True))
-            family.add_metric([name], buckets, rows)
+            family.add_metric([name], buckets, stats.call_rows)
         return family
 
 
@@ -81,8 +102,8 @@ def _calls_up_to(calls: Mapping[int, Duration], bound: int) -> int:
     return sum(call.count for size, call in calls.items() if size <= bound)
 
 
-def exposition(catalog: Catalog, totals: Mapping[str, ModelStats]) -> bytes:
+def exposition(catalog: Catalog, totals: Mapping[str, ModelStats], gauges: Numbers) -> bytes:
     """The text that Prometheus reads."""
     registry = CollectorRegistry()
-    registry.register(ModelCollector(catalog, totals))
+    registry.register(ModelCollector(catalog, totals, gauges))
     return generate_latest(registry)

@@ -11,23 +11,29 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from contract.errors import RosettaError
 from contract.tensors import Tensors
 from serve.batching import Answered
+from serve.callers import ROWS
 from serve.catalog import ServedModel
 from serve.dataplane import DataPlane
-from serve.protocol import InferRequest, Reply, oip, tfserving
+from serve.protocol import InferRequest, Reply, encoding, oip, tfserving
 from serve.remote.runtime import RemoteRuntime
 from serve.replies import error_reply, fault_reply
 
 LARGE = 250_000
-"""Bytes; a larger body is read in a thread: nested JSON may take seconds. A smaller one costs less than the thread."""
+"""Bytes; a larger body is read in a thread, and a larger answer compressed in one. Less costs less than the thread."""
+
+MANY_LISTS = 4096
+"""A body of so many lists and objects is read in a thread, too: to make them takes longer than to read numbers."""
 
 Headers = Mapping[str, str]
 """A request's headers by their lower-case names."""
 
-Answer = Callable[[Tensors], Reply]
+Answer = Callable[[Tensors, float, float], Reply]
+"""(the outputs, the seconds in the queue, the seconds of the call) -> the reply."""
 Read = Callable[[bytes, Headers, ServedModel], tuple[InferRequest, Answer]]
 """(the body, its headers, the model) -> the checked request, and what makes the reply of its outputs."""
 
@@ -39,13 +45,36 @@ log = logging.getLogger(__name__)
 def read_infer(body: bytes, headers: Headers, model: ServedModel) -> tuple[InferRequest, Answer]:
     """The Open Inference Protocol's infer."""
     request = model.reader.read(body, headers.get(_HEADER_LENGTH))
-    return request, partial(oip.infer_reply, model.name, request)
+    return request, partial(oip.infer_reply, model.name, request, version=model.version)
 
 
 def read_predict(body: bytes, headers: Headers, model: ServedModel) -> tuple[InferRequest, Answer]:
     """TensorFlow Serving's predict."""
     request, form = tfserving.parse_predict(body, model.described)
     return request, partial(tfserving.predict_reply, request, form)
+
+
+def read_classify(body: bytes, headers: Headers, model: ServedModel) -> tuple[InferRequest, Answer]:
+    """TensorFlow Serving's classify."""
+    tfserving.check_classifies(model.described)
+    request = tfserving.parse_examples(body, model.described)
+    return request, partial(tfserving.classify_reply, model.described, request)
+
+
+def read_regress(body: bytes, headers: Headers, model: ServedModel) -> tuple[InferRequest, Answer]:
+    """TensorFlow Serving's regress."""
+    tfserving.check_regresses(model.described)
+    request = tfserving.parse_examples(body, model.described)
+    return request, partial(tfserving.regress_reply, request)
+
+
+READERS_OF_V1: Mapping[str, Read] = {"predict": read_predict, "classify": read_classify, "regress": read_regress}
+"""The verbs of TensorFlow Serving's API."""
+
+
+def _pass_on(done: Callable[[Reply], None], task: asyncio.Task[Reply]) -> None:
+    if not task.cancelled():
+        done(task.result())
 
 
 class Pipeline:
@@ -55,13 +84,30 @@ class Pipeline:
         self._plane, self._model, self._read = plane, model, read
         self._is_relayed = read is read_infer and isinstance(model.loaded, RemoteRuntime)
 
+    def _is_slow(self, body: bytes, headers: Headers) -> bool:
+        """Whether reading the body may take so long that other requests would notice it."""
+        if len(body) >= LARGE:
+            return True
+        size = len(body)
+        if self._read is read_infer and (text := headers.get(_HEADER_LENGTH, "")).isdecimal() and len(text) < 10:
+            size = int(text)  # of JSON: behind it, tensors are binary
+        if size < 2 * MANY_LISTS:  # each ends, too: to be deep instead is an error that is seen at once
+            return False
+        return body.count(b"[", 0, size) + body.count(b"{", 0, size) > MANY_LISTS
+
     def submit(
-        self, body: bytes, headers: Headers, start: float, done: Callable[[Reply], None]
-    ) -> asyncio.Future[Answered] | None:
+        self, body: bytes, headers: Headers, start: float, done: Callable[[Reply], None], caller: str | None = None
+    ) -> asyncio.Future[Any] | None:
         """Start a request from the event loop; `done` is called with its reply, at once if it is refused.
+
+        `caller` is who sent it, where callers have limits.
 
         Cancel the future that is returned, if any, when nobody waits for the reply any more.
         """
+        if caller is not None or self._is_slow(body, headers):
+            task = asyncio.get_running_loop().create_task(self.run(body, headers, start, caller))
+            task.add_done_callback(partial(_pass_on, done))
+            return task
         try:
             self._model.check_runnable()  # its error comes before any error in the request
             if self._is_relayed and self._relay(body, headers, start, done):
@@ -85,29 +131,46 @@ class Pipeline:
         if future.cancelled():
             return
         try:
-            reply = answer(self._plane.finish(self._model, request, start, future.result()))
+            answered = future.result()
+            self._plane.finish(self._model, request, start, answered)
+            reply = answer(*answered)
+            reply.rows, reply.queue = self._model.described.rows_of(request.inputs), answered[1]
         except Exception as error:
             reply = self.failed(error, start)
         done(reply)
 
-    async def run(self, body: bytes, headers: Headers, start: float) -> Reply:
-        """The reply to a request."""
+    async def run(self, body: bytes, headers: Headers, start: float, caller: str | None = None) -> Reply:
+        """The reply to a request, whose body may be compressed."""
         try:
-            self._model.check_runnable()
-            if len(body) < LARGE:
+            if "content-encoding" not in headers and not self._is_slow(body, headers):
+                self._model.check_runnable()
                 request, answer = self._read(body, headers, self._model)
             else:
-                request, answer = await asyncio.to_thread(self._read, body, headers, self._model)
-            return answer(await self._plane.infer(self._model, request, start))
+                loop, readers = asyncio.get_running_loop(), self._plane.readers
+                request, answer = await loop.run_in_executor(readers, self._read_large, body, headers, start)
+            del body
+            with self._plane.callers.having(caller, ROWS, self._model.described.rows_of(request.inputs)):
+                answered = await self._plane.infer(self._model, request, start)
+            reply = answer(*answered)
+            reply.rows, reply.queue = self._model.described.rows_of(request.inputs), answered[1]
+            return reply
         except Exception as error:
             return self.failed(error, start)
+
+    def _read_large(self, body: bytes, headers: Headers, start: float) -> tuple[InferRequest, Answer]:
+        self._plane.check_time(self._model, start)  # others were read before it
+        limit = self._plane.settings.max_bytes
+        body = encoding.decompress(body, headers.get("content-encoding", ""), limit)
+        self._model.check_runnable()
+        return self._read(body, headers, self._model)
 
     def run_now(self, body: bytes, headers: Headers, start: float) -> Reply:
         """The reply to a request, for threads."""
         try:
             self._model.check_runnable()
             request, answer = self._read(body, headers, self._model)
-            return answer(self._plane.infer_now(self._model, request, start)[0])
+            outputs, times = self._plane.infer_now(self._model, request, start)
+            return answer(outputs, times.queue / 1000, times.compute / 1000)
         except Exception as error:
             return self.failed(error, start)
 
@@ -131,8 +194,14 @@ class Pipeline:
         if layout is None:
             return False
         seconds = self._plane.seconds(layout.timeout)
-        batcher.relay(body, header_length, layout.rows, seconds, partial(self._relayed, start, done))
+        batcher.relay(
+            body, header_length, layout.rows(self._model.described), seconds, partial(self._relayed, start, done)
+        )
         return True
 
     def _relayed(self, start: float, done: Callable[[Reply], None], outcome: Reply | RosettaError) -> None:
-        done(self.failed(outcome, start) if isinstance(outcome, RosettaError) else outcome)
+        if isinstance(outcome, RosettaError):
+            outcome = self.failed(outcome, start)
+        else:
+            self._model.breaker.answered()
+        done(outcome)

@@ -19,6 +19,8 @@ from contract.errors import (
     UnsupportedEncoding,
     UnsupportedImage,
 )
+from serve.callers import TooMany
+from serve.keys import CHALLENGE, CallRefused, KeyMissing
 from serve.protocol import Reply
 
 STATUS_CODES: tuple[tuple[type[RosettaError], int], ...] = (
@@ -28,14 +30,24 @@ STATUS_CODES: tuple[tuple[type[RosettaError], int], ...] = (
     (UnsupportedImage, 415),
     (UnsupportedEncoding, 415),
     (InputError, 400),
+    (KeyMissing, 401),
+    (CallRefused, 403),
     (UnknownModel, 404),
     (ArtifactError, 404),
+    (TooMany, 429),
     (Overloaded, 503),
     (ModelUnavailable, 503),
     (RuntimeFailure, 503),
     (DeadlineExceeded, 504),
 )
 """The first match counts."""
+
+CODE_HEADERS: dict[int, dict[str, str]] = {
+    401: {"WWW-Authenticate": CHALLENGE},
+    429: {"Retry-After": "1"},
+    503: {"Retry-After": "1"},
+}
+"""What an error's answer tells its caller besides the message."""
 
 DATA_HEADERS = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin"}
 """Sent with everything. Browsers do not show data, so it needs no more: each header costs a tensor's answer 2 us."""
@@ -66,8 +78,7 @@ def json_reply(data: Any, code: int = 200) -> Reply:
 def error_reply(error: RosettaError) -> Reply:
     """A known error as JSON, with its HTTP status."""
     code = status_code(error)
-    headers = {"Retry-After": "1"} if code == 503 else {}
-    return Reply(orjson.dumps({"error": str(error)}), code, headers=headers)
+    return Reply(orjson.dumps({"error": str(error)}), code, headers=CODE_HEADERS.get(code, {}))
 
 
 def fault_reply() -> Reply:

@@ -2,24 +2,29 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import NotFound, RequestEntityTooLarge, ServiceUnavailable
 
-from contract.errors import ArtifactMissing, InputError, RosettaError
+from contract.device_check import FOLDER as DEVICES
+from contract.device_check import keep_check, read_check
+from contract.errors import ArtifactMissing, InputError, ModelUnavailable, RosettaError
 from contract.failed_edge import FAILED, FailedEdge, log_file
+from contract.parity_result import ORDINARY, UNVERIFIED
 from serve import files, metrics
 from serve.catalog import ServedModel
+from serve.control import refuse_files
 from serve.dataplane import DataPlane
 from serve.openapi import openapi
-from serve.pipeline import Pipeline, Read, read_infer, read_predict
+from serve.pipeline import READERS_OF_V1, Pipeline, Read, read_infer
 from serve.protocol import MAX_BATCH, VERSION, Reply, encoding, oip, tfserving
 from serve.replies import json_reply, status_code, too_large
 from serve.settings import PAGE, RELEASE
 
-EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 
 api = Blueprint("api", __name__)
 
@@ -31,9 +36,17 @@ def plane() -> DataPlane:
 
 
 def respond(reply: Reply) -> Response:
-    """A reply as a response, compressed if the caller accepts that."""
+    """A reply as a response."""
+    return Response(reply.body, reply.code, content_type=reply.content_type, headers=reply.headers)
+
+
+def respond_compressed(reply: Reply) -> Response:
+    """A reply as a response, compressed if the caller accepts that.
+
+    What describes the service is never compressed: tritonclient's aio client accepts it, and takes it for text.
+    """
     body, compression = encoding.compress(reply.body, request.headers.get("Accept-Encoding", ""))
-    response = Response(body, reply.code, content_type=reply.content_type, headers=reply.headers)
+    response = respond(Reply(body, reply.code, reply.content_type, reply.headers))
     if compression:
         response.headers["Content-Encoding"] = compression
         response.headers["Vary"] = "Accept-Encoding"
@@ -44,8 +57,15 @@ def respond(reply: Reply) -> Response:
 
 
 @api.get("/v2")
-def server_metadata() -> Response:
-    return respond(json_reply({"name": "rosetta-serve", "version": RELEASE, "extensions": EXTENSIONS}))
+@api.get("/v2/")
+def server() -> Response:
+    return respond(json_reply(server_metadata(plane())))
+
+
+def server_metadata(plane: DataPlane) -> dict[str, Any]:
+    """The server, and the extensions of the protocol that it has."""
+    extensions = [*EXTENSIONS, *(["model_repository"] if plane.settings.control else [])]
+    return {"name": "rosetta-serve", "version": RELEASE, "extensions": extensions}
 
 
 @api.get("/v2/health/live")
@@ -60,25 +80,46 @@ def ready() -> Response:
 
 @api.post("/v2/repository/index")
 def repository_index() -> Response:
-    options = _json_object()
+    return respond(json_reply(index_entries(plane(), _json_object().get("ready") is True)))
+
+
+@api.post("/v2/repository/models/<name>/<any(load, unload):verb>")
+def repository_control(name: str, verb: str) -> Response:
+    """Triton's extension."""
+    parameters = _json_object().get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise InputError("The request's parameters are not a JSON object. None are needed.")
+    refuse_files(parameters)
+    getattr(plane().control, verb)(name)
+    return respond(json_reply({}))
+
+
+def index_entries(plane: DataPlane, ready: bool) -> list[dict[str, Any]]:
+    """Every model and its state, or those that are ready."""
     entries = [
         {
             "name": model.name,
-            "version": VERSION,
+            "version": model.version,
             "state": "READY" if model.ready else "UNAVAILABLE",
-            "reason": model.error,
+            "reason": model.error or _doubt(model),
         }
-        for model in plane().catalog.values()
-        if model.ready or options.get("ready") is not True
+        for model in plane.catalog.every_version()
+        if model.ready or not ready
     ]
-    if options.get("ready") is not True:
-        entries += map(_failed_edge, plane().catalog.failed_edges.values())
-    return respond(json_reply(entries))
+    if not ready:
+        entries += [_failed_edge(edge, plane.settings.artifacts) for edge in plane.catalog.failed_edges.values()]
+    return entries
 
 
-def _failed_edge(edge: FailedEdge) -> dict[str, Any]:
+def _doubt(model: ServedModel) -> str:
+    """Why a model that runs may answer otherwise than its source; empty where it was shown not to."""
+    word, reason = model.status.word, model.status.reason
+    return f"{word}: {reason}" if word in (UNVERIFIED, ORDINARY) else ""
+
+
+def _failed_edge(edge: FailedEdge, artifacts: Path) -> dict[str, Any]:
     """A model whose conversion failed: unavailable for clients of the protocol, with the details for the page."""
-    has_log = log_file(plane().settings.artifacts, edge).is_file()
+    has_log = log_file(artifacts, edge).is_file()
     address = f"/artifacts/{edge.model}/{FAILED}/{edge.format}.log" if has_log else None
     return {
         "name": edge.name,
@@ -90,22 +131,12 @@ def _failed_edge(edge: FailedEdge) -> dict[str, Any]:
 
 
 @api.get("/v2/models/<name>")
-@api.get(f"/v2/models/<name>/versions/{VERSION}")
-def model_metadata(name: str) -> Response:
-    model = plane().catalog[name]
-    manifest, runtime = model.described, model.runtime
-    return respond(
-        json_reply(
-            {
-                "name": model.name,
-                "versions": [VERSION],
-                "platform": runtime.platform,
-                "inputs": [oip.tensor_metadata(spec) for spec in manifest.inputs],
-                "outputs": [oip.tensor_metadata(spec) for spec in manifest.outputs],
-                "parameters": _parameters(model),
-            }
-        )
-    )
+@api.get("/v2/models/<name>/versions/<version>")
+def model_metadata(name: str, version: str | None = None) -> Response:
+    model = plane().catalog.version(name, version)
+    versions = [each.version for each in plane().catalog.versions(name)]
+    described = oip.model_metadata(model.described, model.runtime.platform, versions)
+    return respond(json_reply(described | {"parameters": _parameters(model)}))
 
 
 def _parameters(model: ServedModel) -> dict[str, Any]:
@@ -117,11 +148,13 @@ def _parameters(model: ServedModel) -> dict[str, Any]:
         "runtime": model.runtime.title,
         "source": model.source,
         "status": model.status.word,
-        "status_reason": model.status.reason,
+        "status_reason": "; ".join(filter(None, (model.status.reason, model.warm_up))),
         "batching": {"enabled": not model.mixing, "reason": model.mixing},
         "image": manifest.image,
         "classifies": manifest.classifies,
         "labels": manifest.labels,
+        "bounds": {spec.name: spec.bounds for spec in manifest.inputs if spec.bounds},
+        "least": {spec.name: spec.least for spec in manifest.inputs if spec.least},
         "layouts": {spec.name: spec.layout for spec in (*manifest.inputs, *manifest.outputs)},
         "files": {name: {"sha256": digest, "bytes": model.sizes[name]} for name, digest in manifest.files.items()},
         "parity": parity
@@ -130,68 +163,81 @@ def _parameters(model: ServedModel) -> dict[str, Any]:
             "agreement": parity.agreement,
             "differs": list(map(str, parity.differs)),
             "processor": parity.processor,
+            "placements": [asdict(placement) for placement in parity.placements],
         },
+        "warm_up": model.warm_up,
+        "stored_only": model.ledger is not None and model.ledger.is_stored_only,
         "made_with": manifest.made_with,
     }
 
 
 @api.get("/v2/models/<name>/ready")
-@api.get(f"/v2/models/<name>/versions/{VERSION}/ready")
-def model_ready(name: str) -> Response:
-    model = plane().catalog[name]
+@api.get("/v2/models/<name>/versions/<version>/ready")
+def model_ready(name: str, version: str | None = None) -> Response:
+    model = plane().catalog.version(name, version)
     return respond(json_reply({"name": name, "ready": model.ready}, 200 if model.ready else 503))
 
 
 @api.get("/v2/models/<name>/config")
-@api.get(f"/v2/models/<name>/versions/{VERSION}/config")
-def model_config(name: str) -> Response:
-    model = plane().catalog[name]
+@api.get("/v2/models/<name>/versions/<version>/config")
+def model_config(name: str, version: str | None = None) -> Response:
+    model = plane().catalog.version(name, version)
     return respond(json_reply(oip.model_config(model.described, model.runtime.platform, MAX_BATCH)))
 
 
 @api.get("/v2/models/stats")
 @api.get("/v2/models/<name>/stats")
-@api.get(f"/v2/models/<name>/versions/{VERSION}/stats")
-def model_stats(name: str | None = None) -> Response:
-    names = list(plane().catalog) if name is None else [plane().catalog[name].name]
+@api.get("/v2/models/<name>/versions/<version>/stats")
+def model_stats(name: str | None = None, version: str | None = None) -> Response:
+    catalog = plane().catalog
+    models = catalog.every_version() if name is None else [catalog.version(name, version)]
     totals = plane().stats.total()
-    return respond(json_reply({"model_stats": [totals[name].to_json(name) for name in names]}))
+    counts = [totals[model.key].to_json(model.name, model.version) for model in models]
+    return respond(json_reply({"model_stats": counts}))
 
 
 @api.post("/v2/models/<name>/infer")
-@api.post(f"/v2/models/<name>/versions/{VERSION}/infer")
-def infer(name: str) -> Response:
-    return _tensors(name, read_infer)
+@api.post("/v2/models/<name>/versions/<version>/infer")
+def infer(name: str, version: str | None = None) -> Response:
+    return _tensors(plane().catalog.version(name, version), read_infer)
 
 
 # --- TensorFlow Serving
 
 
 @api.get("/v1/models/<name>")
-@api.get(f"/v1/models/<name>/versions/{VERSION}")
-def tfserving_status(name: str) -> Response:
-    model = plane().catalog[name]
-    return respond(json_reply(tfserving.status(model.ready, model.error)))
+@api.get("/v1/models/<name>/versions/<version>")
+@api.get(f"/v1/models/<name>/labels/{tfserving.LABEL}")
+def tfserving_status(name: str, version: str | None = None) -> Response:
+    chosen = plane().catalog.version(name, version)
+    models = plane().catalog.versions(name) if version is None else [chosen]
+    states = {model.version: (model.ready, model.error) for model in reversed(models)}
+    return respond(json_reply(tfserving.status(name, states), 200 if chosen.ready else 503))
 
 
 @api.get("/v1/models/<name>/metadata")
-@api.get(f"/v1/models/<name>/versions/{VERSION}/metadata")
-def tfserving_metadata(name: str) -> Response:
-    return respond(json_reply(tfserving.metadata(plane().catalog[name].described)))
+@api.get("/v1/models/<name>/versions/<version>/metadata")
+@api.get(f"/v1/models/<name>/labels/{tfserving.LABEL}/metadata")
+def tfserving_metadata(name: str, version: str | None = None) -> Response:
+    model = plane().catalog.version(name, version)
+    return respond(json_reply(tfserving.metadata(model.described, model.version)))
 
 
-@api.post("/v1/models/<name>:predict")
-@api.post(f"/v1/models/<name>/versions/{VERSION}:predict")
-def tfserving_predict(name: str) -> Response:
-    return _tensors(name, read_predict)
+VERBS = f"any({', '.join(READERS_OF_V1)})"
 
 
-def _tensors(name: str, read: Read) -> Response:
-    model = plane().catalog[name]
+@api.post(f"/v1/models/<name>:<{VERBS}:verb>")
+@api.post(f"/v1/models/<name>/versions/<version>:<{VERBS}:verb>")
+@api.post(f"/v1/models/<name>/labels/{tfserving.LABEL}:<{VERBS}:verb>")
+def tfserving_call(name: str, verb: str, version: str | None = None) -> Response:
+    return _tensors(plane().catalog.version(name, version), READERS_OF_V1[verb])
+
+
+def _tensors(model: ServedModel, read: Read) -> Response:
     with _failures_counted(model):
         body = _body()
     headers = {name.lower(): value for name, value in request.headers.items()}
-    return respond(Pipeline(plane(), model, read).run_now(body, headers, plane().clock()))
+    return respond_compressed(Pipeline(plane(), model, read).run_now(body, headers, plane().clock()))
 
 
 @contextlib.contextmanager
@@ -250,17 +296,36 @@ def _json_object() -> Mapping[str, Any]:
     return oip.parse_object(body) if body else {}
 
 
+# --- Checks of visitors' devices
+
+
+@api.post("/devices")
+def keep_device() -> Response:
+    """Keep what the page found on a visitor's device, for `make compare`."""
+    data = _body()
+    read_check(data, {model.name: model.manifest.files for model in plane().catalog.values() if model.manifest})
+    try:
+        kept = keep_check(plane().settings.artifacts / DEVICES, data)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"The service cannot write into its artifacts ({error.strerror}). Download the check, and put it into "
+            f"the folder {DEVICES} of the artifacts."
+        ) from None
+    return respond(json_reply({"kept": kept}))
+
+
 # --- Operation
 
 
 @api.get("/metrics")
 def prometheus() -> Response:
-    return respond(Reply(metrics.exposition(plane().catalog, plane().stats.total()), content_type=metrics.CONTENT_TYPE))
+    text = metrics.exposition(plane().catalog, plane().stats.total(), plane().gauges.total())
+    return respond_compressed(Reply(text, content_type=metrics.CONTENT_TYPE))
 
 
 @api.get("/openapi.json")
 def description() -> Response:
-    return respond(json_reply(openapi()))
+    return respond_compressed(json_reply(openapi()))
 
 
 # --- Files
@@ -296,11 +361,11 @@ def sample(name: str) -> Response:
 @api.get("/report/")
 @api.get("/report/<name>")
 def report(name: str = "report.html") -> Response:
-    """The files that `make compare` wrote: the page, its plots, and the figures."""
+    """The files that `make compare` and `make diagnose` wrote: the page, its plots, the figures, the diagnoses."""
     if not name.endswith((".html", ".json", ".png")):
         raise NotFound
     folder = plane().settings.artifacts / "report"
-    return file_or_null("report.json", folder, name)
+    return file_or_null(name if name.startswith("diagnose-") else "report.json", folder, name)
 
 
 @api.get(f"/artifacts/<model>/{FAILED}/<format>.log")

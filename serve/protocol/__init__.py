@@ -4,6 +4,7 @@
     oip.py          the Open Inference Protocol v2, with the binary tensor extension
     oip_reader.py   the fast ways to read it
     tfserving.py    TensorFlow Serving's REST API
+    json_text.py    long JSON: counted before it is made, its numbers read in pieces
     encoding.py     compressed bodies
     memory.py       what was worked out for one request and holds for the next
 
@@ -19,7 +20,7 @@ MAX_BATCH = 4096
 """Rows in one request; a `.pt2` program is exported for as many."""
 
 VERSION = "1"
-"""The one version of every model."""
+"""The first version of every model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,10 @@ class InferRequest:
     id: str | None = None
     timeout: float | None = None
     """The request's own time limit in seconds."""
-
-    @property
-    def rows(self) -> int:
-        return len(next(iter(self.inputs.values())))
+    allow_nan: bool = False
+    """Whether a JSON answer may hold NaN and Infinity, which JSON does not have; they are null else."""
+    times: bool = False
+    """Whether the answer is to state how long the request waited and was computed."""
 
 
 @dataclass(slots=True)  # a frozen one takes twice as long to make, and there is one for each request
@@ -46,3 +47,6 @@ class Reply:
     code: int = 200
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
+    rows: int = 0
+    """The rows that a model answered, and the seconds that they waited: for the access log."""
+    queue: float = 0.0

@@ -1,6 +1,8 @@
 """Compressed bodies: gzip and deflate, in both directions. The limit on a request counts the decompressed bytes."""
 
+import contextlib
 import gzip
+import io
 import zlib
 
 from contract.errors import BodyTooLarge, InputError, UnsupportedEncoding
@@ -12,33 +14,51 @@ WINDOWS = {
 }
 """The window sizes by which zlib knows each encoding. Callers send deflate with or without zlib's own header."""
 
+PIECE = 65_536
+"""Bytes that are taken, or made, at once."""
+
 WORTH_IT = 1000
 """Bytes; a smaller answer is not compressed."""
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """Undo a Content-Encoding. Raises UnsupportedEncoding, BodyTooLarge past `limit` bytes, InputError when broken."""
-    for name in reversed([part.strip().lower() for part in encoding.split(",")]):
-        if name in ("", "identity"):
-            continue
-        if name not in WINDOWS:
-            raise UnsupportedEncoding(f"The Content-Encoding is {name[:80]!r}, expected gzip, deflate or none.")
-        body = _inflate(body, name, limit)
-    return body
+    """Undo a Content-Encoding. Raises UnsupportedEncoding, BodyTooLarge past `limit` bytes, InputError when broken.
+
+    Only one layer is undone: each further one could multiply the cost of a request.
+    """
+    names = [name for part in encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
+    if not names:
+        return body
+    if len(names) > 1 or names[0] not in WINDOWS:
+        raise UnsupportedEncoding(f"The Content-Encoding is {encoding[:80]!r}, expected gzip, deflate or none, once.")
+    return _inflate(body, names[0], limit)
 
 
 def _inflate(body: bytes, name: str, limit: int) -> bytes:
     for window in WINDOWS[name]:
-        inflater = zlib.decompressobj(window)
-        try:
-            result = inflater.decompress(body, limit + 1)
-        except zlib.error:
-            continue
-        if len(result) > limit:
-            raise BodyTooLarge(f"The request is larger than {limit} bytes when decompressed. Send less at once.")
-        if inflater.eof and not inflater.unused_data:
-            return result
+        with contextlib.suppress(zlib.error):
+            return _inflate_window(body, window, limit)
     raise InputError(f"The body is not complete {name} data: got {len(body)} bytes.")
+
+
+def _inflate_window(body: bytes, window: int, limit: int) -> bytes:
+    """Raises BodyTooLarge, or zlib.error for what is not complete.
+
+    It is done piece by piece, into a place that grows: to make millions of bytes at once holds up other threads.
+    """
+    inflater, result = zlib.decompressobj(window), io.BytesIO()
+    for start in range(0, len(body), PIECE):
+        rest, made = body[start : start + PIECE], PIECE
+        while not inflater.eof and (rest or made == PIECE):
+            made = result.write(inflater.decompress(rest, PIECE))
+            rest = inflater.unconsumed_tail
+            if result.tell() > limit:
+                raise BodyTooLarge(f"The request is larger than {limit} bytes when decompressed. Send less at once.")
+        if inflater.unused_data or (inflater.eof and start + PIECE < len(body)):
+            raise zlib.error("there is more behind the end")
+    if not inflater.eof:
+        raise zlib.error("the end is missing")
+    return result.getvalue()
 
 
 def compress(body: bytes, accepted: str) -> tuple[bytes, str | None]:

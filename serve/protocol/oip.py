@@ -1,10 +1,12 @@
 """The Open Inference Protocol v2 over REST, with the binary tensor extension in both directions.
 
-JSON has no NaN and no infinity: in requests they are refused, in answers they are null. Raw tensors keep them.
+JSON has no NaN and no infinity: in requests they are read as most clients write them, in answers they are null unless
+the request has the parameter `allow_nan`. Raw tensors keep them.
 """
 
 import functools
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import orjson
 from contract.errors import InputError
 from contract.manifest import Manifest, TensorSpec
 from contract.tensors import Tensors, numpy_dtype
-from serve.protocol import VERSION, InferRequest, Reply, tensors
+from serve.protocol import VERSION, InferRequest, Reply, json_text, tensors
 from serve.protocol.tensors import DATATYPES, show
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -36,8 +38,12 @@ def parse_request(header: bytes, payload: memoryview, manifest: Manifest) -> Inf
 
     Raises InputError, whose message states what was sent and what was expected.
     """
-    request = _object("The request", _parse_json(header))
-    parameters = _object("The request's parameters", request.get("parameters", {}))
+    return read_fields(_object("The request", json_text.parse(header)), payload, manifest)
+
+
+def read_fields(request: Mapping[str, Any], payload: memoryview, manifest: Manifest) -> InferRequest:
+    """Read a request's fields, and the raw tensors beside them. Raises InputError."""
+    parameters = _object("The request's parameters", _or_empty(request.get("parameters")))
     _refuse_unsupported(parameters)
     identity = request.get("id")
     if identity is not None and not isinstance(identity, str):
@@ -45,20 +51,8 @@ def parse_request(header: bytes, payload: memoryview, manifest: Manifest) -> Inf
     inputs = _parse_inputs(request.get("inputs"), payload, manifest)
     binary = _flag(parameters, "binary_data_output")
     outputs = _parse_outputs(request.get("outputs"), binary, manifest)
-    return InferRequest(inputs, outputs, identity, _timeout(parameters))
-
-
-def _parse_json(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except ValueError as error:
-        text = body[:60].decode("utf-8", "replace")
-        hint = " JSON has no NaN or Infinity: send them as raw tensor data." if _names_non_finite(body) else ""
-        raise InputError(f"The request is not JSON ({error}).{hint} It begins with {show(text)}.") from None
-
-
-def _names_non_finite(body: bytes) -> bool:
-    return b"NaN" in body or b"Infinity" in body
+    allow_nan, times = _flag(parameters, "allow_nan"), _flag(parameters, "times")
+    return InferRequest(inputs, outputs, identity, _timeout(parameters), allow_nan, times)
 
 
 def _parse_inputs(inputs: Any, payload: memoryview, manifest: Manifest) -> Tensors:
@@ -73,9 +67,7 @@ def _parse_inputs(inputs: Any, payload: memoryview, manifest: Manifest) -> Tenso
         raise InputError(f"The input {_names(sorted(missing))} is missing. {manifest.name} takes {_names(specs)}.")
     if len(payload):
         raise InputError(f"The body has {len(payload)} bytes more than its inputs' binary_data_size add up to.")
-    if len({len(array) for array in arrays.values()}) > 1:
-        sizes = {name: len(array) for name, array in arrays.items()}
-        raise InputError(f"The inputs differ in their batch: {sizes}.")
+    tensors.check_batch(arrays, manifest)
     return arrays
 
 
@@ -92,7 +84,7 @@ def _parse_input(
             f"The input {name!r} has datatype {show(tensor.get('datatype'))}, expected {DATATYPES[spec.dtype]!r}."
         )
     shape = tensors.check_shape(tensor.get("shape"), spec)
-    parameters = _object(f"The parameters of the input {name!r}", tensor.get("parameters", {}))
+    parameters = _object(f"The parameters of the input {name!r}", _or_empty(tensor.get("parameters")))
     _refuse_unsupported(parameters)
     size = parameters.get("binary_data_size")
     if size is None:
@@ -108,15 +100,16 @@ def _parse_input(
 
 
 def parse_raw(payload: memoryview, manifest: Manifest) -> InferRequest:
-    """A body without any JSON: the only input's bytes, as many rows as they make."""
+    """A body without any JSON: the only input's bytes, as many rows as they make, or the whole call."""
     spec = manifest.inputs[0]
-    sizes = spec.shape[1:]
+    sizes = spec.shape[1:] if spec.batch_axis == 0 else spec.shape
     if len(manifest.inputs) != 1 or None in sizes or spec.dtype == "bytes":
         raise InputError(f"{manifest.name} cannot be sent as bytes alone: that takes one input of a fixed shape.")
     row = numpy_dtype(spec.dtype).itemsize * int(np.prod([size or 1 for size in sizes], dtype=np.int64))
     if not len(payload) or len(payload) % row:
         raise InputError(f"The body has {len(payload)} bytes, expected a multiple of {row}: one row of {spec.name!r}.")
-    shape = tensors.check_shape((len(payload) // row, *sizes), spec)
+    count = len(payload) // row
+    shape = tensors.check_shape((count, *sizes) if spec.batch_axis == 0 or count > 1 else sizes, spec)
     inputs = {spec.name: tensors.from_bytes(payload, shape, spec)}
     return InferRequest(inputs, all_outputs(manifest, True))
 
@@ -130,7 +123,7 @@ def _parse_outputs(outputs: Any, binary: bool, manifest: Manifest) -> tuple[tupl
         name = _object("An output", output).get("name")
         if not isinstance(name, str) or name not in known:
             raise InputError(f"The model has no output {show(name)}. Its outputs are {_names(known)}.")
-        parameters = _object(f"The parameters of the output {name!r}", output.get("parameters", {}))
+        parameters = _object(f"The parameters of the output {name!r}", _or_empty(output.get("parameters")))
         _refuse_unsupported(parameters)
         requested[name] = _flag(parameters, "binary_data", binary)
     return tuple(requested.items()) or all_outputs(manifest, binary)
@@ -162,10 +155,21 @@ def _timeout(parameters: Mapping[str, Any]) -> float | None:
     return value / 1e6 or None
 
 
-def infer_reply(model: str, request: InferRequest, outputs: Tensors) -> Reply:
-    """The answer: JSON, and behind it the raw bytes of the outputs that were requested raw."""
-    if len(request.outputs) == 1 and request.id is None:
-        return _reply_of_one(model, *request.outputs[0], outputs)
+def infer_reply(
+    model: str,
+    request: InferRequest,
+    outputs: Tensors,
+    queue: float = 0.0,
+    compute: float = 0.0,
+    *,
+    version: str = VERSION,
+) -> Reply:
+    """The answer: JSON, and behind it the raw bytes of the outputs that were requested raw.
+
+    `queue` and `compute` are the seconds that the request waited, and that the call took which it was part of.
+    """
+    if len(request.outputs) == 1 and request.id is None and not (request.times or request.allow_nan):
+        return _reply_of_one((model, version), *request.outputs[0], outputs)
     answers, payloads = [], []
     for name, binary in request.outputs:
         array = outputs[name]
@@ -177,17 +181,19 @@ def infer_reply(model: str, request: InferRequest, outputs: Tensors) -> Reply:
         else:
             answer["data"] = _json_values(array)
         answers.append(answer)
-    response: dict[str, Any] = {"model_name": model, "model_version": VERSION, "outputs": answers}
+    response: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": answers}
     if request.id is not None:
         response["id"] = request.id
-    header = orjson.dumps(response, option=orjson.OPT_SERIALIZE_NUMPY)
+    if request.times:
+        response["parameters"] = {"queue_ms": round(1000 * queue, 4), "compute_ms": round(1000 * compute, 4)}
+    header = _with_nan(response) if request.allow_nan else orjson.dumps(response, option=orjson.OPT_SERIALIZE_NUMPY)
     if not payloads:
         return Reply(header)
     headers = {HEADER_LENGTH: str(len(header))}
     return Reply(b"".join((header, *payloads)), content_type="application/octet-stream", headers=headers)
 
 
-def _reply_of_one(model: str, name: str, binary: bool, outputs: Tensors) -> Reply:
+def _reply_of_one(model: tuple[str, str], name: str, binary: bool, outputs: Tensors) -> Reply:
     """`infer_reply` for the usual request: all but the numbers is the same as in the last answer of this shape."""
     array = outputs[name]
     datatype = tensors.datatype_of(array)
@@ -201,17 +207,21 @@ def _reply_of_one(model: str, name: str, binary: bool, outputs: Tensors) -> Repl
 
 
 @functools.lru_cache(1024)
-def _head(model: str, name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+def _head(model: tuple[str, str], name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
     """A JSON answer of one output, up to its numbers."""
     answer = {"name": name, "datatype": datatype, "shape": shape, "data": []}
-    return orjson.dumps({"model_name": model, "model_version": VERSION, "outputs": [answer]}).removesuffix(b"[]}]}")
+    return orjson.dumps({**_named(model), "outputs": [answer]}).removesuffix(b"[]}]}")
 
 
 @functools.lru_cache(1024)
-def _binary_header(model: str, name: str, datatype: str, shape: tuple[int, ...], size: int) -> bytes:
+def _binary_header(model: tuple[str, str], name: str, datatype: str, shape: tuple[int, ...], size: int) -> bytes:
     """The JSON before the raw bytes of one output."""
     answer = {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
-    return orjson.dumps({"model_name": model, "model_version": VERSION, "outputs": [answer]})
+    return orjson.dumps({**_named(model), "outputs": [answer]})
+
+
+def _named(model: tuple[str, str]) -> dict[str, str]:
+    return dict(zip(("model_name", "model_version"), model, strict=True))
 
 
 def _json_values(array: tensors.Array) -> Any:
@@ -223,9 +233,25 @@ def _json_values(array: tensors.Array) -> Any:
     return array.astype(np.float32).ravel()
 
 
+def _with_nan(response: Any) -> bytes:
+    """JSON as Python and many clients read it: with NaN and Infinity. Their floats have more digits than float32's."""
+    return json.dumps(response, default=lambda array: array.tolist()).encode()
+
+
 def tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
     """A tensor in the model's metadata; -1 stands for any size."""
     return {"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": json_shape(spec)}
+
+
+def model_metadata(manifest: Manifest, platform: str, versions: Sequence[str] = (VERSION,)) -> dict[str, Any]:
+    """A model's tensors, as every server of the protocol describes them."""
+    return {
+        "name": manifest.name,
+        "versions": list(versions),
+        "platform": platform,
+        "inputs": [tensor_metadata(spec) for spec in manifest.inputs],
+        "outputs": [tensor_metadata(spec) for spec in manifest.outputs],
+    }
 
 
 def json_shape(spec: TensorSpec) -> list[int]:
@@ -233,18 +259,22 @@ def json_shape(spec: TensorSpec) -> list[int]:
 
 
 def model_config(manifest: Manifest, platform: str, max_batch: int) -> dict[str, Any]:
-    """The model as Triton's configuration describes it: dims without the batch, whose limit stands apart."""
+    """The model as Triton's configuration describes it: dims without the batch, whose limit stands apart.
+
+    A limit of 0 is Triton's word for a model whose calls are whole; its dims are the whole shapes.
+    """
 
     def tensor(spec: TensorSpec) -> dict[str, Any]:
         kind = "STRING" if spec.dtype == "bytes" else DATATYPES[spec.dtype]
-        return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": json_shape(spec)[1:]}
+        dims = json_shape(spec)[1:] if manifest.has_rows else json_shape(spec)
+        return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": dims}
 
     return {
         "name": manifest.name,
         "platform": platform,
         "backend": "",
         "version_policy": {"latest": {"num_versions": 1}},
-        "max_batch_size": max_batch,
+        "max_batch_size": max_batch if manifest.has_rows else 0,
         "input": [tensor(spec) | {"format": "FORMAT_NONE", "optional": False} for spec in manifest.inputs],
         "output": [tensor(spec) | {"label_filename": ""} for spec in manifest.outputs],
         "dynamic_batching": {"max_queue_delay_microseconds": 0},
@@ -255,6 +285,11 @@ def _object(what: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{what} is {show(value)}, expected a JSON object.")
     return value
+
+
+def _or_empty(parameters: Any) -> Any:
+    """Null counts as no parameters, as for the other fields that may be left out."""
+    return {} if parameters is None else parameters
 
 
 def _list(what: str, value: Any) -> list[Any]:
@@ -269,4 +304,4 @@ def _names(names: Any) -> str:
 
 def parse_object(body: bytes) -> Mapping[str, Any]:
     """A body that is a JSON object. Raises InputError."""
-    return _object("The request", _parse_json(body))
+    return _object("The request", json_text.parse(body))

@@ -6,7 +6,7 @@ left to the general way in `oip.py`, which also has the messages.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -25,7 +25,13 @@ USUAL = frozenset({"inputs", "id", "model_name", "name", "datatype", "shape", "d
 LAYOUT_BYTES = 4096
 """How long the JSON may be whose layout is remembered."""
 
+USUAL_BYTES = 2_000_000
+"""Longer JSON is read in pieces, at three times the cost: the interpreter would stand still for too long."""
+
 FLOAT32 = np.dtype(np.float32)
+
+Parse = Callable[[bytes, memoryview, Manifest], InferRequest]
+"""(a request's header, its raw tensors, the manifest) -> the request. Raises InputError."""
 
 _parsers = threading.local()
 
@@ -50,9 +56,9 @@ class Layout:
             start += array.nbytes
         return cls(tuple(described), outputs, timeout)
 
-    @property
-    def rows(self) -> int:
-        return self.tensors[0][2][0]
+    def rows(self, manifest: Manifest) -> int:
+        """How many rows its tensors are; 1 for a whole call."""
+        return self.tensors[0][2][0] if manifest.has_rows else 1
 
     def arrays(self, payload: memoryview) -> Tensors:
         """The tensors, where they lie in the payload. Raises TypeError if it is too short."""
@@ -64,6 +70,7 @@ class RequestReader:
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
+        self._bounded = [spec for spec in manifest.inputs if spec.bounds]
         self._layouts: Memory[tuple[bytes, bytes | int], Layout] = Memory()
         """By the JSON of a binary request and the number of bytes behind it, or by the JSON before a request's numbers
         and the JSON behind them."""
@@ -74,16 +81,17 @@ class RequestReader:
         Raises InputError, whose message states what was sent and what was expected.
         """
         if header_length is None:
-            return self._read_numbers(body) or self._read_usual(body) or self._read_any(body)
+            usual = self._read_numbers(body) or self._read_usual(body) if len(body) <= USUAL_BYTES else None
+            return usual or self._read_any(body)
         length = oip.json_length(body, header_length)
         if length == 0:
             return oip.parse_raw(memoryview(body), self._manifest)
-        return self._read_binary(body[:length], memoryview(body)[length:])
+        return self.read_raw(body[:length], memoryview(body)[length:], oip.parse_request)
 
     def known_layout(self, body: bytes, header_length: str | None) -> Layout | None:
         """The layout of a request in which only the values are new; None for any other request.
 
-        Raw values are valid, whatever they are; values in JSON are not checked here. Raises InputError as `read` does.
+        The values are not checked here. Raises InputError as `read` does.
         """
         if header_length is None:
             start = body.rfind(b"[")
@@ -152,13 +160,20 @@ class RequestReader:
         ):
             self._layouts.remember((before, behind), Layout.of(request.inputs, request.outputs))
 
-    def _read_binary(self, header: bytes, payload: memoryview) -> InferRequest:
-        """A request with raw tensors behind its JSON. The JSON of the last ones is remembered."""
+    def read_raw(self, header: bytes, payload: memoryview, parse: Parse) -> InferRequest:
+        """A request with raw tensors beside its header, which `parse` reads. The last headers are remembered.
+
+        Raises InputError.
+        """
         known = header, len(payload)
         if layout := self._layouts.get(known):
-            return InferRequest(layout.arrays(payload), layout.outputs, None, layout.timeout)
-        request = oip.parse_request(header, payload, self._manifest)
-        if len(header) <= LAYOUT_BYTES and request.id is None and _is_raw(request.inputs, payload):
+            arrays = layout.arrays(payload)
+            for spec in self._bounded:
+                tensors.check_bounds(arrays[spec.name], spec)
+            return InferRequest(arrays, layout.outputs, None, layout.timeout)
+        request = parse(header, payload, self._manifest)
+        is_plain = request.id is None and not (request.times or request.allow_nan)
+        if len(header) <= LAYOUT_BYTES and is_plain and _is_raw(request.inputs, payload):
             self._layouts.remember(known, Layout.of(request.inputs, request.outputs, request.timeout))
         return request
 
@@ -205,7 +220,9 @@ def _is_raw(arrays: Tensors, payload: memoryview) -> bool:
 
 def _floats(values: tensors.Array, shape: tuple[int, ...], spec: TensorSpec) -> tensors.Array:
     tensors.check_count(values.size, shape, spec)
-    return tensors.cast(values, FLOAT32, spec).reshape(shape)
+    array = tensors.cast(values, FLOAT32, spec).reshape(shape)
+    tensors.check_bounds(array, spec)
+    return array
 
 
 def _parser() -> simdjson.Parser:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from contract.errors import DeadlineExceeded, InputError, ModelUnavailable, RosettaError, RuntimeFailure, one_line
 from contract.manifest import Manifest
 from contract.tensors import Tensors
-from serve.protocol import Reply, oip, tensors
+from serve.protocol import VERSION, Reply, oip, tensors
 from serve.protocol.memory import Memory
 from serve.protocol.oip_reader import AnswerReader
 from serve.remote.http import CONNECT_SECONDS, Answer, Call, Connections, Done, settle
@@ -38,7 +38,9 @@ class RemoteRuntime:
 
     in_process = False
 
-    def __init__(self, address: str, manifest: Manifest, seconds: float) -> None:
+    def __init__(
+        self, address: str, manifest: Manifest, seconds: float, key: str | None = None, version: str = VERSION
+    ) -> None:
         self.title, self.platform = "a remote runtime", "remote"  # until the remote names its own
         self.sizes: dict[str, int] = {}
         """The bytes of each of the artifact's files, by the remote's description."""
@@ -48,8 +50,10 @@ class RemoteRuntime:
         self._address = address
         self._manifest = manifest
         self._host, self._port = parts.hostname or "", parts.port or 80
-        self._path = f"/v2/models/{manifest.name}"
+        self._path = f"/v2/models/{manifest.name}/versions/{version}"
         self._seconds = seconds
+        self._who = f"Host: {self._host}" + (f"\r\nAuthorization: Bearer {key}" if key else "")
+        """The headers that every request to the remote has."""
         self._connections: dict[asyncio.AbstractEventLoop, Connections] = {}
         self._heads: Memory[Any, bytes] = Memory()
         """What comes before a request's values: by the shapes of its tensors, or by the lengths of a relayed one."""
@@ -156,7 +160,7 @@ class RemoteRuntime:
         binary = header_length is not None
         lines = (
             f"POST {self._path}/infer HTTP/1.1",
-            f"Host: {self._host}",
+            self._who,
             f"Content-Type: application/{'octet-stream' if binary else 'json'}",
             f"Content-Length: {length}",
             *([f"{oip.HEADER_LENGTH}: {header_length}"] if binary else []),
@@ -189,7 +193,7 @@ class RemoteRuntime:
 
     async def _check(self) -> str:
         """What is wrong with the remote now; empty if nothing is."""
-        request = f"GET {self._path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode()
+        request = f"GET {self._path} HTTP/1.1\r\n{self._who}\r\n\r\n".encode()
         try:
             answer = await self._here().request(request, ANSWER_SECONDS)
         except OSError as error:

@@ -6,15 +6,15 @@ inputs' names, dtypes and shapes before. They may be called from several threads
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import ModelUnavailable, one_line
-from contract.formats import FORMATS, family_of
+from contract.errors import InputError, ModelUnavailable, one_line
+from contract.formats import FORMATS, family_of, is_installed, not_installed
 from contract.manifest import Manifest
 from contract.tensors import Tensors, numpy_dtype
 
@@ -31,7 +31,7 @@ class Runtime(Protocol):
     """Whether a call is only computation. Another process may hang, and nothing else may wait for it then."""
 
     def predict(self, inputs: Tensors) -> Tensors:
-        """The manifest's inputs, each with the batch first -> its outputs. Raises RuntimeFailure."""
+        """The manifest's inputs -> its outputs, in its shapes. Raises RuntimeFailure."""
 
     def close(self) -> None:
         """Free what the runtime holds outside this process's memory. It is not called again after this."""
@@ -47,6 +47,8 @@ RUNTIMES: dict[str, str] = {
     "onnx": "serve.runtimes.onnx:OnnxRuntime",
     "tflite": "serve.runtimes.tflite:LiteRTRuntime",
     "tfjs": "serve.runtimes.tfjs:TFJSRuntime",
+    "openvino": "serve.runtimes.openvino:OpenVINORuntime",
+    "executorch": "serve.runtimes.executorch:ExecuTorchRuntime",
 }
 """Format -> the module and class of its runtime."""
 
@@ -59,11 +61,13 @@ def load_runtime(folder: Path, manifest: Manifest, threads: int = 1) -> Runtime:
     runtime = open_runtime(folder, manifest, threads)
     try:
         with _failures_explained(folder, manifest):
-            runtime.predict(warm_up_inputs(manifest))
+            outputs = runtime.predict(warm_up_inputs(manifest))
     except Exception:
         runtime.close()
         raise
-    return runtime
+    dtypes = {spec.name: numpy_dtype(spec.dtype) for spec in manifest.outputs if spec.name in outputs}
+    others = {name: dtype for name, dtype in dtypes.items() if outputs[name].dtype != dtype}
+    return InItsDtypes(runtime, others) if others else runtime
 
 
 def open_runtime(folder: Path, manifest: Manifest, threads: int = 1) -> Runtime:
@@ -71,7 +75,9 @@ def open_runtime(folder: Path, manifest: Manifest, threads: int = 1) -> Runtime:
     load = import_runtime(manifest)
     with _failures_explained(folder, manifest):
         runtime = load(folder, manifest, threads)
-    return PieceByPiece(runtime, manifest.batch) if manifest.batch else runtime
+    if manifest.batch is None:
+        return runtime
+    return PieceByPiece(runtime, manifest.batch) if manifest.has_rows else OfOneBatch(runtime, manifest)
 
 
 class PieceByPiece:
@@ -100,11 +106,68 @@ class PieceByPiece:
         return getattr(self._runtime, name)
 
 
+class OfOneBatch:
+    """A runtime whose graph takes one batch alone, of a model whose calls are whole: another batch is refused."""
+
+    def __init__(self, runtime: Runtime, manifest: Manifest) -> None:
+        self.title, self.platform, self.in_process = runtime.title, runtime.platform, runtime.in_process
+        self._runtime, self._manifest = runtime, manifest
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        for spec in self._manifest.inputs:
+            expected, got = spec.shape_at(self._manifest.batch), inputs[spec.name].shape
+            if any(size not in (None, sent) for size, sent in zip(expected, got, strict=True)):
+                raise InputError(
+                    f"{self._manifest.name} takes a batch of {self._manifest.batch} alone, and the input {spec.name!r} "
+                    f"has the shape {list(got)}. Ask another format of this model."
+                )
+        return self._runtime.predict(inputs)
+
+    def close(self) -> None:
+        self._runtime.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """The attributes that only some runtimes have, such as the id of a process."""
+        return getattr(self._runtime, name)
+
+
+class InItsDtypes:
+    """A runtime that computes some outputs in other dtypes than the source does: the answer has the manifest's.
+
+    TF Lite and TF.js answer a network of float16 in float32.
+    """
+
+    def __init__(self, runtime: Runtime, dtypes: Mapping[str, np.dtype[Any]]) -> None:
+        self.title, self.platform, self.in_process = runtime.title, runtime.platform, runtime.in_process
+        self._runtime, self._dtypes = runtime, dtypes
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        outputs = dict(self._runtime.predict(inputs))
+        with np.errstate(over="ignore"):  # what float16 cannot hold is infinite, as in the source
+            return outputs | {name: outputs[name].astype(dtype) for name, dtype in self._dtypes.items()}
+
+    def close(self) -> None:
+        self._runtime.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """The attributes that only some runtimes have, such as the id of a process."""
+        return getattr(self._runtime, name)
+
+
+def joined(parts: Sequence[Tensors]) -> Tensors:
+    """The inputs of several calls as those of one, with their rows one below the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
 def import_runtime(manifest: Manifest) -> LoadRuntime:
     """Import what runs artifacts of this format. Raises ModelUnavailable."""
     family = family_of(manifest.format)
     if family not in RUNTIMES:
         raise ModelUnavailable(f"No runtime runs {manifest.name}: {family!r} is not one of {', '.join(RUNTIMES)}.")
+    if not is_installed(family):
+        raise ModelUnavailable(f"{manifest.name} cannot be run here: {not_installed(family)}")
     module, _, name = RUNTIMES[family].partition(":")
     try:
         load: LoadRuntime = getattr(importlib.import_module(module), name)
@@ -130,12 +193,8 @@ def _failures_explained(folder: Path, manifest: Manifest) -> Iterator[None]:
 
 
 def warm_up_inputs(manifest: Manifest, batch: int = 1) -> dict[str, NDArray[Any]]:
-    """Zeros, or empty byte strings, in the shape of the manifest's inputs; every free size is `batch`."""
+    """Zeros, or empty byte strings, in the shape of the manifest's inputs, with their least free sizes."""
     return {
-        spec.name: np.full(
-            [batch if size is None else size for size in spec.shape],
-            b"" if spec.dtype == "bytes" else 0,
-            numpy_dtype(spec.dtype),
-        )
+        spec.name: np.full(spec.sizes_at(batch), b"" if spec.dtype == "bytes" else 0, numpy_dtype(spec.dtype))
         for spec in manifest.inputs
     }

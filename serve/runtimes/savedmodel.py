@@ -1,4 +1,4 @@
-"""TensorFlow SavedModel, called by its signature."""
+"""TensorFlow SavedModel: its signature, as a frozen graph where that is possible."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from contract.manifest import Manifest
 from contract.tensors import Tensors
-from serve.runtimes.keras import set_threads
+from serve.runtimes.tensorflow_call import eager_call, frozen_call, set_threads
 
 
 class SavedModelRuntime:
@@ -18,12 +18,19 @@ class SavedModelRuntime:
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.title = f"TensorFlow {tf.__version__}"
         set_threads(threads)
-        self._model = tf.saved_model.load(str(folder))  # the function below dies with it
-        self._function = self._model.signatures["serving_default"]
+        model = tf.saved_model.load(str(folder))
+        signature = model.signatures["serving_default"]
+        # Both are dictionaries by name; TensorFlow's flat order is by sorted names.
+        self._inputs = sorted(signature.structured_input_signature[1])
+        self._outputs = sorted(signature.structured_outputs)
+        call = frozen_call(signature, len(self._inputs), threads)
+        if call is None:
+            self._model = model  # the signature dies with it
+        self._call = call or eager_call(lambda *tensors: signature(**dict(zip(self._inputs, tensors, strict=True))))
 
     def predict(self, inputs: Tensors) -> Tensors:
-        answers = self._function(**{name: tf.constant(value) for name, value in inputs.items()})
-        return {name: answer.numpy() for name, answer in answers.items()}
+        answers = self._call(*(inputs[name] for name in self._inputs))
+        return dict(zip(self._outputs, answers, strict=True))
 
     def close(self) -> None:
         """Nothing is held outside this process's memory."""

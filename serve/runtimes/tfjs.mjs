@@ -1,8 +1,12 @@
 // The child process of tfjs.py: loads the graph model in the folder given, answers frames until its input closes.
 // A frame is the header's length (4 bytes, little-endian), the header as JSON, and as many bytes as it says, the tensors
 // in its order. An answer repeats the number of its call. What is no frame ends this process: nothing after it is one.
+// A call may give its layout a number. A later one of the same layout is a short frame: SHORT in place of the length,
+// the layout (4 bytes), the call (8), and the bytes. It is answered so if its outputs are as those of the call before.
+//
+// It waits for a frame in the kernel, not in the event loop: streams cost a small model as much time as it computes.
 
-import { readFileSync } from "node:fs";
+import { readFileSync, readSync, writevSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 
@@ -16,12 +20,38 @@ console.log = console.info = console.warn = console.debug = console.error;
 
 const ARRAYS = { float32: Float32Array, int32: Int32Array, bool: Uint8Array };
 
+const [INPUT, OUTPUT] = [0, 1];
+
+const SHORT = 0xffffffff;
+const SHORT_BYTES = 16;
+const layouts = new Map(); // number -> { inputs, bytes, outputs: those of the last answer, as JSON }
+
 function send(header, payloads = []) {
   const bytes = payloads.reduce((sum, payload) => sum + payload.byteLength, 0);
-  const text = Buffer.from(JSON.stringify({ ...header, bytes }));
-  const length = Buffer.alloc(4);
-  length.writeUInt32LE(text.length);
-  process.stdout.write(Buffer.concat([length, text, ...payloads]));
+  const text = JSON.stringify({ ...header, bytes });
+  const head = Buffer.allocUnsafe(4 + Buffer.byteLength(text));
+  head.writeUInt32LE(head.length - 4);
+  head.write(text, 4);
+  write([head, ...payloads]);
+}
+
+function sendShort(layout, call, payloads) {
+  const head = Buffer.allocUnsafe(SHORT_BYTES);
+  head.writeUInt32LE(SHORT);
+  head.writeUInt32LE(layout, 4);
+  head.writeBigUInt64LE(call, 8);
+  write([head, ...payloads]);
+}
+
+function write(parts) {
+  while (parts.length > 0) {
+    let written = writevSync(OUTPUT, parts);
+    parts = parts.flatMap((part) => {
+      const done = Math.min(written, part.byteLength);
+      written -= done;
+      return done < part.byteLength ? [part.subarray(done)] : [];
+    });
+  }
 }
 
 function readModel(folder) {
@@ -55,11 +85,16 @@ async function answer(model, header, payload) {
   const named = await (header.nodes ? fetch(model, inputs, header.nodes) : predict(model, inputs));
   const payloads = Object.values(named).map((tensor) => {
     const values = tensor.dataSync();
-    return Buffer.from(values.buffer, values.byteOffset, values.byteLength);
+    return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
   });
-  const specs = Object.entries(named).map(([name, { shape, dtype }]) => ({ name, shape, dtype }));
-  send({ call: header.call, outputs: specs }, payloads);
-  tf.dispose([inputs, named]);
+  const outputs = Object.entries(named).map(([name, { shape, dtype }]) => ({ name, shape, dtype }));
+  const layout = layouts.get(header.layout);
+  const text = layout && JSON.stringify(outputs);
+  if (layout && layout.outputs === text) sendShort(header.layout, BigInt(header.call), payloads);
+  else send({ call: header.call, outputs }, payloads);
+  if (layout) layout.outputs = text;
+  const weights = new Set(Object.values(model.weights).flat()); // an output may be one, and the next call needs it
+  tf.dispose([inputs, Object.values(named).filter((tensor) => !weights.has(tensor))]);
 }
 
 // The signature names the outputs: model.predict() returns the names in another order than the tensors.
@@ -88,52 +123,69 @@ async function execute(model, inputs, nodes) {
   return [await model.executeAsync(inputs, nodes)].flat();
 }
 
-function serve(model) {
-  let chunks = [];
-  let size = 0;
-  let last = Promise.resolve(); // frames are answered in their order
-  process.stdin.on("data", (chunk) => {
-    chunks.push(chunk);
-    size += chunk.length;
-    for (let frame = takeFrame(); frame; frame = takeFrame()) {
-      const { header, payload } = frame;
-      last = last
-        .then(() => answer(model, header, payload))
-        .catch((error) => send({ call: header.call, error: String(error?.message ?? error) }));
-    }
-  });
-  process.stdin.on("end", () => process.exit(0));
+// What was read so far lies in buffer[start, end): the frames to come, from their first byte.
+let buffer = Buffer.allocUnsafeSlow(1 << 16);
+let [start, end] = [0, 0];
 
-  // Chunks are joined only when a whole frame is there, so that a large batch is copied once.
-  let wanted = 4;
-  function takeFrame() {
-    if (size < wanted) return undefined;
-    const data = Buffer.concat(chunks);
-    chunks = [data];
-    const headerEnd = 4 + data.readUInt32LE(0);
-    wanted = headerEnd;
-    if (size < wanted) return undefined;
-    const header = JSON.parse(data.toString("utf8", 4, headerEnd));
-    const elements = ({ shape }) => shape.reduce((product, length) => product * length, 1);
-    const bytes = header.inputs.reduce((sum, input) => sum + elements(input) * ARRAYS[input.dtype].BYTES_PER_ELEMENT, 0);
-    if (bytes !== header.bytes) throw new Error(`the frame says ${header.bytes} bytes, and its tensors are ${bytes}`);
-    wanted += bytes;
-    if (size < wanted) return undefined;
-    const payload = data.subarray(headerEnd, wanted);
-    chunks = [data.subarray(wanted)];
-    size -= wanted;
-    wanted = 4;
-    return { header, payload };
+// The next so many bytes, which later reads overwrite; undefined where the input ends.
+function take(count) {
+  if (start + count > buffer.length) {
+    const larger = count > buffer.length ? Buffer.allocUnsafeSlow(2 * count) : buffer;
+    buffer.copy(larger, 0, start, end);
+    [buffer, start, end] = [larger, 0, end - start];
+  }
+  while (end - start < count) {
+    const got = readSync(INPUT, buffer, end, buffer.length - end);
+    if (got === 0) return undefined;
+    end += got;
+  }
+  const taken = buffer.subarray(start, start + count);
+  start = start + count === end ? 0 : start + count;
+  if (start === 0) end = 0;
+  return taken;
+}
+
+function takeLong(length) {
+  const text = take(length);
+  if (!text) return undefined;
+  const header = JSON.parse(text.toString("utf8"));
+  const elements = ({ shape }) => shape.reduce((product, size) => product * size, 1);
+  const bytes = header.inputs.reduce((sum, input) => sum + elements(input) * ARRAYS[input.dtype].BYTES_PER_ELEMENT, 0);
+  if (bytes !== header.bytes) throw new Error(`the frame says ${header.bytes} bytes, and its tensors are ${bytes}`);
+  if (header.layout) layouts.set(header.layout, { inputs: header.inputs, bytes });
+  return header;
+}
+
+function takeShort() {
+  const rest = take(SHORT_BYTES - 4);
+  if (!rest) return undefined;
+  const [layout, call] = [rest.readUInt32LE(0), Number(rest.readBigUInt64LE(4))];
+  if (!layouts.has(layout)) throw new Error(`no layout has the number ${layout}`);
+  return { layout, call, nodes: null, ...layouts.get(layout) };
+}
+
+async function serve(model) {
+  for (let length = take(4); length; length = take(4)) {
+    const header = length.readUInt32LE(0) === SHORT ? takeShort() : takeLong(length.readUInt32LE(0));
+    const payload = header && take(header.bytes);
+    if (!payload) return;
+    try {
+      await answer(model, header, payload);
+    } catch (error) {
+      send({ call: header.call, error: String(error?.message ?? error) });
+    }
   }
 }
 
+let model;
 try {
   setWasmPaths(join(dirname(require.resolve("@tensorflow/tfjs-backend-wasm")), "/"));
   await tf.setBackend("wasm");
   await tf.ready();
-  const model = await loadGraphModel({ load: async () => readModel(process.argv[2]) });
+  model = await loadGraphModel({ load: async () => readModel(process.argv[2]) });
   send({ version: tf.version_core, backend: tf.getBackend() });
-  serve(model);
 } catch (error) {
   send({ error: String(error?.message ?? error) });
 }
+if (model) await serve(model);
+process.exit(0);

@@ -1,37 +1,47 @@
 """TF.js on the server: a Node child process that this runtime starts, watches and restarts.
 
-Both sides speak in frames: a header's length (4 bytes, little-endian), the header as JSON, and the tensors' bytes in
-the header's order. The header numbers the call and says how many bytes follow, and an answer repeats the number: a
-frame that was not written or read to its end must never pass for another call's answer. Closing its standard input ends
-the child, so it never outlives this process.
+Both sides speak in frames (contract/cell/frames.py), the tensors' bytes in the header's order. The header numbers the
+call, and an answer repeats the number: a frame that was not written or read to its end must never pass for another
+call's answer. Tensors of names, dtypes and shapes that came before are not described again: their layout has a number,
+and the frame is a short one. Closing its standard input ends the child, so it never outlives this process.
 """
 
 import contextlib
 import itertools
-import json
-import os
-import select
+import math
 import shutil
-import struct
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import ArtifactError, InputError, ModelUnavailable, RuntimeFailure
+from contract.cell.frames import Frames
+from contract.errors import ArtifactError, ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest, verify_files
 from contract.tensors import Tensors
+from serve.runtimes.whole_numbers import check_32_bits
 
 SCRIPT = Path(__file__).with_suffix(".mjs")
 PACKAGES = SCRIPT.parents[2] / "web" / "node_modules"
 
 START_SECONDS = 60.0
 CALL_SECONDS = 60.0
+LAYOUTS = 100
+"""How many layouts have a number; others are described at each call."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What an answer consists of, and how many bytes it has."""
+
+    outputs: Sequence[Mapping[str, Any]]
+    bytes: int
 
 
 class TFJSRuntime:
@@ -67,8 +77,9 @@ class TFJSRuntime:
                 self._restart()
             number, deadline = next(self._numbers), time.monotonic() + CALL_SECONDS
             try:
-                self._send(number, inputs, nodes, deadline)
-                header, payload = self._receive(deadline)
+                layout = self._send(number, inputs, nodes, deadline)
+                known = self._answers.get(layout)
+                header, payload = self._frames.receive(deadline, known.bytes if known else 0)
                 if header.get("call") != number:
                     raise EOFError(f"it answered call {header.get('call')}, not {number}")
             except BaseException as error:  # whatever it is, part of a frame may be on its way
@@ -78,7 +89,11 @@ class TFJSRuntime:
                 raise RuntimeFailure(f"The Node process of {self._name} failed ({error}). It is restarted.") from error
         if "error" in header:
             raise RuntimeFailure(f"TF.js could not run {self._name}: {header['error']}")
-        return self._tensors(header["outputs"], payload)
+        if known is None or "same" not in header:
+            known = _Answer(header["outputs"], len(payload))
+            if layout:
+                self._answers[layout] = known
+        return self._tensors(known.outputs, payload)
 
     def close(self) -> None:
         with self._lock:
@@ -104,18 +119,20 @@ class TFJSRuntime:
             raise ModelUnavailable(f"{self._name} needs Node 20 or later: no `node` is on the PATH. Install nodejs.")
         if not PACKAGES.is_dir():
             raise ModelUnavailable(f"{self._name} needs TF.js in web/node_modules, which is missing. Run `make web`.")
-        child = subprocess.Popen(
+        child = self._child = subprocess.Popen(
             [node, str(SCRIPT), str(self._folder.resolve())], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        self._child = child
-        # A child that hangs reads nothing, and a blocking write would wait for it for ever.
-        os.set_blocking(_open(child.stdin).fileno(), False)
+        self._frames = Frames(_open(child.stdin).fileno(), _open(child.stdout).fileno())
+        self._layouts: dict[tuple[Any, ...], int] = {}
+        self._answers: dict[int, _Answer] = {}
+        """Layout -> the last answer to inputs of it."""
         try:
-            header, _ = self._receive(time.monotonic() + START_SECONDS)
-        except (OSError, EOFError, TimeoutError) as error:
+            header, _ = self._frames.receive(time.monotonic() + START_SECONDS)
+        except (OSError, EOFError, ValueError) as error:
             self._stop()
             raise ModelUnavailable(
-                f"The Node process of {self._name} did not start ({error}). Its own message is in the log."
+                f"The Node process of {self._name} did not start ({error}, with exit status {child.returncode}). Its "
+                "own message is in the log."
             ) from error
         if "error" in header:
             self._stop()
@@ -132,48 +149,28 @@ class TFJSRuntime:
             with contextlib.suppress(OSError):
                 _open(stream).close()
 
-    def _send(self, number: int, inputs: Tensors, nodes: Sequence[str] | None, deadline: float) -> None:
-        values = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
+    def _send(self, number: int, inputs: Tensors, nodes: Sequence[str] | None, deadline: float) -> int:
+        """Write a call. Returns the number of its layout; 0 if it has none."""
+        values = {name: np.asarray(value, order="C") for name, value in inputs.items()}
+        flat = [value.reshape(-1) for value in values.values()]
+        payloads = [value.data.cast("B") for value in flat if value.size]  # no view of nothing can be cast
+        key = tuple((name, value.shape, value.dtype.char) for name, value in values.items())
+        layout = self._layouts.get(key, 0) if nodes is None else 0
+        if layout:
+            self._frames.send_short(layout, number, deadline, payloads)
+            return layout
+        if nodes is None and len(self._layouts) < LAYOUTS:
+            layout = self._layouts[key] = len(self._layouts) + 1
         tensors = [{"name": name, "dtype": value.dtype.name, "shape": value.shape} for name, value in values.items()]
-        size = sum(value.nbytes for value in values.values())
-        header = json.dumps({"call": number, "inputs": tensors, "nodes": nodes, "bytes": size}).encode()
-        self._write(memoryview(struct.pack("<I", len(header)) + header), deadline)
-        for value in values.values():
-            if value.size:  # a view of nothing cannot be cast
-                self._write(value.data.cast("B"), deadline)
+        self._frames.send({"call": number, "layout": layout, "inputs": tensors, "nodes": nodes}, payloads, deadline)
+        return layout
 
-    def _write(self, data: memoryview, deadline: float) -> None:
-        pipe = _open(self._child.stdin).fileno()
-        while data:
-            if not select.select([], [pipe], [], max(0.0, deadline - time.monotonic()))[1]:
-                raise TimeoutError("it read nothing within its time limit")
-            data = data[os.write(pipe, data) :]
-
-    def _receive(self, deadline: float) -> tuple[dict[str, Any], memoryview]:
-        (length,) = struct.unpack("<I", self._read(4, deadline))
-        header = json.loads(bytes(self._read(length, deadline)))
-        return header, self._read(header.get("bytes", 0), deadline)
-
-    def _read(self, count: int, deadline: float) -> memoryview:
-        """Exactly `count` bytes."""
-        pipe = _open(self._child.stdout).fileno()
-        result = bytearray(count)
-        view, done = memoryview(result), 0
-        while done < count:
-            if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise TimeoutError("no answer within its time limit")
-            count_read = os.readv(pipe, [view[done:]])
-            if count_read == 0:
-                raise EOFError(f"it ended, with exit status {self._child.wait()}")
-            done += count_read
-        return view
-
-    def _tensors(self, specs: list[dict[str, Any]], payload: memoryview) -> Tensors:
+    def _tensors(self, specs: Sequence[Mapping[str, Any]], payload: memoryview) -> Tensors:
         outputs: dict[str, NDArray[Any]] = {}
         start = 0
         for spec in specs:
             shape, dtype = spec["shape"], np.dtype(spec["dtype"])
-            count = int(np.prod(shape, dtype=np.int64))
+            count = math.prod(shape)
             values = np.frombuffer(payload, dtype, count, start).reshape(shape)
             outputs[spec["name"]] = values.astype(self._dtypes.get(spec["name"], dtype), copy=False)
             start += count * dtype.itemsize
@@ -181,15 +178,16 @@ class TFJSRuntime:
 
 
 def _held(name: str, value: NDArray[Any]) -> NDArray[Any]:
-    """The values as TF.js holds them: it has one kind of whole number, of 32 bits. Raises InputError beyond these."""
+    """The values as TF.js holds them: fractions and whole numbers of 32 bits. Raises InputError beyond the latter."""
+    if value.dtype == np.float32:
+        return value
+    if value.dtype.kind == "f" or value.dtype.name == "bfloat16":
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+            return value.astype(np.float32, copy=False)
     if value.dtype.kind not in "iu" or value.dtype == np.int32:
         return value
-    limits = np.iinfo(np.int32)
-    if value.size and value.dtype.itemsize >= 4 and not limits.min <= value.min() <= value.max() <= limits.max:
-        raise InputError(
-            f"The input {name!r} has values from {value.min()} to {value.max()}; TF.js holds whole numbers of 32 bits, "
-            f"{limits.min} to {limits.max}. Ask another format of this model."
-        )
+    if value.dtype.itemsize >= 4:
+        check_32_bits(name, value, "TF.js")
     return value.astype(np.int32)
 
 

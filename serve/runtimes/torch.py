@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from contract.manifest import Manifest
 from contract.tensors import Tensors
+from serve.runtimes.torch_call import BATCH, for_batches, keep_memory, straight_line
 
 
 class TorchRuntime:
@@ -19,14 +20,18 @@ class TorchRuntime:
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.title = f"PyTorch {torch.__version__}"
         torch.set_num_threads(threads)
-        self._module = torch.export.load(folder / "model.pt2").module()
+        keep_memory()
+        program = torch.export.load(folder / "model.pt2")
+        self._for_one = straight_line(program.module())
+        self._for_batches = for_batches(self._for_one, program, manifest) or self._for_one
+        self._rows_of = manifest.rows_of
         self._inputs = [spec.name for spec in manifest.inputs]
         self._outputs = [spec.name for spec in manifest.outputs]
 
     def predict(self, inputs: Tensors) -> Tensors:
+        tensors = [tensor(inputs[name]) for name in self._inputs]
         with torch.inference_mode():
-            answers = self._module(*(tensor(inputs[name]) for name in self._inputs))
-        answers = answers if isinstance(answers, list | tuple) else [answers]
+            answers = (self._for_batches if self._rows_of(inputs) >= BATCH else self._for_one)(*tensors)
         return {name: answer.numpy() for name, answer in zip(self._outputs, answers, strict=True)}
 
     def close(self) -> None:

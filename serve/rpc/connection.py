@@ -1,0 +1,436 @@
+"""One connection of gRPC, in the worker's own event loop: its calls, their messages, and their limits.
+
+Python's grpcio has a thread and a loop of its own, and costs twice as much for each call as all else of it.
+"""
+
+import asyncio
+import re
+import urllib.parse
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol, cast
+
+from contract.errors import BodyTooLarge, InputError, Overloaded, UnsupportedEncoding
+from serve.callers import CONNECTIONS
+from serve.dataplane import DataPlane
+from serve.protocol import encoding
+from serve.replies import too_large
+from serve.rpc.http2 import ENHANCE_YOUR_CALM, MAX_CALLS, NO_ERROR, Headers, Http2, Violation, header_block
+
+WAITING_MESSAGES, WAITING_BYTES = 8, 1_048_576
+"""What a stream may have ahead of its work: messages that came, and bytes of answers that nobody reads."""
+
+RESETS = 200
+"""Calls that a caller may take back besides as many as it lets finish."""
+
+CHECK_SECONDS, SILENT_SECONDS, PING_SECONDS = 2.0, 60.0, 20.0
+"""How often a connection is looked at; after how long a silence it is asked whether it lives, and until when."""
+
+BYTES_A_SECOND = 50_000
+
+PREFIX = 5
+"""Bytes before each message: whether it is compressed, and its length."""
+
+TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
+UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+UNIMPLEMENTED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED = 12, 3, 8, 4
+
+ANSWER = header_block([(b":status", b"200"), (b"content-type", b"application/grpc")])
+DONE = header_block([(b"grpc-status", b"0")])
+NOT_GRPC = header_block([(b":status", b"415")])
+PLAIN = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+"""What stands for itself in an error's message."""
+
+
+class Failed(Exception):
+    """A call ends with this code and message."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+Answering = Callable[["Call", bytes], Awaitable[bytes]]
+"""A call and its message -> the message of the answer. Raises Failed."""
+
+
+class Handler(Protocol):
+    """What answers the calls."""
+
+    def unary(self, path: str) -> Answering | None:
+        """What answers a call of one message by its path; None if nothing does."""
+
+    def stream(self, path: str) -> Callable[["Call", AsyncIterator[bytes]], AsyncIterator[bytes]] | None:
+        """What answers a call of many messages; None if nothing does."""
+
+
+class Call:
+    """A call: the messages that came, and the answer on its way."""
+
+    __slots__ = (
+        "answering",
+        "authorization",
+        "came",
+        "compression",
+        "drained",
+        "failure",
+        "has_begun",
+        "held",
+        "is_ended",
+        "messages",
+        "out",
+        "path",
+        "peer",
+        "received",
+        "since",
+        "stream",
+        "task",
+        "timer",
+        "trailers",
+        "unread",
+    )
+
+    def __init__(self, stream: int, peer: str, now: float) -> None:
+        self.stream, self.peer, self.since = stream, peer, now
+        self.path = ""
+        self.authorization = b""
+        self.compression = "identity"
+        self.received = bytearray()
+        """What came of a message that is not whole yet."""
+        self.messages: deque[tuple[bool, bytes]] = deque()
+        """Whether a message is compressed, and its bytes."""
+        self.came: asyncio.Future[None] | None = None
+        """What waits for a message."""
+        self.drained: asyncio.Future[None] | None = None
+        """What waits until the caller has read."""
+        self.held = 0
+        self.unread = 0
+        """Bytes that the caller may not send again yet."""
+        self.is_ended = False
+        """Whether the caller has sent everything."""
+        self.failure: Failed | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.has_begun = False
+        """Whether the headers of the answer are sent."""
+        self.out = bytearray()
+        self.trailers: bytes | None = None
+        self.answering: Answering | None = None
+
+
+class Connection(Http2, asyncio.Protocol):
+    """A caller's connection."""
+
+    def __init__(self, plane: DataPlane, handler: Handler, connections: set["Connection"]) -> None:
+        super().__init__()
+        self._plane, self._handler, self._connections = plane, handler, connections
+        self._loop = asyncio.get_running_loop()
+        self._calls: dict[int, Call] = {}
+        self._waiting: set[Call] = set()
+        """Calls whose answers wait for room."""
+        self._resets, self._finished = 0, 0
+        self._heard = self._loop.time()
+        self._pinged: float | None = None
+        self._stuck: float | None = None
+        """Since when the caller does not read, if it does not."""
+        self._check: asyncio.TimerHandle | None = None
+        self._is_counted = False
+
+    # --- The connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if isinstance(peer, tuple) else "this machine"
+        self._connections.add(self)
+        if len(self._connections) > self._plane.settings.max_connections or not self._take_place():
+            self._transport.abort()
+            return
+        self._write()
+        self._check = self._loop.call_later(CHECK_SECONDS, self._look)
+
+    def _take_place(self) -> bool:
+        """Count the connection as its address's, where these have limits; False over the limit."""
+        if self._plane.callers.are_limited:
+            try:
+                self._plane.callers.take(self._peer, CONNECTIONS)
+            except Overloaded:
+                return False
+            self._is_counted = True
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+        if self._check is not None:
+            self._check.cancel()
+        if self._is_counted:
+            self._plane.callers.give(self._peer, CONNECTIONS)
+        for call in list(self._calls.values()):
+            self._drop(call)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard, self._pinged = self._loop.time(), None
+        try:
+            self.receive(data)
+        except Violation as violation:
+            self._give_up(violation.code)
+        else:
+            self._write()
+
+    def _give_up(self, code: int) -> None:
+        self.go_away(code)
+        self._write()
+        self._transport.close()
+
+    def pause_writing(self) -> None:
+        self._stuck = self._loop.time()
+        self._transport.pause_reading()  # what is asked of it would only be answered into memory
+
+    def resume_writing(self) -> None:
+        self._stuck = None
+        self._transport.resume_reading()
+
+    def _write(self) -> None:
+        if self.out and not self._transport.is_closing():
+            self._transport.write(bytes(self.out))
+        self.out.clear()
+
+    def _look(self) -> None:
+        """End what takes too long, and ask a silent caller whether it is still there."""
+        self._check = self._loop.call_later(CHECK_SECONDS, self._look)
+        now, limit = self._loop.time(), self._plane.settings.timeout
+        if self._stuck is not None and now - self._stuck > limit:
+            self._transport.abort()
+            return
+        for call in list(self._calls.values()):
+            if not call.is_ended and call.task is None and now - call.since > limit + call.held / BYTES_A_SECOND:
+                self._fail(call, Failed(DEADLINE_EXCEEDED, f"The request was not complete within {limit} s."))
+        if self._pinged is not None and now - self._pinged > PING_SECONDS:
+            self._transport.abort()
+            return
+        if self._pinged is None and now - self._heard > SILENT_SECONDS:
+            self._pinged = now
+            self.ping()
+        self._write()
+
+    def end(self) -> None:
+        """Take no more calls, and close once those under way are answered."""
+        self.go_away(NO_ERROR)
+        self._write()
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if self.is_ending and not self._calls:
+            self._write()
+            self._transport.close()
+
+    # --- What comes
+
+    def on_headers(self, stream: int, headers: Headers) -> None:
+        call = self._calls[stream] = Call(stream, self._peer, self._heard)
+        if headers.get(b":method") != b"POST" or not headers.get(b"content-type", b"").startswith(b"application/grpc"):
+            self.send_headers(stream, NOT_GRPC, True)
+            self._drop(call)
+            return
+        call.path = headers.get(b":path", b"").decode("latin-1")
+        call.authorization = headers.get(b"authorization", b"")
+        call.compression = headers.get(b"grpc-encoding", b"identity").decode("latin-1")
+        if (limit := headers.get(b"grpc-timeout")) and (match := TIMEOUT.fullmatch(limit)):
+            late = Failed(DEADLINE_EXCEEDED, "The call's own time limit has passed.")
+            call.timer = self._loop.call_later(int(match[1]) * UNITS[match[2]], self._fail, call, late)
+        if len(self._calls) > 1 and sum(len(connection._calls) for connection in self._connections) > MAX_CALLS:
+            self._fail(call, Failed(RESOURCE_EXHAUSTED, f"{MAX_CALLS} calls are under way already."))
+        elif answering := self._handler.stream(call.path):
+            call.task = self._loop.create_task(self._answer_stream(call, answering(call, self._bodies(call))))
+        else:
+            call.answering = self._handler.unary(call.path)
+            if call.answering is None:
+                self._fail(call, Failed(UNIMPLEMENTED, f"There is no call {call.path[:100]!r}."))
+
+    def on_data(self, stream: int, data: bytes, size: int) -> None:
+        call = self._calls.get(stream)
+        if call is None:  # it is over
+            self.acknowledge(stream, size)
+            return
+        call.unread += size
+        try:
+            self._plane.held.take(len(data), call.held)
+            call.held += len(data)
+            if (
+                not call.received and len(data) >= PREFIX and _length(data) == len(data) - PREFIX
+            ):  # the usual: all of it
+                call.messages.append((data[0] != 0, data[PREFIX:]))
+                self._wake(call)
+            else:
+                call.received += data
+                self._cut(call)
+        except (Overloaded, BodyTooLarge) as error:
+            self._fail(call, Failed(RESOURCE_EXHAUSTED, str(error)))
+        if len(call.messages) < WAITING_MESSAGES:
+            self._acknowledge(call)
+
+    def on_end(self, stream: int) -> None:
+        call = self._calls.get(stream)
+        if call is None:
+            return
+        call.is_ended = True
+        self._wake(call)
+        if call.task is None:
+            call.task = self._loop.create_task(self._answer_one(call))
+
+    def on_reset(self, stream: int) -> None:
+        self._resets += 1
+        if call := self._calls.get(stream):
+            self._drop(call)
+        if self._resets > RESETS + self._finished:
+            raise Violation(ENHANCE_YOUR_CALM)
+
+    def on_room(self) -> None:
+        for call in list(self._waiting):
+            self._flush(call)
+
+    def _acknowledge(self, call: Call) -> None:
+        """Let the caller send as much again."""
+        self.acknowledge(call.stream, call.unread)
+        call.unread = 0
+
+    def _cut(self, call: Call) -> None:
+        """Take the whole messages out of what came. Raises BodyTooLarge."""
+        received = call.received
+        while len(received) >= PREFIX:
+            end = PREFIX + _length(received)
+            if end - PREFIX > self._plane.settings.max_bytes:
+                raise too_large(self._plane.settings.max_bytes)
+            if len(received) < end:
+                return
+            call.messages.append((received[0] != 0, bytes(received[PREFIX:end])))
+            del received[:end]
+            self._wake(call)
+
+    def _wake(self, call: Call) -> None:
+        """Let what waits for a message, or for their end, look again."""
+        if call.came is not None and not call.came.done():
+            call.came.set_result(None)
+
+    # --- What goes
+
+    async def _answer_one(self, call: Call) -> None:
+        try:
+            if len(call.messages) != 1 or call.received:
+                raise Failed(UNIMPLEMENTED, f"The call has {len(call.messages)} messages, expected one.")
+            assert call.answering is not None
+            answer = await call.answering(call, await self._plain(call))
+        except Failed as error:
+            self._fail(call, error)
+        else:
+            self._send(call, answer)
+            self._finish(call, DONE)
+        self._write()
+
+    async def _answer_stream(self, call: Call, answers: AsyncIterator[bytes]) -> None:
+        try:
+            async for answer in answers:
+                self._send(call, answer)
+                self._flush(call)
+                self._write()
+                while len(call.out) > WAITING_BYTES:
+                    call.drained = self._loop.create_future()
+                    await call.drained
+        except Failed as error:
+            self._fail(call, error)
+        else:
+            self._finish(call, DONE)
+        self._write()
+
+    async def _bodies(self, call: Call) -> AsyncIterator[bytes]:
+        """The messages of a call, as they come."""
+        while True:
+            while not call.messages:
+                if call.is_ended:
+                    return
+                call.came = self._loop.create_future()
+                await call.came
+            yield await self._plain(call)
+
+    async def _plain(self, call: Call) -> bytes:
+        """The next message, decompressed. Raises Failed."""
+        is_compressed, body = call.messages.popleft()
+        self._plane.held.give(PREFIX + len(body))
+        call.held -= PREFIX + len(body)
+        if call.unread:
+            self._acknowledge(call)
+            self._write()
+        if not is_compressed:
+            return body
+        limit = self._plane.settings.max_bytes
+        try:
+            return await self._loop.run_in_executor(
+                self._plane.readers, encoding.decompress, body, call.compression, limit
+            )
+        except BodyTooLarge as error:
+            raise Failed(RESOURCE_EXHAUSTED, str(error)) from error
+        except (InputError, UnsupportedEncoding) as error:
+            raise Failed(INVALID_ARGUMENT, str(error)) from error
+
+    def _send(self, call: Call, answer: bytes) -> None:
+        if call.stream in self._calls:
+            call.out += b"\0%b%b" % (len(answer).to_bytes(4, "big"), answer)
+
+    def _finish(self, call: Call, trailers: bytes) -> None:
+        if call.stream in self._calls:
+            call.trailers = trailers
+            self._flush(call)
+
+    def _fail(self, call: Call, error: Failed) -> None:
+        """Answer a call with an error, and forget what may still come of it."""
+        if call.stream not in self._calls or call.trailers is not None:
+            return
+        message = urllib.parse.quote(str(error)[:2000], safe=PLAIN).encode()
+        call.out.clear()
+        task = call.task
+        self._finish(call, header_block([(b"grpc-status", b"%d" % error.code), (b"grpc-message", message)]))
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        self._write()
+
+    def _flush(self, call: Call) -> None:
+        """Send what the caller has room for; then the trailers, if they are due."""
+        stream, out = call.stream, call.out
+        if not call.has_begun and (out or call.trailers is DONE):
+            self.send_headers(stream, ANSWER)
+            call.has_begun = True
+        while out and (room := self.room(stream)) > 0:
+            self.send_data(stream, bytes(out[:room]))
+            del out[:room]
+        if out:
+            self._waiting.add(call)
+        if call.drained is not None and not call.drained.done() and len(out) <= WAITING_BYTES:
+            call.drained.set_result(None)
+        if call.trailers is None or out:
+            return
+        self.send_headers(stream, call.trailers if call.has_begun else ANSWER + call.trailers, True)
+        if not call.is_ended:
+            self.reset(stream, NO_ERROR)
+        self._finished += 1
+        call.task = None  # it comes to its end by itself
+        self._drop(call)
+
+    def _drop(self, call: Call) -> None:
+        """Forget a call that is over."""
+        self._calls.pop(call.stream, None)
+        self._waiting.discard(call)
+        self.forget(call.stream)
+        self._plane.held.give(call.held)
+        call.held = 0
+        self._acknowledge(call)  # the connection's other calls need the room
+        if call.timer is not None:
+            call.timer.cancel()
+        if call.task is not None:
+            call.task.cancel()
+        self._close_if_idle()
+
+
+def _length(prefixed: bytes | bytearray) -> int:
+    """The bytes of a message by what comes before it."""
+    return int.from_bytes(prefixed[1:PREFIX], "big")

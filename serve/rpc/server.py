@@ -1,0 +1,168 @@
+"""The gRPC port of a worker: all workers listen on it, and the kernel shares out the connections."""
+
+import asyncio
+import logging
+import ssl
+import urllib.parse
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from contract.errors import RosettaError
+from serve.callers import BYTES, REQUESTS
+from serve.dataplane import DataPlane
+from serve.keys import Key
+from serve.listeners import BACKLOG
+from serve.replies import status_code
+from serve.rpc.connection import Call, Connection, Failed
+from serve.rpc.messages import INFERENCE, REFLECTION, ModelInferRequest
+from serve.rpc.service import Service
+from serve.settings import SettingError
+from serve.tls import watch_certificate
+from serve.watched import Watched
+
+CODES = {400: 3, 401: 16, 403: 7, 404: 5, 413: 3, 415: 3, 429: 8, 503: 14, 504: 4}
+"""The HTTP status of an error -> gRPC's code."""
+
+INVALID_ARGUMENT, INTERNAL = 3, 13
+
+GRACE_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Handler:
+    """Finds what answers a call, and turns errors into gRPC's."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._keys, self._callers, self._service = plane.keys, plane.callers, Service(plane)
+
+    def unary(self, path: str) -> Callable[[Call, bytes], Awaitable[bytes]] | None:
+        """What answers a call of one message by its path; None if nothing does."""
+        if path == f"/{INFERENCE}/ModelInfer":
+            return self._infer
+        return partial(self._describe, path) if path in self._service.calls else None
+
+    def stream(self, path: str) -> Callable[[Call, AsyncIterator[bytes]], AsyncIterator[bytes]] | None:
+        """What answers a call of many messages; None if nothing does."""
+        if path == f"/{INFERENCE}/ModelStreamInfer":
+            return self._stream
+        return self._reflect if path == f"/{REFLECTION}/ServerReflectionInfo" else None
+
+    async def _infer(self, call: Call, body: bytes) -> bytes:
+        try:
+            message, caller = ModelInferRequest.FromString(body), self._caller(call)
+            if caller is None:
+                return await self._service.infer(message, len(body), self._allows(call), None)
+            with self._callers.having(caller, REQUESTS, 1), self._callers.having(caller, BYTES, len(body)):
+                return await self._service.infer(message, len(body), self._allows(call), caller)
+        except Exception as error:
+            raise _failed(error) from error
+
+    async def _describe(self, path: str, call: Call, body: bytes) -> bytes:
+        try:
+            message = self._service.read(path, body)
+            self._check(call, _url(path, message))
+            if path.endswith("load"):  # it takes seconds
+                return await asyncio.to_thread(self._service.describe, path, message)
+            return self._service.describe(path, message)
+        except Exception as error:
+            raise _failed(error) from error
+
+    async def _stream(self, call: Call, bodies: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        try:
+            async for answer in self._service.stream(bodies, self._allows(call), self._caller(call)):
+                yield answer
+        except Exception as error:
+            raise _failed(error) from error
+
+    async def _reflect(self, call: Call, bodies: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        try:
+            self._check(call, b"/v2")
+            async for answer in self._service.reflect(bodies):
+                yield answer
+        except Exception as error:
+            raise _failed(error) from error
+
+    def _allows(self, call: Call) -> Callable[[str], object]:
+        return (lambda model: self._check(call, _model_url(model))) if self._keys.are_needed else _allow
+
+    def _check(self, call: Call, url: bytes) -> Key | None:
+        """Raise KeyMissing or CallRefused, as for a request to this URL."""
+        return self._keys.check(call.authorization, url) if self._keys.are_needed else None
+
+    def _caller(self, call: Call) -> str | None:
+        """Who calls, where callers have limits: a key's name, or an address. Raises KeyMissing."""
+        if not self._callers.are_limited:
+            return None
+        key = self._check(call, b"/v2")
+        return key.name if key else call.peer
+
+
+def _url(path: str, message: Any) -> bytes:
+    """The URL by which HTTP has the same call."""
+    name = path.rpartition("/")[2]
+    if name in ("Check", "ServerReady", "ServerLive"):
+        return b"/v2/health/ready"
+    if name.startswith("RepositoryModel"):
+        return f"/v2/repository/models/{urllib.parse.quote(message.model_name, safe='')}/load".encode()
+    if name == "ModelStatistics" and not message.name:
+        return b"/v2/models/stats"
+    return _model_url(message.name) if name.startswith("Model") else b"/v2"
+
+
+def _allow(model: str) -> None:
+    """Without keys, everybody may call every model."""
+
+
+def _model_url(name: str) -> bytes:
+    return f"/v2/models/{urllib.parse.quote(name, safe='')}/infer".encode()
+
+
+def _failed(error: Exception) -> Failed:
+    """An error as gRPC has it."""
+    if isinstance(error, Failed):
+        return error
+    if isinstance(error, RosettaError):
+        return Failed(CODES.get(status_code(error), INTERNAL), str(error))
+    if isinstance(error, DecodeError):
+        return Failed(INVALID_ARGUMENT, "The request is not a message of the call's type.")
+    log.error("A gRPC call failed", exc_info=error)
+    return Failed(INTERNAL, "The service failed on this request. Its log states why.")
+
+
+class Server:
+    """The port."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane, self._handler = plane, Handler(plane)
+        self._connections: set[Connection] = set()
+        self._context: ssl.SSLContext | None = None
+        self.watched: list[Watched] = []
+        """The files that may be replaced while it runs."""
+        if plane.settings.tls_cert is not None:
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._context.set_alpn_protocols(["h2"])
+            self.watched.append(watch_certificate(plane.settings, self._context))
+
+    async def start(self) -> None:
+        """Raises SettingError where the port cannot be listened on."""
+        settings = self._plane.settings
+        make = partial(Connection, self._plane, self._handler, self._connections)
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                make, settings.host, settings.grpc_port, ssl=self._context, backlog=BACKLOG, reuse_port=True
+            )
+        except OSError as error:
+            raise SettingError(f"GRPC_PORT={settings.grpc_port} cannot be listened on. Set another one.") from error
+
+    async def stop(self) -> None:
+        """Take no more calls, and let those under way finish, within a time limit."""
+        self._server.close()
+        for connection in list(self._connections):
+            connection.end()
+        end = asyncio.get_running_loop().time() + GRACE_SECONDS
+        while self._connections and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.02)

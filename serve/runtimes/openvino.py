@@ -1,0 +1,97 @@
+"""OpenVINO on the CPU."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from contract.manifest import Manifest
+from contract.tensors import Tensors
+from serve.runtimes.whole_numbers import check_32_bits
+
+TWICE = 64_000_000
+"""Bytes of weights of which a process holds two compiled graphs; a larger model takes its time in any case."""
+
+
+class OpenVINORuntime:
+    """Runs `model.xml`: a graph compiled for one row, whose shapes are fixed, and another one for more."""
+
+    platform = "openvino"
+    in_process = True
+
+    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+        self.title = f"OpenVINO {openvino.__version__.partition('-')[0]}"
+        settings = {
+            # By itself OpenVINO computes in bfloat16 where the processor can: other answers than the source's.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,  # calls come one after the other
+            "ENABLE_CPU_PINNING": False,  # several workers would be pinned to one core
+        }
+        core = openvino.Core()
+        # OpenVINO maps a file that it gets by its path: the process would die when the file is overwritten.
+        graph, weights = (folder / "model.xml").read_bytes(), (folder / "model.bin").read_bytes()
+        model = core.read_model(graph, weights)
+        self._any = _Graph(core.compile_model(model, "CPU", settings), manifest)
+        self._one: _Graph | None = None
+        if manifest.has_rows and len(weights) <= TWICE and any(port.partial_shape.is_dynamic for port in model.inputs):
+            self._one = _for_one_row(core, model, manifest, settings)
+        self._lock = threading.Lock()  # a request holds its tensors: one call at a time
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        for_one_row = self._one if all(len(value) == 1 for value in inputs.values()) else None
+        with self._lock:
+            return (for_one_row or self._any)(inputs)
+
+    def close(self) -> None:
+        """Nothing is held outside this process's memory."""
+
+
+class _Graph:
+    """A compiled graph, and the one request that its calls use again."""
+
+    def __init__(self, compiled: Any, manifest: Manifest) -> None:
+        self._inputs = _places(compiled.inputs, [spec.name for spec in manifest.inputs])
+        self._outputs = _places(compiled.outputs, [spec.name for spec in manifest.outputs])
+        self._request = compiled.create_infer_request()
+        # What OpenVINO's own `infer` calls after it has looked for inputs to convert, which takes as long as a layer.
+        bare: Any = super(openvino.InferRequest, self._request)
+        self._infer = bare.infer
+
+    def __call__(self, inputs: Tensors) -> Tensors:
+        request = self._request
+        # A tensor of OpenVINO does not keep the memory that it shares: this list does, until the call is over.
+        shared = [_shareable(name, inputs[name]) for name, _ in self._inputs]
+        for (_, place), values in zip(self._inputs, shared, strict=True):
+            request.set_input_tensor(place, openvino.Tensor(values, shared_memory=True))
+        self._infer({}, True, False)  # outputs are shared, texts stay as they are
+        # The next call's answers come into the same memory.
+        return {name: request.get_output_tensor(place).data.copy() for name, place in self._outputs}
+
+
+def _for_one_row(core: Any, model: Any, manifest: Manifest, settings: dict[str, Any]) -> _Graph | None:
+    """The graph with a batch of 1, or None where it cannot have it; this changes `model`."""
+    shapes = {spec.name: [-1 if size is None else size for size in spec.shape_at(1)] for spec in manifest.inputs}
+    try:
+        model.reshape({name: openvino.PartialShape(shape) for name, shape in shapes.items()})
+        return _Graph(core.compile_model(model, "CPU", settings), manifest)
+    except RuntimeError:  # the other graph runs one row, too
+        return None
+
+
+def _places(ports: Any, names: list[str]) -> list[tuple[str, int]]:
+    """The place of each tensor of these names. Raises StopIteration for a name that the graph does not have."""
+    return [(name, next(place for place, port in enumerate(ports) if name in port.get_names())) for name in names]
+
+
+def _shareable(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """The same memory, except where it is read-only, as a request's is, or a view: OpenVINO takes neither.
+
+    Raises InputError for whole numbers beyond 32 bits, in which its processor plugin computes those of 64.
+    """
+    if values.dtype in (np.int64, np.uint64):
+        check_32_bits(name, values, "OpenVINO")
+    return np.require(values, requirements=("C", "W"))
