@@ -2,24 +2,26 @@
 
 Zeros, rows of one value, negative and very large numbers, denormals, the ends of whole numbers, NaN where a model
 replaces it, and short and odd lengths. A softplus that overflows at 88, or a logarithm that meets a zero, shows only
-here. The source answers first: what it refuses, or cannot compute either, is not a question.
+here. The source answers first: what it refuses, or cannot compute either, is not a question. Where the values that an
+input takes are known, nothing beyond them is a question either, and their ends are.
 
 Large numbers magnify rounding. So the source also answers beside each question, a few roundings off: as far as its own
 answer moves there, an artifact's answer may be from it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.errors import one_line
 from contract.manifest import TensorSpec
 from contract.parity_result import EdgeDifference
 from contract.tensors import Tensors, numpy_dtype
 from serve.runtimes import Runtime
-from verify.questions import Questions, invented
+from verify.questions import Domain, Questions, invented, known_domains
 
 LENGTHS = (1, 2, 7, 33)
 """What a free size becomes, besides the ordinary FREE: the least ones, an odd one, one longer than usual."""
@@ -50,14 +52,16 @@ ROOM = 10.0
 
 @dataclass(frozen=True)
 class EdgeQuestion:
-    """One row, sent alone."""
+    """One row, sent alone, or one whole call."""
 
     title: str
     """What is special about it, for people: "values from -120 to 120"."""
     inputs: Tensors
-    """Name -> (1, ...)."""
+    """Name -> (1, ...), or the input of a whole call."""
     after: str = ""
     """The title of the question that the source must answer with finite numbers alone; else this one is left out."""
+    domains: Mapping[str, Domain] = field(default_factory=dict)
+    """The values that the inputs take, where they are known."""
 
 
 @dataclass(frozen=True)
@@ -71,46 +75,87 @@ class EdgeAnswer:
 
 def edge_questions(specs: Sequence[TensorSpec], questions: Questions) -> list[EdgeQuestion]:
     """The edge questions for a model with these inputs and these ordinary questions."""
-    dtypes = {spec.name: numpy_dtype(spec.dtype) for spec in specs}
-    ordinary = questions.rows(0, 1, dtypes)
-    edges: list[EdgeQuestion] = []
-    if questions.pictures is not None:
-        edges += [_filled(f"a picture that is {name}", ordinary, value) for name, value in PICTURES.items()]
-        edges.append(EdgeQuestion("a ramp from black to white", _with(ordinary, lambda x: _ramp(x, 0, 255))))
-        edges.append(EdgeQuestion("values between whole numbers", _with(ordinary, lambda x: x + 0.5)))
-    else:
-        edges += [_filled(name, ordinary, value) for name, value in REAL.items()]
-        for name, value in BEYOND.items():
-            edges.append(_filled(f"{name} everywhere", ordinary, value))
-            hole = _with(ordinary, lambda x, value=value: _holed(x, value))
-            edges.append(EdgeQuestion(f"{name} at one place", hole, after=f"{name} everywhere"))
+    row = Row(
+        questions.rows(0, 1, {spec.name: numpy_dtype(spec.dtype) for spec in specs}),
+        known_domains(specs) | dict(questions.domains),
+    )
+    edges = [*(_pictures(row) if questions.pictures is not None else _real(row)), *_whole(row), *_flags(row)]
+    different = [question for question in (*edges, *_ends(row)) if not row.is_like(question.inputs)]
+    lengths = _lengths(specs, questions)
+    return [replace(question, domains=row.domains) for question in (*different, *lengths)]
+
+
+Change = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The ordinary row that edge questions differ from, and the values that its inputs take."""
+
+    inputs: Tensors
+    domains: Mapping[str, Domain]
+
+    def changed(self, kinds: str, change: Change) -> Tensors:
+        """The row with its inputs of these kinds of dtype changed; an input keeps to its domain."""
+        return {
+            name: changed if _kind(value) in kinds and self._is_allowed(name, changed := change(value)) else value
+            for name, value in self.inputs.items()
+        }
+
+    def with_real(self, change: Change) -> Tensors:
+        """The row with its real inputs changed."""
+        return self.changed("f", lambda x: np.asarray(change(x.astype(np.float64)), x.dtype))
+
+    def _is_allowed(self, name: str, value: NDArray[Any]) -> bool:
+        return name not in self.domains or self.domains[name].has(value)
+
+    def is_like(self, inputs: Tensors) -> bool:
+        """Whether these inputs are the row's own."""
+        return all(np.array_equal(self.inputs[name], value) for name, value in inputs.items())
+
+
+def _kind(value: NDArray[Any]) -> str:
+    """The kind of its dtype: f, also for bfloat16, which NumPy does not know; i, u, b or O."""
+    return "f" if value.dtype.name == "bfloat16" else value.dtype.kind
+
+
+def _pictures(row: Row) -> Iterator[EdgeQuestion]:
+    for name, value in PICTURES.items():
+        yield _filled(f"a picture that is {name}", row, value)
+    yield EdgeQuestion("a ramp from black to white", row.with_real(lambda x: _ramp(x, 0, 255)))
+    yield EdgeQuestion("a black picture with bright corners", row.with_real(_with_corners))
+    yield EdgeQuestion("values between whole numbers", row.with_real(lambda x: x + 0.5))
+    yield from _ramps(row)
+
+
+def _real(row: Row) -> Iterator[EdgeQuestion]:
+    for name, value in REAL.items():
+        yield _filled(name, row, value)
+    for name, value in BEYOND.items():
+        yield _filled(f"{name} everywhere", row, value)
+        hole = row.with_real(lambda x, value=value: _holed(x, value))  # type: ignore[misc]
+        yield EdgeQuestion(f"{name} at one place", hole, after=f"{name} everywhere")
+    yield from _ramps(row)
+
+
+def _ramps(row: Row) -> Iterator[EdgeQuestion]:
     for title, end in RAMPS.items():
-        edges.append(EdgeQuestion(title, _with(ordinary, lambda x, end=end: _ramp(x, -end, end))))
-    whole = [question for question in _whole(ordinary) if any(dtype.kind in "iu" for dtype in dtypes.values())]
-    flags = [question for question in _flags(ordinary) if any(dtype.kind == "b" for dtype in dtypes.values())]
-    if not any(dtype.kind == "f" or dtype.name == "bfloat16" for dtype in dtypes.values()):
-        edges = []
-    return [*edges, *whole, *flags, *_lengths(specs, questions)]
+        yield EdgeQuestion(title, row.with_real(lambda x, end=end: _ramp(x, -end, end)))  # type: ignore[misc]
 
 
-def _with(ordinary: Tensors, change: Any) -> Tensors:
-    """The ordinary row with its real inputs changed."""
-    return {
-        name: np.asarray(change(value.astype(np.float64)), value.dtype) if _is_real(value) else value
-        for name, value in ordinary.items()
-    }
-
-
-def _is_real(value: NDArray[Any]) -> bool:
-    return value.dtype.kind == "f" or value.dtype.name == "bfloat16"
-
-
-def _filled(title: str, ordinary: Tensors, number: float) -> EdgeQuestion:
-    return EdgeQuestion(title, _with(ordinary, lambda x: np.full_like(x, number)))
+def _filled(title: str, row: Row, number: float) -> EdgeQuestion:
+    return EdgeQuestion(title, row.with_real(lambda x: np.full_like(x, number)))
 
 
 def _ramp(x: NDArray[Any], first: float, last: float) -> NDArray[Any]:
     return np.linspace(first, last, x.size).reshape(x.shape)
+
+
+def _with_corners(x: NDArray[Any]) -> NDArray[Any]:
+    """(N, H, W, C): what guesses a background looks there."""
+    picture = np.zeros_like(x)
+    picture[:, :: max(1, x.shape[1] - 1), :: max(1, x.shape[2] - 1)] = 255
+    return picture
 
 
 def _holed(x: NDArray[Any], value: float) -> NDArray[Any]:
@@ -119,48 +164,76 @@ def _holed(x: NDArray[Any], value: float) -> NDArray[Any]:
     return flat.reshape(x.shape)
 
 
-def _whole(ordinary: Tensors) -> Iterator[EdgeQuestion]:
+def _whole(row: Row) -> Iterator[EdgeQuestion]:
     """Negative whole numbers, zeros, and the ends of each dtype's range."""
-
-    def changed(change: Any) -> Tensors:
-        return {
-            name: np.asarray(change(value), value.dtype) if value.dtype.kind in "iu" else value
-            for name, value in ordinary.items()
-        }
-
-    yield EdgeQuestion("whole numbers that are 0", changed(np.zeros_like))
-    yield EdgeQuestion(
-        "negative whole numbers",
-        changed(lambda x: -1 - np.arange(x.size).reshape(x.shape) % 13 if x.dtype.kind == "i" else x),
-    )
-    yield EdgeQuestion("the largest whole numbers", changed(lambda x: np.full_like(x, np.iinfo(x.dtype).max)))
-    yield EdgeQuestion("the smallest whole numbers", changed(lambda x: np.full_like(x, np.iinfo(x.dtype).min)))
-    yield EdgeQuestion(
-        "whole numbers beyond 32 bits",
-        changed(lambda x: np.full_like(x, 2**31 + 5) if x.dtype.itemsize == 8 else x),
-    )
+    changes: dict[str, Change] = {
+        "whole numbers that are 0": np.zeros_like,
+        "negative whole numbers": lambda x: -1 - np.arange(x.size).reshape(x.shape) % 13 if x.dtype.kind == "i" else x,
+        "the largest whole numbers": lambda x: np.full_like(x, np.iinfo(x.dtype).max),
+        "the smallest whole numbers": lambda x: np.full_like(x, np.iinfo(x.dtype).min),
+        "whole numbers beyond 32 bits": lambda x: np.full_like(x, 2**31 + 5) if x.dtype.itemsize == 8 else x,
+    }
+    for title, change in changes.items():
+        yield EdgeQuestion(title, row.changed("iu", lambda x, change=change: np.asarray(change(x), x.dtype)))  # type: ignore[misc]
 
 
-def _flags(ordinary: Tensors) -> Iterator[EdgeQuestion]:
+def _flags(row: Row) -> Iterator[EdgeQuestion]:
     for value in (False, True):
-        inputs = {name: np.full_like(x, value) if x.dtype.kind == "b" else x for name, x in ordinary.items()}
+        inputs = row.changed("b", lambda x, value=value: np.full_like(x, value))  # type: ignore[misc]
         yield EdgeQuestion(f"{value} everywhere".lower(), inputs)
+
+
+def _ends(row: Row) -> Iterator[EdgeQuestion]:
+    """The least and the greatest values that the inputs take, and all values between, where these are known."""
+
+    def filled(place: int) -> Tensors:
+        ends = {name: domain.ends(row.inputs[name].dtype)[place] for name, domain in row.domains.items()}
+        return dict(row.inputs) | {name: np.full_like(row.inputs[name], end) for name, end in ends.items()}
+
+    yield EdgeQuestion("the least values of each range", filled(0))
+    yield EdgeQuestion("the greatest values of each range", filled(1))
+    between = {name: _between(row.inputs[name], domain) for name, domain in row.domains.items()}
+    yield EdgeQuestion("values from the least to the greatest", dict(row.inputs) | between)
+
+
+def _between(value: NDArray[Any], domain: Domain) -> NDArray[Any]:
+    if domain.values:
+        return np.resize(domain.listed(value.dtype), value.shape)
+    low, high = map(float, domain.ends(value.dtype))
+    ramp = _ramp(value, low, high)
+    is_whole = domain.is_whole or _kind(value) in "iu"
+    return np.asarray(np.clip(np.trunc(ramp) if is_whole else ramp, low, high), value.dtype)
 
 
 def _lengths(specs: Sequence[TensorSpec], questions: Questions) -> Iterator[EdgeQuestion]:
     """Ordinary rows of other lengths, where a size besides the batch is free."""
-    if not any(None in spec.shape[1:] for spec in specs):
+    if not any(None in spec.shape_at(1) for spec in specs):
         return
-    whole = [rows.max() for rows in questions.inputs.values() if rows.dtype.kind in "iu" and rows.size]
-    below = int(max(whole, default=1)) + 1
+    ordinary = {
+        name: Domain(int(rows.min()), int(rows.max()))
+        for name, rows in questions.inputs.items()
+        if rows.dtype.kind in "iu" and rows.size
+    }
+    for seed, (title, sized) in enumerate(_sized(specs).items(), 1):
+        known = ordinary | dict(questions.domains)
+        rows = invented(sized, 1, 1, seed, domains=known, are_calls=questions.are_calls)
+        call = replace(questions, inputs=rows).rows(0, 1, {name: value.dtype for name, value in rows.items()})
+        yield EdgeQuestion(title, call)
+
+
+def _sized(specs: Sequence[TensorSpec]) -> dict[str, list[TensorSpec]]:
+    """The inputs with their free sizes, but for the batch, of each of LENGTHS, or of what the model needs at least."""
+    by_title = {}
     for length in LENGTHS:
-        sized = [_sized(spec, length) for spec in specs]
-        yield EdgeQuestion(f"a length of {length}", invented(sized, 1, below, seed=length))
-
-
-def _sized(spec: TensorSpec, length: int) -> TensorSpec:
-    shape = (None, *(length if size is None else size for size in spec.shape[1:]))
-    return TensorSpec(spec.name, spec.dtype, shape, spec.layout)
+        sized = [replace(spec, shape=spec.sizes_at(1, length)) for spec in specs]
+        free = {
+            size
+            for spec, fixed in zip(specs, sized, strict=True)
+            for known, size in zip(spec.shape_at(1), fixed.sizes_at(1), strict=True)
+            if known is None
+        }
+        by_title[f"a length of {' and '.join(map(str, sorted(free)))}"] = sized
+    return by_title
 
 
 def answer_edges(runtime: Runtime, questions: Sequence[EdgeQuestion]) -> list[EdgeAnswer]:
@@ -177,7 +250,7 @@ def answer_edges(runtime: Runtime, questions: Sequence[EdgeQuestion]) -> list[Ed
 
 
 def _is_beyond(question: EdgeQuestion) -> bool:
-    return any(_is_real(value) and not np.isfinite(value).all() for value in question.inputs.values())
+    return any(_kind(value) == "f" and not np.isfinite(value).all() for value in question.inputs.values())
 
 
 def _tried(runtime: Runtime, inputs: Tensors) -> Tensors | Exception:
@@ -197,11 +270,10 @@ def _movement(runtime: Runtime, question: EdgeQuestion, outputs: Tensors) -> dic
     """How far each value of the source's answer moves when real inputs move by a few roundings."""
     random = np.random.default_rng(0)
     moved = {name: np.zeros(value.shape) for name, value in outputs.items() if value.dtype != object}
-    if not any(_is_real(value) and np.any(value) for value in question.inputs.values()):
+    if not any(_kind(value) == "f" and np.any(value) for value in question.inputs.values()):
         return moved
     for _ in range(TRIES):
-        beside = _with(question.inputs, lambda x: x * (1 + ROUNDINGS * random.choice([-1.0, 1.0], x.shape)))
-        answer = _tried(runtime, beside)
+        answer = _tried(runtime, _beside(question, random))
         if isinstance(answer, Exception):
             continue
         for name, most in moved.items():
@@ -210,6 +282,18 @@ def _movement(runtime: Runtime, question: EdgeQuestion, outputs: Tensors) -> dic
                     step = np.abs(answer[name].astype(np.float64) - outputs[name].astype(np.float64))
                 step[np.isnan(step)] = np.inf  # it is unstable here: nothing can be held to it
                 np.maximum(most, step, out=most)
+    return moved
+
+
+def _beside(question: EdgeQuestion, random: np.random.Generator) -> Tensors:
+    """The question with its fractions moved by a few roundings, within their domains; ids and listed values stay."""
+    moved = dict(question.inputs)
+    for name, value in question.inputs.items():
+        domain = question.domains.get(name)
+        if _kind(value) != "f" or (domain and (domain.values or domain.is_whole)):
+            continue
+        beside = value.astype(np.float64) * (1 + ROUNDINGS * random.choice([-1.0, 1.0], value.shape))
+        moved[name] = (np.clip(beside, domain.low, domain.high) if domain else beside).astype(value.dtype)
     return moved
 
 
@@ -222,7 +306,9 @@ def edge_differences(runtime: Runtime, answers: Sequence[EdgeAnswer], tolerance:
             first = next(iter(answer.outputs))
             expected = answer.outputs[first]
             differences.append(
-                EdgeDifference(answer.question.title, first, _shown(expected.ravel()[0]), f"an error ({outputs})"[:300])
+                EdgeDifference(
+                    answer.question.title, first, _shown(expected.ravel()[0]), f"an error ({one_line(outputs, 300)})"
+                )
             )
             continue
         differences += [

@@ -1,18 +1,26 @@
 """Parity: how far an artifact's answers are from its source's, on the same real pictures.
 
 Parity is a star, not a chain: each artifact is compared with its source, in its real runtime, on all its questions (for
-our own models, the test pictures), at batch 1 and at batch 64. Float32 passes when no probability differs by more than
-1e-4 and no class changes. Near-ties are excepted: pictures whose two best classes are so close in the source that
-rounding alone can swap them. For answers that are not probabilities the limit is the same share of the source's largest
-value.
+our own models, the test pictures), at batch 1 and at batch 64, and on some of them in one large call. What its manifest
+says about inputs, outputs, labels and pictures has to be what its source's says.
+
+Float32 passes when no probability differs by more than 1e-4 and no class changes. Near-ties are excepted: pictures
+whose two best classes are so close in the source that rounding alone can swap them. For answers that are not
+probabilities the limit is the same share of the source's largest value.
+
+An artifact of reduced precision is not judged by that tolerance: verify/precision/ has its classes.
 """
 
 import contextlib
+import resource
 import sys
+import tempfile
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +30,34 @@ from tqdm import tqdm
 
 from contract.behaviour import Behaviour, write_behaviour
 from contract.errors import ArtifactMissing, ParityError, RosettaError, RuntimeFailure, one_line
-from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
-from contract.parity_result import BatchParity, Flip, ParityResult, write_parity
-from contract.tensors import numpy_dtype
+from contract.formats import is_installed, is_reduced, not_installed
+from contract.ledger import ClassLoss, write_ledger
+from contract.manifest import MANIFEST, Manifest, TensorSpec, read_manifest, sha256_of, verify_files
+from contract.parity_result import (
+    ORDINARY,
+    UNVERIFIED,
+    VERIFIED,
+    BatchParity,
+    Flip,
+    Kept,
+    ParityResult,
+    read_status,
+    write_parity,
+)
+from contract.tensors import Tensors, numpy_dtype
 from serve.runtimes import Runtime, load_runtime
-from verify.behaviour import observe
+from verify.behaviour import Alone, ask_alone, observe
 from verify.edges import EdgeAnswer, answer_edges, edge_differences, edge_questions
+from verify.fork import Fork, Taken, forked
+from verify.lowered import ROWS, distance, lowered, rounded_inputs
+from verify.placement import placements
+from verify.precision import gate
+from verify.precision.ledger import examine
+from verify.precision.losses import lost_classes, lost_layers
 from verify.processor import processor
 from verify.questions import Questions
+from verify.second_process import answers_of_another_process
+from verify.spread import spread
 
 Answers = NDArray[np.floating[Any]]
 """(N, values): one output's answers."""
@@ -37,6 +65,23 @@ AllAnswers = Mapping[str, Answers]
 """Output's name -> its answers."""
 
 BATCHES = (1, 64)
+"""The rows of a call. A model whose calls are whole is asked one by one alone."""
+INVENTED_SECONDS = 1.0
+"""How long an artifact may take for all invented questions, of which the first show nearly all that the others do."""
+POLL_SECONDS = 0.05
+"""Between two looks for artifacts that come while others are compared."""
+FEWEST = 16
+"""Questions that are asked however slow the model is."""
+ROOM = 2 << 30
+"""Bytes that the rows of one call may take besides the model: of large pictures, fewer than 64 are asked at once."""
+LARGE = 257
+"""Rows of the large call: some graphs go wrong only beyond a size, which is often a power of 2."""
+LARGE_SECONDS = 40.0
+"""The most that the large call may take. A runtime in another process has its own limit for a call."""
+NUMBERS_ONLY = 1e30
+"""A tolerance for edge questions by which only answers that are not numbers differ."""
+LARGE_BYTES = 8_000_000
+"""The most that the inputs of the large call may take; of a large picture a network keeps a hundred times as much."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +91,27 @@ class Tolerance:
     max_abs_diff: float = 1e-4
 
 
+@dataclass(frozen=True)
+class Time:
+    """How many seconds an artifact may take for its questions."""
+
+    all: float = 20.0
+    """For all of them, if they were asked one at a time: of a slow model, fewer are asked."""
+    alone: float | None = None
+    """For those that are asked one at a time, where all are asked with others anyway; None: all are."""
+
+
+USUAL, QUICK = Time(), Time(10.0, 1.0)
+
 FLOAT32 = Tolerance()
+REDUCED = Tolerance(0.05)
+"""Between answers of one artifact of reduced precision, called in two ways: kernels for other batches and in other
+runtimes round by a step more or less."""
+
+
+def same_artifact(format: str) -> Tolerance:
+    """By how much an artifact's answers may differ from its own, when it is called in another way."""
+    return REDUCED if is_reduced(format) else FLOAT32
 
 
 def compare(reference: Answers, candidate: Answers, batch: int, tolerance: Tolerance = FLOAT32) -> BatchParity:
@@ -124,7 +189,7 @@ def judge(batches: Iterable[BatchParity], tolerance: Tolerance = FLOAT32) -> lis
         changed = [flip.image for flip in parity.flips if not flip.near_tie]
         if changed:
             some = ", ".join(map(str, changed[:5])) + (", ..." if len(changed) > 5 else "")
-            reasons.append(f"{len(changed)} pictures change class {at} ({some})")
+            reasons.append(f"{len(changed)} answers change class {at} ({some})")
     return reasons
 
 
@@ -146,11 +211,16 @@ def combine(parities: Sequence[BatchParity]) -> BatchParity:
     )
 
 
-def answer(runtime: Runtime, manifest: Manifest, questions: Questions, batch: int) -> AllAnswers:
-    """The artifact's outputs by name, each as a table (N, values), computed in batches of `batch`."""
+def answer(
+    runtime: Runtime, manifest: Manifest, questions: Questions, batch: int, known: Sequence[Tensors] = ()
+) -> AllAnswers:
+    """The artifact's outputs by name, each as a table (N, values), computed in batches of `batch`.
+
+    `known` are its answers to the first batches.
+    """
     dtypes = {spec.name: numpy_dtype(spec.dtype) for spec in manifest.inputs}
     starts = tqdm(
-        range(0, questions.count, batch),
+        range(len(known) * batch, questions.count, batch),
         desc=f"{manifest.name}, batch {batch}",
         unit="call",
         leave=False,
@@ -158,19 +228,21 @@ def answer(runtime: Runtime, manifest: Manifest, questions: Questions, batch: in
         disable=None,
         file=sys.stdout,  # the frameworks' warnings have standard error for themselves
     )
-    parts = [runtime.predict(questions.rows(start, start + batch, dtypes)) for start in starts]
+    parts = [*known, *(runtime.predict(questions.rows(start, start + batch, dtypes)) for start in starts)]
     if missing := [spec.name for spec in manifest.outputs for part in parts[:1] if spec.name not in part]:
         got = ", ".join(parts[0])
         raise RuntimeFailure(f"{manifest.name} has no output {', '.join(missing)}: its runtime gives {got}.")
-    return {spec.name: _table([part[spec.name] for part in parts], questions.count) for spec in manifest.outputs}
+    return {spec.name: _table([part[spec.name] for part in parts], questions) for spec in manifest.outputs}
 
 
-def _table(parts: Sequence[NDArray[Any]], rows: int) -> Answers:
-    """An output's parts, one a call, as one table (N, values) for N `rows`; texts become numbers.
+def _table(parts: Sequence[NDArray[Any]], questions: Questions) -> Answers:
+    """An output's parts, one a call, as one table (N, values) for N questions; texts become numbers.
 
     Of an output that is not a row for each row, such as a state [layers, batch, units], it is one value a line.
     """
-    is_by_rows = all(part.ndim for part in parts) and sum(len(part) for part in parts) == rows
+    if questions.are_calls and len({part.shape for part in parts}) == 1:
+        parts = [part.reshape(1, -1) for part in parts]
+    is_by_rows = all(part.ndim for part in parts) and sum(len(part) for part in parts) == questions.count
     tables = [part.reshape(len(part), -1) if is_by_rows else part.reshape(-1, 1) for part in parts]
     table = np.concatenate(tables) if tables else np.empty((0, 0))
     if table.dtype == object:  # byte strings: equal ones have the same checksum
@@ -178,90 +250,378 @@ def _table(parts: Sequence[NDArray[Any]], rows: int) -> Answers:
     return table
 
 
-def verify_model(folder: Path, questions: Questions) -> dict[str, ParityResult]:
+@dataclass
+class Compared:
+    """What came of artifacts that were compared."""
+
+    results: dict[str, ParityResult] = field(default_factory=dict)
+    """By format."""
+    errors: list[RosettaError] = field(default_factory=list)
+    """Of those that cannot be compared."""
+
+
+def verify_model(
+    folder: Path,
+    questions: Questions,
+    limits: Sequence[float] = gate.CLASSES,
+    formats: Collection[str] = (),
+    until: Path | None = None,
+    in_two: bool = False,
+    time_allowed: Time = USUAL,
+) -> dict[str, ParityResult]:
     """Compare every artifact of the model in `folder` with its source; write and return the results by format.
+
+    `limits` are the classes of reduced precisions. Where `formats` are given, only these are compared. An artifact
+    whose runtime is not installed is left out, with a line that says so. With `until`, artifacts of these formats are
+    compared as they come, until that file is there. With `in_two`, a fork of this process compares some of them at the
+    same time; no framework may have computed anything here before. In the `time_allowed` a slow one is asked fewer.
 
     When an artifact cannot be compared, the others still are, and the first such error is raised at the end. Raises
     ArtifactError, ModelUnavailable or RuntimeFailure, and ParityError when there is nothing to compare.
     """
-    manifests = {path.parent: read_manifest(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))}
+    manifests = {path.parent: read_manifest(path.parent) for path in sorted(folder.glob(f"[!.]*/{MANIFEST}"))}
     sources = [path for path, manifest in manifests.items() if manifest.is_source]
     if len(sources) != 1:
         raise ArtifactMissing(f"{folder} has {len(sources)} source artifacts, expected one. Run `make artifacts`.")
     (source,) = sources
+    coming = manifests.items() if until is None else _arriving(folder, formats, until)
+    artifacts = (each for each in coming if each[0] != source and (not formats or each[1].format in formats))
+    with tempfile.TemporaryDirectory() as scratch:
+        taken = Taken(Path(scratch)) if in_two else None
+        compare = partial(_compare_each, artifacts, source, limits, taken)
+        with forked(compare) if in_two else contextlib.nullcontext() as fork:
+            reference = _reference_or_failure(source, manifests[source], questions, time_allowed)
+            if fork:
+                fork.begin(reference)
+            compared = compare(reference)
+            if fork and taken:
+                _add(compared, fork, folder, taken)
+    if compared.errors:
+        raise compared.errors[0]
+    return compared.results
+
+
+def _reference_or_failure(source: Path, manifest: Manifest, questions: Questions, time_allowed: Time) -> "Reference":
     try:
-        reference = _reference(source, manifests[source], questions)
+        return _reference(source, manifest, questions, time_allowed)
     except RosettaError:
         raise
     except Exception as error:  # a runtime may raise anything
-        raise RuntimeFailure(f"{manifests[source].name} cannot be run: {one_line(error)}") from error
-    results: dict[str, ParityResult] = {}
-    errors: list[RosettaError] = []
-    for path, manifest in manifests.items():
-        if path == source:
+        raise RuntimeFailure(f"{manifest.name} cannot be run: {one_line(error)}") from error
+
+
+def _compare_each(
+    artifacts: Iterable[tuple[Path, Manifest]],
+    source: Path,
+    limits: Sequence[float],
+    taken: Taken | None,
+    reference: "Reference",
+) -> Compared:
+    """Compare these artifacts, or what another process leaves of them, and write their results."""
+    compared = Compared()
+    for path, manifest in artifacts:
+        if taken and not taken.take(manifest.format):
+            continue
+        if not is_installed(manifest.format):
+            print(f"{manifest.name} is not compared: {not_installed(manifest.format)}", flush=True)
             continue
         print(f"--- {manifest.name}", file=sys.stderr, flush=True)  # the title of what its runtime writes
         try:
-            result = _result(path, manifest, source, reference, questions)
+            result = _result(path, manifest, source, reference, limits)
         except Exception as error:  # a runtime may raise anything, and the other artifacts are compared all the same
-            errors.append(error if isinstance(error, RosettaError) else RuntimeFailure(one_line(error)))
-            print(f"{manifest.name} cannot be compared: {one_line(errors[-1])}", file=sys.stderr, flush=True)
+            known = error if isinstance(error, RosettaError) else RuntimeFailure(one_line(error))
+            print(f"{manifest.name} cannot be compared: {one_line(known)}", file=sys.stderr, flush=True)
+            if not is_reduced(manifest.format):  # a variant that cannot be run stays unverified, and stops nothing
+                compared.errors.append(known)
             continue
         write_parity(path, result)
-        results[manifest.format] = result
-        print(line(result), flush=True)
-    if errors:
-        raise errors[0]
-    return results
+        compared.results[manifest.format] = result
+        print(line(result, manifest.has_classes), flush=True)
+    return compared
 
 
-def ask(path: Path, manifest: Manifest, questions: Questions) -> dict[int, AllAnswers]:
-    """The artifact's answers by batch size. Raises ArtifactCorrupt, ModelUnavailable or RuntimeFailure."""
-    verify_files(path, manifest)
-    with contextlib.closing(load_runtime(path, manifest)) as runtime:
-        return {batch: answer(runtime, manifest, questions, batch) for batch in BATCHES}
+def _add(compared: Compared, fork: Fork, folder: Path, taken: Taken) -> None:
+    """Add what the fork compared. Where it crashed, what it wrote before counts, and the last one has an error."""
+    try:
+        others: Compared = fork.result()
+        compared.results |= others.results
+        compared.errors += others.errors
+    except RuntimeFailure as error:
+        for format in taken.by_others():
+            if result := read_status(folder / format).parity:
+                compared.results[format] = result
+            else:
+                name = read_manifest(folder / format).name
+                print(f"{name} cannot be compared: {one_line(error)}", file=sys.stderr, flush=True)
+                compared.errors.append(error)
+
+
+def _arriving(folder: Path, formats: Collection[str], until: Path) -> Iterator[tuple[Path, Manifest]]:
+    """The artifacts in these formats, each when it is there; the end is when the file `until` is there.
+
+    A manifest is there as soon as all the files that it names are.
+    """
+    left, is_last = list(formats), False
+    while left and not is_last:
+        is_last = until.exists()  # before looking: what came before it counts
+        for format in [format for format in left if (folder / format / MANIFEST).exists()]:
+            left.remove(format)
+            is_last = False  # meanwhile others may have come
+            yield folder / format, read_manifest(folder / format)
+        if not is_last:
+            time.sleep(POLL_SECONDS)
 
 
 @dataclass(frozen=True)
 class Reference:
     """What the source answers."""
 
+    questions: Questions
+    """As they were asked: `spread` may have changed some."""
     ordinary: Mapping[int, AllAnswers]
     """By batch size."""
+    large: AllAnswers | None
+    """To `large_call`; None where it was not asked, or could not answer."""
     edges: Sequence[EdgeAnswer]
+    rounding: float = 0.0
+    """How far float16's rounding of the inputs moves its answers; 0 where that says nothing."""
+    time_allowed: Time = USUAL
+
+    def first(self, count: int) -> "Reference":
+        """To the first `count` questions; to all where not every answer is a row for each question."""
+        if count >= self.questions.count or not self._is_by_rows:
+            return self
+        ordinary = {
+            batch: {name: table[:count] for name, table in answers.items()} for batch, answers in self.ordinary.items()
+        }
+        return replace(self, questions=self.questions.first(count), ordinary=ordinary)
+
+    def first_alone(self, seconds: float) -> "Reference":
+        """To as many questions asked one at a time as an artifact answers in time that takes so many `seconds`."""
+        if len(self.ordinary) == 1 or not self._is_by_rows:
+            return self
+        count = _count_alone(self.questions, seconds, self.time_allowed)
+        alone = {name: table[:count] for name, table in self.ordinary[1].items()}
+        return replace(self, ordinary={**self.ordinary, 1: alone})
+
+    def questions_at(self, batch: int) -> Questions:
+        """The questions that were asked so many at a time."""
+        if not self._is_by_rows:
+            return self.questions
+        return self.questions.first(len(next(iter(self.ordinary[batch].values()))))
+
+    @property
+    def _is_by_rows(self) -> bool:
+        """Whether each answer is a row for each question."""
+        return _are_by_rows(self.ordinary[max(self.ordinary)], self.questions)
+
+
+def _are_by_rows(answers: AllAnswers, questions: Questions) -> bool:
+    return all(len(table) == questions.count for table in answers.values())
+
+
+def _count_alone(questions: Questions, seconds: float, time_allowed: Time) -> int:
+    """How many questions are asked one at a time, where one takes so many `seconds`, and all are asked with others."""
+    if time_allowed.alone is None:
+        return questions.count
+    return min(questions.count, max(FEWEST, int(time_allowed.alone / max(seconds, 1e-9))))
 
 
 @contextlib.contextmanager
-def _observed(path: Path, manifest: Manifest, questions: Questions) -> Iterator[tuple[Runtime, Behaviour]]:
-    """The artifact's runtime, and how it behaves, which is written beside it. Raises what `ask` raises."""
+def _observed(path: Path, manifest: Manifest, questions: Questions) -> Iterator[tuple[Runtime, Behaviour, Alone]]:
+    """The artifact's runtime, how it behaves, which is written beside it, and its answers to the first questions.
+
+    Raises ArtifactCorrupt, ModelUnavailable or RuntimeFailure.
+    """
     verify_files(path, manifest)
+    # Before it is loaded here, so that memory holds it once.
+    elsewhere = answers_of_another_process(path, questions.below) if manifest.is_source else None
     with contextlib.closing(load_runtime(path, manifest)) as runtime:
-        behaviour = observe(runtime, manifest, questions, sha256_of(path / MANIFEST))
+        alone = ask_alone(runtime, manifest, questions)
+        behaviour = observe(runtime, manifest, questions, sha256_of(path / MANIFEST), elsewhere, alone)
         write_behaviour(path, behaviour)
-        yield runtime, behaviour
+        yield runtime, behaviour, alone
 
 
-def _reference(path: Path, manifest: Manifest, questions: Questions) -> Reference:
-    """Raises what `ask` raises, and ParityError where the same question gets different answers, or there is none."""
+def _reference(path: Path, manifest: Manifest, questions: Questions, time_allowed: Time = USUAL) -> Reference:
+    """Raises what `_observed` raises, and ParityError where the answers differ from call to call, or there is none."""
     if not questions.count:
         raise ParityError("No answers were compared: at least one input is needed.")
-    with _observed(path, manifest, questions) as (runtime, behaviour):
+    with _observed(path, manifest, questions) as (runtime, behaviour, alone):
         if behaviour.unsteady:
             raise ParityError(f"{manifest.name} {behaviour.unsteady_words}")
+        given = _in_time(manifest, questions, alone.seconds, time_allowed.all)
+        questions, ordinary = _answered(runtime, manifest, given, alone, time_allowed)
         edges = answer_edges(runtime, edge_questions(manifest.inputs, questions))
-        return Reference({batch: answer(runtime, manifest, questions, batch) for batch in BATCHES}, edges)
+        large = large_call(questions) if tuple(ordinary) == BATCHES and not _takes_long(manifest, alone) else None
+        try:
+            many = None if large is None else answer(runtime, manifest, large, LARGE)
+        except Exception:  # a runtime may raise anything; a program may accept fewer rows
+            many = None
+        rounding = _rounding(runtime, manifest, questions, ordinary)
+        return Reference(questions, ordinary, many, edges, rounding, time_allowed)
 
 
-def _result(path: Path, manifest: Manifest, source: Path, reference: Reference, questions: Questions) -> ParityResult:
-    start, tolerance = time.perf_counter(), Tolerance(questions.tolerance)
-    with _observed(path, manifest, questions) as (runtime, behaviour):
-        answers = {batch: answer(runtime, manifest, questions, batch) for batch in BATCHES}
-        differs = edge_differences(runtime, reference.edges, tolerance.max_abs_diff)
-    batches = tuple(compare_all(reference.ordinary[batch], answers[batch], batch, tolerance) for batch in BATCHES)
-    reasons = judge(batches, tolerance)
+def _answered(
+    runtime: Runtime, manifest: Manifest, given: Questions, alone: Alone, time_allowed: Time
+) -> tuple[Questions, Mapping[int, AllAnswers]]:
+    """The questions to compare on, and the source's answers to them by batch size; none is asked twice."""
+    batches = _batches(runtime, manifest, given)
+    most = batches[-1]
+    together = answer(runtime, manifest, given, most, alone.answers if most == 1 else ())
+    questions = spread(runtime, manifest, given, together[manifest.outputs[0].name])
+    known = alone.answers
+    if questions is not given:
+        known, together = (), answer(runtime, manifest, questions, most)
+    if most == 1:
+        return questions, {1: together}
+    count = questions.count
+    if _are_by_rows(together, questions):
+        count = _count_alone(questions, alone.seconds, time_allowed)
+    return questions, {1: answer(runtime, manifest, questions.first(count), 1, known), most: together}
+
+
+def _rounding(runtime: Runtime, manifest: Manifest, questions: Questions, ordinary: Mapping[int, AllAnswers]) -> float:
+    rounded = rounded_inputs(questions, manifest)
+    batch, output = max(ordinary), manifest.outputs[0].name
+    if rounded is None:
+        return 0.0
+    with contextlib.suppress(Exception):  # a runtime may refuse values that are only nearly its inputs'
+        return distance(answer(runtime, manifest, rounded, batch)[output], ordinary[batch][output][: rounded.count])
+    return 0.0
+
+
+def _in_time(manifest: Manifest, questions: Questions, seconds: float, allowed: float = USUAL.all) -> Questions:
+    """As many of the questions as are answered in the time `allowed`, one by one, where one takes so many `seconds`."""
+    allowed = min(allowed, INVENTED_SECONDS) if questions.are_invented else allowed
+    count = max(FEWEST, int(allowed / max(seconds, 1e-9)))
+    if count >= questions.count:
+        return questions
+    print(f"{manifest.name}: it is slow, so {count} of {questions.count} rows are compared", flush=True)
+    return questions.first(count)
+
+
+def batches_of(questions: Questions) -> tuple[int, ...]:
+    """BATCHES, or its first alone where each row is a whole call."""
+    return BATCHES[:1] if questions.are_calls else BATCHES
+
+
+def _batches(runtime: Runtime, manifest: Manifest, questions: Questions) -> tuple[int, ...]:
+    """BATCHES; fewer rows a call where so many would take more than ROOM, as calls with fewer of them show."""
+    if batches_of(questions) != BATCHES:
+        return batches_of(questions)
+    dtypes = {spec.name: numpy_dtype(spec.dtype) for spec in manifest.inputs}
+    rows = 4
+    while rows < BATCHES[-1]:
+        before = _peak()
+        runtime.predict(questions.rows(0, rows, dtypes))
+        if 4 * (_peak() - before) > ROOM:
+            print(f"{manifest.name}: compared {rows} rows at a time, since more take too much memory", flush=True)
+            break
+        rows *= 4
+    return BATCHES[0], rows
+
+
+def _peak() -> int:
+    """The most resident bytes of this process so far."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def large_call(questions: Questions) -> Questions | None:
+    """LARGE rows, the first questions again and again; None where these take more than LARGE_BYTES, or have no rows."""
+    if questions.are_calls:
+        return None
+    order = np.arange(LARGE) % questions.count
+    inputs = {name: rows[order] for name, rows in questions.inputs.items()}
+    # Pictures are kept as bytes and sent as floats.
+    size = sum(4 * rows.size if rows.dtype == np.uint8 else rows.nbytes for rows in inputs.values())
+    return replace(questions, inputs=inputs, labels=None) if size <= LARGE_BYTES else None
+
+
+def _takes_long(manifest: Manifest, alone: Alone) -> bool:
+    """Whether the large call would take longer than LARGE_SECONDS, which is said."""
+    takes_long = LARGE * alone.seconds > LARGE_SECONDS
+    if takes_long:
+        print(f"{manifest.name}: it is slow, so it is not asked {LARGE} rows in one call", flush=True)
+    return takes_long
+
+
+def _large_parity(
+    runtime: Runtime, manifest: Manifest, reference: Reference, questions: Questions, tolerance: Tolerance
+) -> Iterator[BatchParity]:
+    """The comparison of the large call, where there is one. Raises RuntimeFailure where only the source answers."""
+    large = large_call(questions)
+    if reference.large is None or large is None:
+        return
+    try:
+        answers = answer(runtime, manifest, large, LARGE)
+    except Exception as error:  # a runtime may raise anything
+        raise RuntimeFailure(f"{manifest.name} cannot answer {LARGE} rows in one call: {one_line(error)}") from error
+    # Its rows are not questions of their own: their changes of class are among the others.
+    yield replace(compare_all(reference.large, answers, LARGE, tolerance), flips=())
+
+
+def differences_in_words(source: Manifest, artifact: Manifest) -> list[str]:
+    """What two manifests say differently about inputs, outputs, labels and pictures, one phrase for each."""
+    phrases = []
+    for name in ("inputs", "outputs"):
+        here, there = getattr(source, name), getattr(artifact, name)
+        if here != there:
+            phrases.append(f"its manifest's {name} are {_specs(there)}, its source's {_specs(here)}")
+    if source.labels != artifact.labels:
+        pairs = list(zip_longest(source.labels, artifact.labels, fillvalue="none"))
+        number, (here, there) = next((number, pair) for number, pair in enumerate(pairs) if pair[0] != pair[1])
+        count = sum(before != after for before, after in pairs)
+        phrases.append(f"{count} labels are not its source's: class {number} is {there!r} instead of {here!r}")
+    if source.image != artifact.image:
+        known = [vars(image) if image else {} for image in (source.image, artifact.image)]
+        names = [name for name in {**known[0], **known[1]} if known[0].get(name) != known[1].get(name)]
+        changed = ", ".join(f"{name} is {known[1].get(name)!r} instead of {known[0].get(name)!r}" for name in names)
+        phrases.append(f"its pictures are not made as its source's: {changed}")
+    return phrases
+
+
+def _specs(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(
+        f"{spec.name} {spec.dtype} {list(spec.shape)} {spec.layout}{f' {spec.bounds}' if spec.bounds else ''}"
+        for spec in specs
+    )
+
+
+def _result(
+    path: Path, manifest: Manifest, source: Path, reference: Reference, limits: Sequence[float]
+) -> ParityResult:
+    start = time.perf_counter()
+    tolerance, reduced = Tolerance(reference.questions.tolerance), is_reduced(manifest.format)
+    with _observed(path, manifest, reference.questions) as (runtime, behaviour, alone):
+        given = reference.questions  # the large call repeats all of them, also where fewer are asked one by one
+        if not reduced:  # what is kept of the accuracy is an interval, which needs all
+            reference = _to_ask(manifest, reference, alone, tolerance)
+        questions = reference.questions
+        known = {1: alone.answers}
+        answers = {
+            batch: answer(runtime, manifest, reference.questions_at(batch), batch, known.get(batch, ()))
+            for batch in reference.ordinary
+        }
+        is_slow = _takes_long(manifest, alone)
+        large = () if is_slow else tuple(_large_parity(runtime, manifest, reference, given, tolerance))
+        differs = edge_differences(runtime, reference.edges, NUMBERS_ONLY if reduced else tolerance.max_abs_diff)
+    batches = tuple(compare_all(own, answers[batch], batch, tolerance) for batch, own in reference.ordinary.items())
+    if not manifest.has_classes:
+        batches = tuple(replace(batch, flips=()) for batch in batches)
+    kept = _kept(manifest, reference, answers, limits) if reduced else None
+    reasons = differences_in_words(read_manifest(source), manifest)
+    if kept:
+        classes = _lost_classes(manifest, reference, answers)
+        reasons += [*gate.misses(kept), *_faults_in_file(path, manifest, questions, classes)]
+        reasons += [*gate.parts_in_large(large, manifest.has_classes)]
+    else:
+        reasons += judge(batches, tolerance) or judge(large, tolerance)
     if behaviour.unsteady:
         reasons.append(f"it {behaviour.unsteady_words}")
-    first = answers[BATCHES[-1]][manifest.outputs[0].name]
+    batch, output = max(answers), manifest.outputs[0].name
+    first = answers[batch][output]
+    off = 0.0 if reduced else distance(reference.ordinary[batch][output][:ROWS], first[:ROWS])
     return ParityResult(
         artifact=manifest.name,
         source=read_manifest(source).name,
@@ -272,20 +632,88 @@ def _result(path: Path, manifest: Manifest, source: Path, reference: Reference, 
         tolerance=tolerance.max_abs_diff,
         images=questions.count,
         accuracy=None if questions.labels is None else float((first.argmax(axis=1) == questions.labels).mean()),
-        batches=batches,
+        batches=(*batches, *large),
         seconds=round(time.perf_counter() - start, 1),
         edges=len(reference.edges),
         differs=tuple(differs),
         processor=processor(),
+        kept=kept,
+        lowered=lowered(off, reference.rounding),
+        placements=() if reasons else placements(path, manifest),
     )
 
 
-def line(result: ParityResult) -> str:
+def _to_ask(manifest: Manifest, reference: Reference, alone: Alone, tolerance: Tolerance) -> Reference:
+    """What an artifact is asked: all that it answers in time. Where its first answers to invented questions are wrong,
+    these alone: no other answer makes them right."""
+    total = reference.questions.count
+    first = reference.first(len(alone.answers))
+    if reference.questions.are_invented and first.questions.count < total and _are_wrong(reference, alone, tolerance):
+        count = first.questions.count
+        print(f"{manifest.name}: its first {count} answers are wrong: {total - count} are left out", flush=True)
+        return replace(first, ordinary={1: first.ordinary[1]}, large=None, edges=())
+    in_time = _in_time(manifest, reference.questions, alone.seconds, reference.time_allowed.all)
+    return reference.first(in_time.count).first_alone(alone.seconds)
+
+
+def _are_wrong(reference: Reference, alone: Alone, tolerance: Tolerance) -> bool:
+    """Whether its first answers alone are further off than all of them may be."""
+    for name, expected in reference.ordinary[1].items():
+        parts = [np.atleast_1d(answer[name]) for answer in alone.answers if name in answer]
+        got = np.concatenate([part.reshape(1, -1) for part in parts]) if _are_alike(parts) else np.empty((0, 0))
+        own = expected[: len(got)]
+        if got.dtype == object or got.shape != own.shape:
+            continue  # texts, other shapes: they are compared with all others
+        with np.errstate(invalid="ignore"):
+            off = np.abs(own.astype(np.float64) - got.astype(np.float64)).max(initial=0)
+        if not off <= tolerance.max_abs_diff * _unit_of(expected):
+            return True
+    return False
+
+
+def _are_alike(parts: Sequence[NDArray[Any]]) -> bool:
+    return len({part.shape for part in parts}) == 1
+
+
+def _kept(manifest: Manifest, reference: Reference, answers: Mapping[int, AllAnswers], limits: Sequence[float]) -> Kept:
+    """What is kept at the batch size at which less is."""
+    labels = reference.questions.labels
+    each = (
+        gate.least_kept(own, answers[batch], labels, manifest.has_classes, limits)
+        for batch, own in reference.ordinary.items()
+    )
+    return min(each, key=lambda kept: kept.low)
+
+
+def _lost_classes(manifest: Manifest, reference: Reference, answers: Mapping[int, AllAnswers]) -> tuple[ClassLoss, ...]:
+    """At the largest batch size, on the right classes; on the source's own where these are unknown."""
+    if not manifest.has_classes:
+        return ()
+    batch, name = max(answers), manifest.outputs[0].name
+    before, after = (each[batch][name].argmax(axis=1) for each in (reference.ordinary, answers))
+    labels = reference.questions.labels
+    return lost_classes(before, after, before if labels is None else labels, manifest.labels)
+
+
+def _faults_in_file(path: Path, manifest: Manifest, questions: Questions, classes: tuple[ClassLoss, ...]) -> list[str]:
+    """What the file of an artifact of reduced precision shows to be wrong; its ledger is written beside it."""
+    examined = examine(path, manifest)
+    if examined is None:
+        return []
+    ledger, faults = examined
+    write_ledger(path, replace(ledger, classes=classes, layers=lost_layers(path, manifest, questions)))
+    return faults
+
+
+def line(result: ParityResult, has_classes: bool) -> str:
     """The result in one line, for people."""
-    verdict = "passed" if result.passed else "FAILED: " + "; ".join(result.reasons)
+    verdict = VERIFIED if result.passed else f"{UNVERIFIED}: {'; '.join(result.reasons)}"
     if result.passed and result.differs:
-        verdict = f"passed on ordinary inputs; {result.differs[0]}"
-    return (
-        f"{result.artifact:22} largest difference {result.max_abs_diff:.1e}, "
-        f"same class {result.agreement:.2%} of {result.images}: {verdict}"
-    )
+        verdict = f"{ORDINARY}; {result.differs[0]}"
+    if result.passed and result.lowered:
+        verdict += f"; {result.lowered}"
+    same = f"same class {result.agreement:.2%} of {result.images}" if has_classes else f"{result.images} questions"
+    if result.kept:
+        verdict = f"{VERIFIED} at {100 * result.kept.limit:g} %" if result.passed else verdict
+        return f"{result.artifact:22} keeps {result.kept}: {verdict}"
+    return f"{result.artifact:22} largest difference {result.max_abs_diff:.1e}, {same}: {verdict}"

@@ -1,4 +1,4 @@
-"""The test pictures that the page offers: the first ones of each class, as PNG files with an index.
+"""The test pictures that the page offers: the first ones of each class, as PNG files with an index and a sprite.
 
 python -m verify.samples artifacts/samples
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
 from contract import dataset
 from contract.errors import RosettaError
@@ -19,6 +20,10 @@ from verify.questions import Questions
 PER_CLASS = 20
 MOST = 200
 """The most samples of a user's own model."""
+SPRITE = "sprite.png"
+COLUMNS = 20
+THUMBNAIL = 48
+"""The longest side of a picture in the sprite, in pixels."""
 
 
 def write_samples(name: str, folder: Path) -> None:
@@ -32,7 +37,22 @@ def write_samples(name: str, folder: Path) -> None:
             PIL.Image.fromarray(split.images[index].squeeze()).save(staging / file)
             samples.append({"file": file, "index": index, "label": int(split.labels[index])})
         about = {"dataset": known.name, "title": known.title, "licence": known.licence, "labels": known.labels}
-        write_json(staging / "index.json", about | {"samples": samples})
+        _write_index(staging, about, samples)
+
+
+def _write_index(folder: Path, about: dict[str, Any], samples: list[dict[str, Any]]) -> None:
+    """The index, and one picture with a thumbnail of each sample, row by row: the page shows all with one request."""
+    pictures = [PIL.Image.open(folder / sample["file"]) for sample in samples]
+    side = max(1, min(THUMBNAIL, max((max(picture.size) for picture in pictures), default=1)))
+    sprite = PIL.Image.new("RGB", (COLUMNS * side, max(1, -(-len(pictures) // COLUMNS)) * side))
+    for place, picture in enumerate(pictures):
+        with picture:
+            thumbnail = PIL.ImageOps.contain(picture.convert("RGB"), (side, side), PIL.Image.Resampling.BOX)
+        row, column = divmod(place, COLUMNS)
+        left, top = (side - thumbnail.width) // 2, (side - thumbnail.height) // 2
+        sprite.paste(thumbnail, (column * side + left, row * side + top))
+    sprite.save(folder / SPRITE, optimize=True)
+    write_json(folder / "index.json", about | {"sprite": {"file": SPRITE, "columns": COLUMNS}, "samples": samples})
 
 
 def write_samples_of(questions: Questions, manifest: Manifest, folder: Path) -> None:
@@ -47,7 +67,7 @@ def write_samples_of(questions: Questions, manifest: Manifest, folder: Path) -> 
             PIL.Image.fromarray(picture.squeeze()).save(staging / file)
             samples.append({"file": file, "index": index, "label": labels[index] if labels else None})
         about = {"dataset": manifest.model, "title": questions.title, "licence": "", "labels": manifest.labels}
-        write_json(staging / "index.json", about | {"samples": samples})
+        _write_index(staging, about, samples)
 
 
 def main() -> None:

@@ -131,7 +131,7 @@ def _arrangements(trace: Trace, step: Step, shape: tuple[int, ...]) -> Iterator[
         yield Arrangement("", lambda values: values)
     if len(here) == len(shape) == 4:
         for name, axes in (("NCHW as NHWC", (0, 2, 3, 1)), ("NHWC as NCHW", (0, 3, 1, 2))):
-            if here != shape and tuple(here[axis] for axis in axes) == shape:
+            if tuple(here[axis] for axis in axes) == shape:  # as it is, too, with as many channels as rows and columns
                 yield Arrangement(name, lambda values, axes=axes: values.transpose(axes))  # type: ignore[misc]
     flat = flattened_from(trace, step) if here == shape else None
     if flat:

@@ -1,6 +1,7 @@
 """A diagnosis as text, as JSON, and the worst pictures as one sheet."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,32 +9,43 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from contract.manifest import Manifest, write_json
-from verify.diagnose.diagnosis import Diagnosis, Picture
+from verify.diagnose.diagnosis import Diagnosis, Node, Picture
 from verify.diagnose.match import Pair
 from verify.questions import Questions
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def text(diagnosis: Diagnosis) -> str:
     """The diagnosis for the terminal."""
+    layers = (
+        f"layers on {diagnosis.traced} {'edge questions' if diagnosis.reasons and diagnosis.is_ordinary else 'of them'}"
+    )
+    basis = f"answers on {diagnosis.images} {'pictures' if diagnosis.source.image else 'rows'}"
     lines = [
-        f"{diagnosis.artifact.name} beside its source {diagnosis.source.name}: answers on {diagnosis.images} pictures, "
-        f"layers on {diagnosis.traced} of them{', one at a time' if diagnosis.batch == 1 else ''}",
+        f"{diagnosis.artifact.name} beside its source {diagnosis.source.name}: {basis}"
+        + (f", {layers}{', one at a time' if diagnosis.batch == 1 else ''}" if diagnosis.traced else ""),
         "",
-        *_table(diagnosis),
     ]
+    if diagnosis.pairs:
+        lines += [*_table(diagnosis), ""]
+    if diagnosis.losses:
+        most = ", ".join(map(str, diagnosis.losses))
+        lines += [f"The layers that lose most, beside {diagnosis.artifact.parent}: {most}.", ""]
     if not diagnosis.reasons:
-        return "\n".join([*lines, "", "Nothing is wrong: the answers are the source's."])
-    lines += ["", f"Parity fails: {'; '.join(diagnosis.reasons)}."]
+        return "\n".join([*lines, "Nothing is wrong: the answers are the source's."])
+    what = "Parity passes on ordinary inputs alone" if diagnosis.is_ordinary else "Parity fails"
+    lines.append(f"{what}: {'; '.join(diagnosis.reasons)}.")
     if diagnosis.place:
         lines.append(f"They part at {_place(diagnosis.place)}.")
     conclusion = diagnosis.checks[-1]
     lines += [f"Cause: {conclusion.cause}: {conclusion.evidence}.", f"What to do: {conclusion.advice}", ""]
-    lines += ["Not the cause:", *(f"  {check.cause}: {check.evidence}" for check in diagnosis.checks[:-1]), ""]
-    return "\n".join(
-        [*lines, "Pictures with the largest differences:", *(_line(p, diagnosis.source) for p in diagnosis.pictures)]
-    )
+    lines += ["Not the cause:", *(f"  {check.cause}: {check.evidence}" for check in diagnosis.checks[:-1])]
+    if diagnosis.pictures:
+        kind = "Pictures" if diagnosis.source.image else "Rows"
+        worst = (_line(picture, diagnosis.source) for picture in diagnosis.pictures)
+        lines += ["", f"{kind} with the largest differences:", *worst]
+    return "\n".join(lines)
 
 
 def _table(diagnosis: Diagnosis) -> Iterator[str]:
@@ -99,6 +111,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "files": {manifest.name: dict(manifest.files) for manifest in (diagnosis.artifact, diagnosis.source)},
         "healthy": not diagnosis.reasons,
         "reasons": list(diagnosis.reasons),
+        "only_edges": diagnosis.is_ordinary and bool(diagnosis.reasons),
         "images": diagnosis.images,
         "batch": diagnosis.batch,
         "traced": diagnosis.traced,
@@ -111,7 +124,9 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
             {"cause": check.cause, "holds": check.holds, "left": _number(check.left), "evidence": check.evidence}
             for check in diagnosis.checks
         ],
+        "losses": [asdict(loss) for loss in diagnosis.losses],
         "layers": [_pair(pair) for pair in diagnosis.pairs],
+        "graphs": dict(zip(("source", "artifact"), map(_nodes, diagnosis.graphs), strict=True)),
         "pictures": [
             {
                 "index": picture.index,
@@ -124,6 +139,10 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         ],
         "seconds": diagnosis.seconds,
     }
+
+
+def _nodes(nodes: tuple[Node, ...]) -> list[dict[str, Any]]:
+    return [asdict(node) | {"inputs": list(node.inputs)} for node in nodes]
 
 
 def _pair(pair: Pair) -> dict[str, Any]:
@@ -147,7 +166,7 @@ def write_report(diagnosis: Diagnosis, questions: Questions, folder: Path, image
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"diagnose-{diagnosis.artifact.name}.json"
     write_json(path, as_json(diagnosis))
-    if not (images and diagnosis.pictures):
+    if not (images and diagnosis.pictures and questions.pictures is not None):
         return [path]
     sheet(diagnosis, questions).save(path.with_suffix(".png"))
     return [path, path.with_suffix(".png")]
@@ -160,7 +179,7 @@ CELL, PICTURE, COLUMNS = (230, 230), 140, 4
 def sheet(diagnosis: Diagnosis, questions: Questions) -> Image.Image:
     """The worst pictures, enlarged, each above both answers to it."""
     pictures = questions.pictures
-    assert pictures is not None  # only models that take pictures are diagnosed
+    assert pictures is not None, "a sheet is for models that take pictures"
     rows = -(-len(diagnosis.pictures) // COLUMNS)
     page = Image.new("RGB", (CELL[0] * COLUMNS, CELL[1] * rows), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=13)

@@ -1,7 +1,7 @@
 """Tracers: what every layer of an artifact computes, one file for each framework, imported only when needed."""
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import ModelUnavailable, one_line
-from contract.formats import family_of
+from contract.formats import family_of, is_installed, not_installed
 from contract.manifest import Manifest
 
 Values = NDArray[np.floating[Any]]
@@ -92,10 +92,14 @@ def joined(traces: list[Trace]) -> Trace:
     return Trace(steps, first.input, first.output)
 
 
+Kept = Collection[str] | None
+"""The names of the steps whose values are kept, besides the pictures; None keeps all."""
+
+
 class Tracer(Protocol):
     """Runs an artifact and keeps what every layer computes."""
 
-    def trace(self, images: Values) -> Trace:
+    def trace(self, images: Values, kept: Kept = None) -> Trace:
         """Images (N, ...) of the manifest's first input, run as one batch."""
 
     def weights(self) -> Iterable[NDArray[Any]]:
@@ -109,11 +113,17 @@ class Tracer(Protocol):
 class Changeable(Tracer, Protocol):
     """A tracer that can also run a changed model, to test a hypothesis about the other one."""
 
-    def with_values(self, images: Values, values: Mapping[str, Values]) -> Trace:
+    def with_values(self, images: Values, values: Mapping[str, Values], kept: Kept = None) -> Trace:
         """As `trace`, but the named steps return these values, whatever their inputs."""
 
     def in_training(self, images: Values) -> Trace | None:
         """As `trace`, but BatchNorm normalises by the batch, as in training; None where there is no BatchNorm."""
+
+    def named_weights(self) -> Mapping[str, NDArray[Any]]:
+        """What was learned, by name."""
+
+    def with_weights(self, images: Values, weights: Mapping[str, NDArray[Any]], kept: Kept = None) -> Trace:
+        """As `trace`, but with these arrays in the place of its own."""
 
 
 TRACERS: dict[str, str] = {
@@ -123,15 +133,26 @@ TRACERS: dict[str, str] = {
     "onnx": "verify.diagnose.tracers.onnx:OnnxTracer",
     "tflite": "verify.diagnose.tracers.tflite:TFLiteTracer",
     "tfjs": "verify.diagnose.tracers.tfjs:TFJSTracer",
+    "openvino": "verify.diagnose.tracers.openvino:OpenVINOTracer",
 }
 """Format -> the module and class of its tracer."""
+
+UNTRACED = {
+    "executorch": "XNNPACK computes whole parts of its graph at once, and gives no value from within them. Diagnose "
+    "another format of this model: what they have in common shows there, too",
+}
+"""A format that has no tracer -> why."""
 
 
 def load_tracer(folder: Path, manifest: Manifest) -> Tracer:
     """The tracer of an artifact whose files were verified. Raises ModelUnavailable when it cannot be traced."""
     family = family_of(manifest.format)
+    if family in UNTRACED:
+        raise ModelUnavailable(f"{manifest.name} cannot be traced: {UNTRACED[family]}.")
     if family not in TRACERS:
         raise ModelUnavailable(f"{manifest.name} cannot be traced: {family!r} is not one of {', '.join(TRACERS)}.")
+    if not is_installed(family):
+        raise ModelUnavailable(f"{manifest.name} cannot be traced: {not_installed(family)}")
     module, _, name = TRACERS[family].partition(":")
     try:
         load: Callable[[Path, Manifest], Tracer] = getattr(importlib.import_module(module), name)

@@ -15,7 +15,7 @@ from tensorflow.python.framework.convert_to_constants import _run_inline_graph_o
 
 from contract.manifest import Manifest
 from export.keras_model import load_keras
-from verify.diagnose.tracers import Step, Trace, Values
+from verify.diagnose.tracers import PASSING, Kept, Step, Trace, Values
 
 
 class _Graph:
@@ -35,25 +35,27 @@ class _Graph:
         self._input, self._output = _name(function.inputs[0]), _name(function.outputs[0])
         # In the order of computation: an imported graph lists its operators in any order.
         self._operations = list(_sorted(self._wrapped.graph.get_operations()))
-        self._pruned: dict[tuple[str, ...], Any] = {}
+        self._pruned: dict[tuple[Any, ...], Any] = {}
 
-    def run(self, images: Values, values: Mapping[str, Values]) -> Trace:
+    def run(self, images: Values, values: Mapping[str, Values], kept: Kept = None) -> Trace:
         given = {self._input: images, **values}
-        computed = {name: result.numpy() for name, result in self._fetch(given).items()}
+        computed = {name: result.numpy() for name, result in self._fetch(given, kept).items()}
         return Trace.of(self._steps({**computed, **given}), self._input, self._output, len(images))
 
-    def _fetch(self, given: Mapping[str, Values]) -> Mapping[str, Any]:
+    def _fetch(self, given: Mapping[str, Values], kept: Kept) -> Mapping[str, Any]:
         """Every floating-point tensor by name, computed with the given ones in place of their own values."""
         names = tuple(given)
-        if names not in self._pruned:  # pruning takes longer than the run
+        key = (names, None if kept is None else frozenset(kept))
+        if key not in self._pruned:  # pruning takes longer than the run
             tensors = {_name(tensor): tensor for operation in self._operations for tensor in operation.outputs}
             wanted = {
                 name: tensor
                 for name, tensor in tensors.items()
                 if tensor.dtype.is_floating and tensor.op.type != "Placeholder"
+                if kept is None or name in kept or tensor.op.type in PASSING or name == self._output
             }
-            self._pruned[names] = self._wrapped.prune([tensors[name] for name in names], wanted)
-        fetched: Mapping[str, Any] = self._pruned[names](*map(tf.constant, given.values()))
+            self._pruned[key] = self._wrapped.prune([tensors[name] for name in names], wanted)
+        fetched: Mapping[str, Any] = self._pruned[key](*map(tf.constant, given.values()))
         return fetched
 
     def _steps(self, values: Mapping[str, Values]) -> Iterator[Step]:
@@ -73,11 +75,22 @@ class SavedModelTracer:
         self._function = self._model.signatures["serving_default"]
         self._graph = _Graph(self._function, lambda name: "/".join(name.split("/")[-2:]))
 
-    def trace(self, images: Values) -> Trace:
-        return self._graph.run(images, {})
+    def trace(self, images: Values, kept: Kept = None) -> Trace:
+        return self._graph.run(images, {}, kept)
 
-    def with_values(self, images: Values, values: Mapping[str, Values]) -> Trace:
-        return self._graph.run(images, values)
+    def with_values(self, images: Values, values: Mapping[str, Values], kept: Kept = None) -> Trace:
+        return self._graph.run(images, values, kept)
+
+    def named_weights(self) -> Mapping[str, NDArray[Any]]:
+        return {weight.name.removesuffix(":0"): weight.numpy() for weight in self._floats()}
+
+    def with_weights(self, images: Values, weights: Mapping[str, NDArray[Any]], kept: Kept = None) -> Trace:
+        return _with_weights(
+            {each.name.removesuffix(":0"): each for each in self._floats()}, weights, self, images, kept
+        )
+
+    def _floats(self) -> list[Any]:
+        return [variable for variable in self._function.variables if variable.dtype.is_floating]
 
     def in_training(self, images: Values) -> Trace | None:
         return None  # its BatchNorm is not a layer any more, only sums and products
@@ -99,11 +112,17 @@ class KerasTracer:
         self._model = load_keras(self._folder, self._manifest)
         self._graph = self._traced(self._model, training=False)
 
-    def trace(self, images: Values) -> Trace:
-        return self._graph.run(images, {})
+    def trace(self, images: Values, kept: Kept = None) -> Trace:
+        return self._graph.run(images, {}, kept)
 
-    def with_values(self, images: Values, values: Mapping[str, Values]) -> Trace:
-        return self._graph.run(images, values)
+    def with_values(self, images: Values, values: Mapping[str, Values], kept: Kept = None) -> Trace:
+        return self._graph.run(images, values, kept)
+
+    def named_weights(self) -> Mapping[str, NDArray[Any]]:
+        return {weight.path: weight.numpy() for weight in self._model.weights}
+
+    def with_weights(self, images: Values, weights: Mapping[str, NDArray[Any]], kept: Kept = None) -> Trace:
+        return _with_weights({each.path: each for each in self._model.weights}, weights, self, images, kept)
 
     def in_training(self, images: Values) -> Trace | None:
         return self._training.run(images, {}) if self._training else None
@@ -127,6 +146,24 @@ class KerasTracer:
         function = tf.function(lambda pixels: model(pixels, training=False))
         spec = tf.TensorSpec(self._spec.shape, self._spec.dtype, name=self._spec.name)
         return _Graph(function.get_concrete_function(spec), lambda name: _layer_label(name, scopes))
+
+
+def _with_weights(
+    own: Mapping[str, Any],
+    weights: Mapping[str, NDArray[Any]],
+    tracer: "SavedModelTracer | KerasTracer",
+    images: Values,
+    kept: Kept,
+) -> Trace:
+    """A trace with these values of variables, which get their own back afterwards."""
+    before = {name: own[name].numpy() for name in weights}
+    try:
+        for name, array in weights.items():
+            own[name].assign(array)
+        return tracer.trace(images, kept)
+    finally:
+        for name, array in before.items():
+            own[name].assign(array)
 
 
 def _layers(model: Any) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from contract.manifest import Manifest
 from serve.runtimes.tfjs import TFJSRuntime
-from verify.diagnose.tracers import Step, Trace, Values
+from verify.diagnose.tracers import Kept, Step, Trace, Values
 
 
 class TFJSTracer:
@@ -24,8 +24,9 @@ class TFJSTracer:
         self._output = self._model["signature"]["outputs"][manifest.outputs[0].name]["name"].removesuffix(":0")
         self._runtime = TFJSRuntime(folder, manifest, 1)
 
-    def trace(self, images: Values) -> Trace:
+    def trace(self, images: Values, kept: Kept = None) -> Trace:
         computed = [node["name"] for node in self._nodes if node["op"] not in ("Const", "Placeholder")]
+        computed = [name for name in computed if kept is None or name in kept or name == self._output]
         values = {**self._runtime.fetch({self._input: images}, computed), self._input: images}
         return Trace.of(self._steps(values), self._input, self._output, len(images))
 
@@ -41,7 +42,7 @@ class TFJSTracer:
             for spec in group["weights"]:
                 dtype = np.dtype(spec.get("quantization", spec)["dtype"])
                 count = int(np.prod(spec["shape"]))
-                yield np.frombuffer(content, dtype, count, start)
+                yield np.frombuffer(content, dtype, count, start).reshape(spec["shape"])
                 start += count * dtype.itemsize
 
     def close(self) -> None:

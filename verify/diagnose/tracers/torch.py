@@ -10,7 +10,7 @@ from torch.fx import Interpreter, Node
 
 from contract.manifest import Manifest
 from serve.runtimes.torch import tensor
-from verify.diagnose.tracers import Step, Trace, Values
+from verify.diagnose.tracers import Kept, Step, Trace, Values
 
 BATCH_NORM = torch.ops.aten.batch_norm.default
 
@@ -22,16 +22,35 @@ class TorchTracer:
         self._program = torch.export.load(folder / "model.pt2")
         self._module = self._program.module()
 
-    def trace(self, images: Values) -> Trace:
-        return self.with_values(images, {})
+    def trace(self, images: Values, kept: Kept = None) -> Trace:
+        return self.with_values(images, {}, kept)
 
-    def with_values(self, images: Values, values: Mapping[str, Values]) -> Trace:
-        return self._run(images, _Recorder(self._module, values, training=False))
+    def with_values(self, images: Values, values: Mapping[str, Values], kept: Kept = None) -> Trace:
+        return self._run(images, _Recorder(self._module, values, False, kept))
 
     def in_training(self, images: Values) -> Trace | None:
         if all(node.target is not BATCH_NORM for node in self._module.graph.nodes):
             return None
-        return self._run(images, _Recorder(self._module, {}, training=True))
+        return self._run(images, _Recorder(self._module, {}, True, None))
+
+    def named_weights(self) -> Mapping[str, NDArray[Any]]:
+        return {name: weight.detach().float().numpy().copy() for name, weight in self._floats().items()}
+
+    def with_weights(self, images: Values, weights: Mapping[str, NDArray[Any]], kept: Kept = None) -> Trace:
+        own = self._floats()
+        before = {name: own[name].detach().clone() for name in weights}
+        try:
+            with torch.no_grad():
+                for name, array in weights.items():
+                    own[name].copy_(torch.tensor(array))
+            return self.trace(images, kept)
+        finally:
+            with torch.no_grad():
+                for name, weight in before.items():
+                    own[name].copy_(weight)
+
+    def _floats(self) -> Mapping[str, torch.Tensor]:
+        return {name: each for name, each in self._module.state_dict().items() if each.is_floating_point()}
 
     def weights(self) -> Iterator[NDArray[Any]]:
         for weight in self._program.state_dict.values():
@@ -52,15 +71,20 @@ class TorchTracer:
 class _Recorder(Interpreter):
     """Runs the graph and keeps every tensor; some of them are replaced."""
 
-    def __init__(self, module: torch.fx.GraphModule, replaced: Mapping[str, Values], training: bool) -> None:
+    def __init__(
+        self, module: torch.fx.GraphModule, replaced: Mapping[str, Values], training: bool, kept: Kept
+    ) -> None:
         super().__init__(module)
         self.values: dict[str, Values] = {}
+        (end,) = (node.all_input_nodes[0].name for node in module.graph.nodes if node.op == "output")
+        self._kept = None if kept is None else {*kept, end}
         self._replaced = replaced
         self._training = training
 
     def run_node(self, n: Node) -> Any:
         result = tensor(self._replaced[n.name]) if n.name in self._replaced else super().run_node(n)
-        if isinstance(result, torch.Tensor) and n.op in ("placeholder", "call_function"):
+        is_kept = self._kept is None or n.name in self._kept or n.op == "placeholder"
+        if is_kept and isinstance(result, torch.Tensor) and n.op in ("placeholder", "call_function"):
             # A copy, since a later operator may change it in place.
             self.values[n.name] = result.to(torch.float32, copy=True).numpy()
         return result

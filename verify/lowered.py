@@ -1,0 +1,48 @@
+"""Does a runtime compute in less than the float32 that its artifact says?
+
+Some runtimes take bfloat16 or float16 by themselves, where the processor has it. Their answers may still pass the
+tolerance. So the source is also asked the same rows with each input off by float16's rounding. Float32 in another order
+moves answers by less than a hundredth of what that does; computing in float16 moves them further, since every layer
+rounds.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.manifest import Manifest
+from verify.questions import Questions
+
+ROUNDING = 2.0**-12
+"""Half a step of float16, as a share of the value."""
+ROWS = 64
+LOWERED = (
+    "it computes in less than float32, or approximates an operator: its answers are {times:.2g} times as far from its "
+    "source's as float16's rounding of the inputs moves these"
+)
+
+
+def rounded_inputs(questions: Questions, manifest: Manifest) -> Questions | None:
+    """The first rows, each value of a float32 input off by ROUNDING, up or down; None where there is no such input."""
+    real = {spec.name for spec in manifest.inputs if spec.dtype == "float32"}
+    if not real or questions.are_calls or manifest.outputs[0].dtype != "float32":
+        return None
+    few = questions.first(min(ROWS, questions.count))
+    random = np.random.default_rng(0)
+    inputs = {name: rows * (1 + random.choice([-ROUNDING, ROUNDING], rows.shape)) for name, rows in few.inputs.items()}
+    return replace(few, inputs={name: inputs[name] if name in real else few.inputs[name] for name in inputs})
+
+
+def distance(reference: NDArray[Any], answers: NDArray[Any]) -> float:
+    """The root mean square of the difference of the rows that both have; 0 where one of them is not finite."""
+    count = min(len(reference), len(answers))
+    with np.errstate(invalid="ignore", over="ignore"):
+        off = float(np.sqrt(np.mean(np.square(reference[:count].astype(np.float64) - answers[:count]))))
+    return off if np.isfinite(off) else 0.0
+
+
+def lowered(off: float, rounding: float) -> str:
+    """What to say of an artifact of float32 whose answers are `off`; `rounding` moves the source's by as much."""
+    return LOWERED.format(times=off / rounding) if 0 < rounding <= off else ""
