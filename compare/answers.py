@@ -8,10 +8,12 @@ pictures that change their class.
 
 import argparse
 import base64
+import contextlib
 import io
 import sys
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +22,29 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from compare.figures import Figure, Measured, Missing, exact, share
+from compare.latency import BATCHES as TIMED
 from compare.report import FlippedPicture
 from contract.errors import RosettaError
-from contract.manifest import read_manifest
+from contract.manifest import Manifest, read_manifest, verify_files
 from contract.parity_result import BatchParity
-from verify.parity import BATCHES, Answers, Tolerance, ask, compare_all, judge
+from serve.runtimes import load_runtime
+from verify.parity import BATCHES, Answers, Tolerance, answer, compare_all, judge
 from verify.questions import Questions
 from verify.questions import load as load_questions
 
 MANY = BATCHES[-1]
+LARGEST = TIMED[-1]
+"""Rows of the largest call that is timed."""
 GALLERY = 24
 """How many flipped pictures of an artifact the report shows."""
 
 AnswersByBatch = Mapping[int, Answers]
 """Batch size -> answers (pictures, classes)."""
+
+
+def most(answers: AnswersByBatch) -> Answers:
+    """The answers at the larger batch size; of a model that is called as a whole there is one alone."""
+    return answers[MANY] if MANY in answers else answers[BATCHES[0]]
 
 
 def read_answers(file: Path) -> AnswersByBatch:
@@ -45,19 +56,52 @@ def read_answers(file: Path) -> AnswersByBatch:
 UNKNOWN = Missing("The right answers are unknown. Set DATA to a folder with one subfolder of pictures for each class.")
 
 
+def ask(folder: Path, manifest: Manifest, questions: Questions) -> AnswersByBatch:
+    """Every question at each batch size, and the first ones again and again in one call of LARGEST rows.
+
+    A model that is called as a whole is asked one by one alone. Raises ArtifactCorrupt, ModelUnavailable or
+    RuntimeFailure.
+    """
+    verify_files(folder, manifest)
+    output = manifest.outputs[0].name
+    with contextlib.closing(load_runtime(folder, manifest)) as runtime:
+        batches = BATCHES[:1] if questions.are_calls else BATCHES
+        answers = {batch: answer(runtime, manifest, questions, batch)[output] for batch in batches}
+        if questions.are_calls:
+            return answers
+        first = {name: np.resize(rows[:MANY], (LARGEST, *rows.shape[1:])) for name, rows in questions.inputs.items()}
+        return answers | {LARGEST: answer(runtime, manifest, replace(questions, inputs=first), LARGEST)[output]}
+
+
+def wrong_in_a_large_call(source: AnswersByBatch, answers: AnswersByBatch, tolerance: float = 1e-4) -> str:
+    """How the answers in a call of LARGEST rows differ from the source's; empty if they do not."""
+    if LARGEST not in answers:
+        return ""
+    expected = np.resize(source[MANY][:MANY], (LARGEST, *source[MANY].shape[1:]))
+    batch = compare_all({"": expected}, {"": answers[LARGEST]}, LARGEST, Tolerance(tolerance))
+    return "; ".join(judge((batch,), Tolerance(tolerance)))
+
+
 def accuracy(answers: AnswersByBatch, questions: Questions) -> Measured:
     """The share of pictures that are classified correctly at the larger batch size."""
     if questions.labels is None:
         return UNKNOWN
-    right = answers[MANY].argmax(axis=1) == questions.labels
+    right = most(answers).argmax(axis=1) == questions.labels
     return share(int(right.sum()), len(right))
+
+
+def pack_right(answers: AnswersByBatch, questions: Questions) -> str:
+    """Which pictures are classified correctly, packed for the report; empty if the right answers are unknown."""
+    if questions.labels is None:
+        return ""
+    return base64.b64encode(np.packbits(most(answers).argmax(axis=1) == questions.labels).tobytes()).decode()
 
 
 def accuracy_per_class(answers: AnswersByBatch, questions: Questions, labels: tuple[str, ...]) -> dict[str, Measured]:
     """Label -> the accuracy on the pictures of this class; empty if the right answers are unknown."""
     if questions.labels is None:
         return {}
-    right = answers[MANY].argmax(axis=1) == questions.labels
+    right = most(answers).argmax(axis=1) == questions.labels
     results: dict[str, Measured] = {}
     for number, label in enumerate(labels):
         of_class = right[questions.labels == number]
@@ -71,7 +115,7 @@ def accuracy_change(source: AnswersByBatch, answers: AnswersByBatch, questions: 
     """Accuracy minus the source's, on the same pictures. Pictures with equal answers do not widen the interval."""
     if questions.labels is None:
         return UNKNOWN
-    before, after = (each[MANY].argmax(axis=1) == questions.labels for each in (source, answers))
+    before, after = (most(each).argmax(axis=1) == questions.labels for each in (source, answers))
     difference = after.astype(np.float64) - before
     reach = 1.96 * float(difference.std()) / len(difference) ** 0.5
     value = float(difference.mean())
@@ -80,10 +124,20 @@ def accuracy_change(source: AnswersByBatch, answers: AnswersByBatch, questions: 
     )
 
 
+def points_lost(change: Measured) -> Measured:
+    """What a change of accuracy takes away, in points of a hundred."""
+    if isinstance(change, Missing):
+        return change
+    low, high = -100 * change.high, -100 * change.low
+    return Figure(-100 * change.value, "", low, high, change.samples, change.spread)
+
+
 def parity(source: AnswersByBatch, answers: AnswersByBatch, tolerance: float = 1e-4) -> tuple[BatchParity, ...]:
     """Compare the answers with the source's at each batch size. Raises ParityError if they cannot be compared."""
     return tuple(
-        compare_all({"": source[batch]}, {"": answers[batch]}, batch, Tolerance(tolerance)) for batch in BATCHES
+        compare_all({"": source[batch]}, {"": answers[batch]}, batch, Tolerance(tolerance))
+        for batch in BATCHES
+        if batch in source
     )
 
 
@@ -166,7 +220,7 @@ def png(pixels: NDArray[np.uint8]) -> str:
 
 def pack_classes(answers: AnswersByBatch) -> str:
     """The class of every picture at the larger batch size, packed for the report."""
-    classes = answers[MANY].argmax(axis=1).astype("<u2")
+    classes = most(answers).argmax(axis=1).astype("<u2")
     return base64.b64encode(zlib.compress(classes.tobytes(), 9)).decode()
 
 
@@ -186,8 +240,7 @@ def main() -> None:
     try:
         manifest = read_manifest(options.folder)
         questions = load_questions(options.folder.parent, options.dataset, options.limit)
-        outputs = ask(options.folder, manifest, questions)
-        answers = {batch: tensors[manifest.outputs[0].name] for batch, tensors in outputs.items()}
+        answers = ask(options.folder, manifest, questions)
     except RosettaError as error:
         sys.exit(f"error: {error}")
     partial = options.file.with_suffix(".partial.npz")

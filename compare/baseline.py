@@ -5,22 +5,22 @@ no longer overlaps the old one; it fails the comparison if it also got worse by 
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from compare.answers import unpack_classes
 from compare.figures import Figure, Measured, shown
-from compare.metrics import HIGHER, NEITHER, metric, title
+from compare.metrics import COMPUTE, HIGHER, NEITHER, START, SYSTEM, metric, title
 from compare.report import Artifact, Report, Row
 
 MARGIN = 0.2
 """By how much a figure may get worse: the spread in one report does not cover how a machine varies from day to day."""
 NOTED = 0.05
 """The report mentions a change of the machine's own pace from this share on."""
-ENOUGH = 50
-"""How many times it takes to estimate the machine's own pace."""
+WORK = {COMPUTE: "fixed computation", SYSTEM: "an exchange over loopback", START: "the start of a process"}
+"""What the machine's pace is measured by."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,25 @@ class Change:
 
 def changes(old: Report, new: Report, margin: float = MARGIN) -> list[Change]:
     """Everything that changed beyond the noise; failures come first."""
-    unsorted = [*_settings(old, new), *_artifacts(old, new), *_figures(old, new, margin)]
-    return sorted(unsorted, key=lambda change: not change.fails)
+    return failures_first([*_settings(old, new), *_artifacts(old, new), *_figures(old, new, margin)])
+
+
+def changed_answers(old: Report, new: Report) -> list[Change]:
+    """What changed besides the values of figures: versions, pictures, artifacts, answers, and what is not measured."""
+    lost = (
+        Change(before.name, f"{title(figure)} {text}", fails)
+        for before, after in _both(old, new)
+        for figure, was in before.figures.items()
+        if not isinstance(after.figures.get(figure), Figure)
+        for text, fails in [_changed(figure, was, after.figures.get(figure), MARGIN, 1.0)]
+        if text
+    )
+    return [*_settings(old, new), *_artifacts(old, new), *lost]
+
+
+def failures_first(changes: Iterable[Change]) -> list[Change]:
+    """The changes in their order, each once."""
+    return sorted(dict.fromkeys(changes), key=lambda change: not change.fails)
 
 
 def doubtful(old: Report, new: Report, margin: float = MARGIN) -> frozenset[str]:
@@ -108,34 +125,32 @@ def _answers(before: Artifact, after: Artifact) -> Iterator[str]:
 
 def _figures(old: Report, new: Report, margin: float) -> Iterator[Change]:
     same_machine = new.machine.is_like(old.machine)
-    pace = _pace(old, new) if same_machine else 1.0
-    if abs(pace - 1) > NOTED:
-        text = f"all times together are {pace:.2f} times the old ones; each time is compared after division by that"
-        yield Change("machine", text, False)
+    paces = _paces(old, new) if same_machine else {}
+    for kind, pace in paces.items():
+        if abs(pace - 1) > NOTED:
+            text = f"{WORK[kind]} takes {pace:.2f} times as long; what depends on it is compared after division by that"
+            yield Change("machine", text, False)
     for before, after in _both(old, new):
         for figure, was in before.figures.items():
             if metric(figure).better == NEITHER or (metric(figure).timed and not same_machine):
                 continue
-            text, fails = _changed(figure, was, after.figures.get(figure), margin, pace if metric(figure).timed else 1)
+            pace = paces.get(metric(figure).pace, 1.0)
+            text, fails = _changed(figure, was, after.figures.get(figure), margin, pace)
             if text:
                 yield Change(before.name, f"{title(figure)} {text}", fails)
 
 
-def _pace(old: Report, new: Report) -> float:
-    """How many times as long everything takes together: a shared machine is slower on some days.
+def _paces(old: Report, new: Report) -> dict[str, float]:
+    """How many times as long the machine itself takes for each kind of work; 1 where that is within the noise.
 
-    The median over all figures of time, so that a change of one format, or of HTTP alone, does not count.
+    Reports without this measurement have no pace: a figure that moved is then a change.
     """
-    ratios = [
-        (was.value / now.value) if metric(name).better == HIGHER else (now.value / was.value)
-        for before, after in _both(old, new)
-        for name, was in before.figures.items()
-        if metric(name).timed
-        and isinstance(was, Figure)
-        and isinstance(now := after.figures.get(name), Figure)
-        and min(was.value, now.value) > 0
-    ]
-    return float(np.median(ratios)) if len(ratios) >= ENOUGH else 1.0
+    paces = {}
+    for kind, now in new.paces.items():
+        was = old.paces.get(kind)
+        if isinstance(was, Figure) and isinstance(now, Figure):
+            paces[kind] = now.value / was.value if now.differs_from(was) else 1.0
+    return paces
 
 
 def _both(old: Report, new: Report) -> Iterator[tuple[Artifact | Row, Artifact | Row]]:

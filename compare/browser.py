@@ -8,7 +8,7 @@ import base64
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,22 @@ from playwright.sync_api import Browser, Error, Page, Request, sync_playwright
 from compare import servers
 from compare.http_calls import folder_of
 from contract.errors import ModelUnavailable, RuntimeFailure
-from contract.formats import TABLE
+from contract.formats import TABLE, family_of
 from contract.manifest import Manifest, read_manifest
-from verify.parity import FLOAT32, Answers
+from contract.precisions import PRECISIONS
+from verify.parity import Answers, same_artifact
 
 RUNTIMES: Mapping[str, Mapping[str, str]] = {
     format.name: dict.fromkeys(format.browser.ids, format.browser.title) for format in TABLE if format.browser
 }
 """Family of formats -> the page's runtimes for it, with their titles."""
+
+
+def runtimes_of(format: str) -> Mapping[str, str]:
+    """The page's runtimes for artifacts of a format, with their titles."""
+    precision = PRECISIONS.get(format)
+    return RUNTIMES.get(family_of(format), {}) if precision is None or precision.in_browser else {}
+
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -46,6 +54,8 @@ PATIENCE = 120
 """Seconds after which a row without an answer fails: a runtime may wait for its threads forever."""
 PICTURES = 16
 """How many pictures the timed calls cycle through."""
+CLASS_PICTURES, CLASS_SECONDS, CLASS_BYTES = 1_000, 4.0, 64_000_000
+"""How many pictures a row is asked once for their classes; fewer where these take longer, or are larger as floats."""
 
 TIME = """
 async ([row, base64, count, seconds, patience]) => {
@@ -81,44 +91,41 @@ class Session:
     browser: Browser
     url: str
 
-    @classmethod
-    @contextlib.contextmanager
-    def over(cls, folders: list[Path]) -> Iterator["Session"]:
-        """A session until the end of the block.
-
-        Raises ModelUnavailable if Chromium is missing, RuntimeFailure if it or the service does not start.
-        """
-        try:
-            with folder_of(folders) as artifacts, servers.ours(artifacts, 1) as service, chromium(WEBGPU) as browser:
-                yield cls(browser, f"http://{servers.HOST}:{service.port}")
-        except (Error, RuntimeError) as error:
-            raise RuntimeFailure(f"The browser could not be measured: {_first_line(error)}") from error
-
     def measure(
-        self, folder: Path, runtime: str, pictures: NDArray[Any], answers: Answers, seconds: float
+        self,
+        folder: Path,
+        runtime: str,
+        pictures: NDArray[Any],
+        answers: Answers,
+        seconds: float,
+        with_classes: bool = False,
     ) -> dict[str, Any]:
         """One round of one row, in a new browser context, so that its cache is empty; in seconds and bytes.
 
-        `answers` are the artifact's own answers to `pictures` on the server. Raises RuntimeFailure if the row cannot
-        run or gives other answers.
+        `answers` are the artifact's own answers to `pictures` on the server. `with_classes` asks many more pictures
+        after the timed calls. Raises RuntimeFailure if the row cannot run or gives other answers.
         """
         manifest = read_manifest(folder)
+        name, classes = f"{manifest.name}@{runtime}", {}
         with self.browser.new_context(service_workers="block") as context:
             page = context.new_page()
             fetched: list[Request] = []
             page.on("requestfinished", lambda request: fetched.append(request))
             try:
-                timing = self._timing(page, f"{manifest.name}@{runtime}", pictures[:PICTURES], seconds, fetched)
+                timing = self._timing(page, name, pictures[:PICTURES], seconds, fetched)
                 sizes = _downloads(fetched, manifest)
+                if with_classes:
+                    classes = {"classes": _classes(page, name, pictures, np.median(timing["samples"]) / 1000)}
             except Error as error:
-                raise RuntimeFailure(f"{manifest.name}@{runtime} failed: {_first_line(error)}") from error
+                raise RuntimeFailure(f"{name} failed: {_first_line(error)}") from error
         difference = float(np.abs(np.array(timing.pop("answers")) - answers[:PICTURES]).max())
-        if not max(difference, timing["unsteady"]) <= FLOAT32.max_abs_diff:
+        most = same_artifact(manifest.format).max_abs_diff
+        if not max(difference, timing["unsteady"]) <= most:
             raise RuntimeFailure(
-                f"{manifest.name}@{runtime} gave wrong answers while it was timed: they differ by {difference:.2g} "
-                f"from the server's and by {timing['unsteady']:.2g} among themselves, at most {FLOAT32.max_abs_diff}."
+                f"{name} gave wrong answers while it was timed: they differ by {difference:.2g} "
+                f"from the server's and by {timing['unsteady']:.2g} among themselves, at most {most}."
             )
-        return _figures(timing) | sizes | {"difference": difference, "browser": self.browser.version}
+        return _figures(timing) | sizes | classes | {"difference": difference, "browser": self.browser.version}
 
     def _timing(
         self, page: Page, row: str, pictures: NDArray[Any], seconds: float, fetched: list[Request]
@@ -133,9 +140,40 @@ class Session:
         if row not in (rows := page.evaluate("window.rosetta.rows()")):
             raise RuntimeFailure(f"This browser cannot run {row}: it offers {', '.join(rows) or 'nothing'}.")
         fetched.clear()  # the requests so far belong to the page itself
-        pixels = base64.b64encode(pictures.astype(np.float32).tobytes()).decode()
-        timing: dict[str, Any] = page.evaluate(TIME, [row, pixels, len(pictures), seconds, PATIENCE])
-        return timing | of_page
+        return _timed(page, row, pictures, seconds) | of_page
+
+
+def _timed(page: Page, row: str, pictures: NDArray[Any], seconds: float) -> dict[str, Any]:
+    """What the page's `window.rosetta.time` measured, and its answers to the pictures."""
+    pixels = base64.b64encode(pictures.astype(np.float32).tobytes()).decode()
+    timing: dict[str, Any] = page.evaluate(TIME, [row, pixels, len(pictures), seconds, PATIENCE])
+    return timing
+
+
+def _classes(page: Page, row: str, pictures: NDArray[Any], seconds: float) -> list[int]:
+    """The row's classes of the first pictures: of as many as fit into the limits, where a call takes these seconds."""
+    count = min(CLASS_PICTURES, int(CLASS_SECONDS / seconds), CLASS_BYTES // (4 * pictures[0].size))
+    answers = _timed(page, row, pictures[: max(1, count)], 0)["answers"]
+    classes: list[int] = np.array(answers).argmax(axis=1).tolist()
+    return classes
+
+
+@contextlib.contextmanager
+def sessions(*sides: tuple[Sequence[Path], Path]) -> Iterator[list[Session]]:
+    """A session for each (artifacts, checkout whose service and page are used), in one Chromium, until the block ends.
+
+    Raises ModelUnavailable if Chromium is missing, RuntimeFailure if it or a service does not start.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            browser = stack.enter_context(chromium(WEBGPU))
+            services = [
+                stack.enter_context(servers.ours(stack.enter_context(folder_of(folders)), 1, root))
+                for folders, root in sides
+            ]
+        except (Error, RuntimeError) as error:
+            raise RuntimeFailure(f"The browser could not be measured: {_first_line(error)}") from error
+        yield [Session(browser, f"http://{servers.HOST}:{service.port}") for service in services]
 
 
 def _figures(timing: dict[str, Any]) -> dict[str, Any]:

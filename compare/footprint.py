@@ -1,4 +1,9 @@
-"""What an artifact costs besides time: the bytes of its files, of its runtime's packages, and of its image."""
+"""What an artifact costs besides time: the bytes of its files, of its runtime's packages, and of its image.
+
+One rule for all packages: what the package manager puts there, with everything that it requires. The language's own
+program, Python or Node, does not count, and neither does what Python writes beside modules at their first import: an
+image's size holds both.
+"""
 
 import functools
 import gzip
@@ -42,7 +47,7 @@ def installed(family: str) -> Measured:
     except importlib.metadata.PackageNotFoundError as error:
         return Missing(f"The package {error.name} is not installed.")
     files = {file for name in names for file in _files(name)}
-    return exact(sum(file.stat().st_size for file in files if file.is_file()), "B", len(names))
+    return exact(_bytes(files), "B", len(names))
 
 
 def requirements(packages: Iterable[str]) -> set[str]:
@@ -70,11 +75,12 @@ def _files(package: str) -> list[Path]:
     return [Path(str(file.locate())).resolve() for file in importlib.metadata.files(package) or []]
 
 
+def _bytes(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files if file.is_file() and file.suffix != ".pyc")
+
+
 def _installed_node(packages: Iterable[str]) -> Measured:
-    """Bytes of Node itself, and of the packages as npm has installed them."""
-    node = shutil.which("node")
-    if node is None:
-        return Missing("`node` is not on the PATH.")
+    """Bytes of the packages as npm has installed them."""
     folders, wanted = set[Path](), list(packages)
     while wanted:
         folder = NODE_MODULES / wanted.pop()
@@ -86,8 +92,7 @@ def _installed_node(packages: Iterable[str]) -> Measured:
             return Missing(f"{folder.relative_to(NODE_MODULES)} is not in web/node_modules. Run `make web`.")
         folders.add(folder)
         wanted += package.get("dependencies", {})
-    files = {file for folder in folders for file in folder.rglob("*") if file.is_file()} | {Path(node).resolve()}
-    return exact(sum(file.stat().st_size for file in files), "B", len(folders) + 1)
+    return exact(_bytes({file for folder in folders for file in folder.rglob("*")}), "B", len(folders))
 
 
 @functools.cache

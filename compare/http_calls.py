@@ -1,15 +1,15 @@
 """The same calls over HTTP: one artifact, a service of its own, one connection, one request at a time.
 
-Tensors travel in the binary form of the Open Inference Protocol, both ways. The difference from the runtime's own time
-is the service's overhead.
+At each batch size tensors travel in the binary form of the Open Inference Protocol, both ways: the difference from the
+runtime's own time is the service's overhead. One picture is sent in every form of compare/requests.py.
 """
 
 import contextlib
-import json
 import socket
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compare import servers
-from compare.latency import BATCHES, Call, latencies
+from compare.answers import LARGEST, MANY, AnswersByBatch
+from compare.latency import BATCHES, Call, latencies, latency
+from compare.requests import FORMS, file_of, forms_of
+from contract.code import ROOT
 from contract.errors import RuntimeFailure
+from contract.image import image_to_batch
 from contract.manifest import Manifest, read_manifest
-from verify.parity import FLOAT32, Answers
+from verify.parity import Answers, same_artifact
 
 TIMEOUT = 60
-HEADER_LENGTH = "Inference-Header-Content-Length"
-"""The binary tensor extension's header: how many bytes of the body are JSON."""
+FORM_SECONDS = 0.4
+"""How long each further form of a request is measured, as a share of the time of calls with one picture."""
 
 
 @contextlib.contextmanager
@@ -38,32 +42,79 @@ def folder_of(artifacts: Sequence[Path]) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def measure(folder: Path, pictures: NDArray[Any], answers: Answers, seconds: float, threads: int) -> dict[str, Any]:
+def measure(
+    folder: Path, pictures: NDArray[Any], answers: AnswersByBatch, seconds: float, threads: int
+) -> dict[str, Any]:
     """One round: the time from the start of the service to its first answer, its memory, and its warm calls.
 
-    Seconds and bytes. `answers` are the runtime's own answers to `pictures`. Raises RuntimeFailure if the service gives
-    other answers.
+    Seconds and bytes. `answers` are the runtime's own, of which the first are those to `pictures`. Raises
+    RuntimeFailure if the service gives other answers.
+    """
+    manifest = read_manifest(folder)
+    if not manifest.has_rows:
+        raise RuntimeFailure(f"{manifest.name} is called as a whole, without rows, so it is not measured over HTTP.")
+    with served(folder, threads) as service, connected(service.port) as connection:
+        start = time.perf_counter()
+        calls = CheckedCalls(connection, manifest, pictures[:MANY], first_answers(answers))
+        calls.call("binary", 1)
+        cold = service.ready_seconds + time.perf_counter() - start
+        memory = round(service.rss() * 2**20)
+        return {
+            "cold_start": cold,
+            "memory": memory,
+            "latencies": latencies(lambda batch: calls.call("binary", batch), BATCHES, seconds),
+            "forms": {
+                form: asdict(latency(calls.call(form, 1), 1, FORM_SECONDS * seconds))
+                for form in forms_of(manifest)
+                if form != "binary"
+            },
+        }
+
+
+def first_answers(answers: AnswersByBatch) -> AnswersByBatch:
+    """Those that a request may get: to the first pictures, and to the large call of them."""
+    return {MANY: answers[MANY][:MANY], LARGEST: answers[LARGEST]}
+
+
+@contextlib.contextmanager
+def served(folder: Path, threads: int, root: Path = ROOT) -> Iterator[servers.Server]:
+    """A service for this artifact alone, until the end of the block; `root` is the checkout whose code serves it.
+
+    Raises RuntimeFailure for a model of other tensors than these requests have.
     """
     manifest = read_manifest(folder)
     if {spec.dtype for spec in (*manifest.inputs, *manifest.outputs)} != {"float32"}:
         raise RuntimeFailure(f"{manifest.name} has other tensors than float32, so it is not measured over HTTP.")
-    with (
-        folder_of([folder]) as artifacts,
-        servers.ours(artifacts, 1, SERVE_THREADS=str(threads)) as service,
-        connected(service.port) as connection,
-    ):
-        start = time.perf_counter()
-        request = _request(manifest, pictures, 1)
-        _check(connection.ask(request), answers[:1], manifest)
-        cold = service.ready_seconds + time.perf_counter() - start
-        memory = round(service.rss() * 2**20)
+    with folder_of([folder]) as artifacts, servers.ours(artifacts, 1, root, SERVE_THREADS=str(threads)) as service:
+        yield service
 
-        def call_with(batch: int) -> Call:
-            request = _request(manifest, pictures, batch)
-            _check(connection.ask(request), np.resize(answers, (batch, *answers.shape[1:])), manifest)
-            return lambda: connection.ask(request)
 
-        return {"cold_start": cold, "memory": memory, "latencies": latencies(call_with, BATCHES, seconds)}
+@dataclass(frozen=True)
+class CheckedCalls:
+    """Pictures that are sent to one model, and the answers that are expected."""
+
+    connection: "Connection"
+    manifest: Manifest
+    pictures: NDArray[Any]
+    answers: AnswersByBatch
+    """The runtime's own: to the pictures, and to those of a large call."""
+
+    def call(self, form: str, batch: int) -> Call:
+        """A request of this many rows, the pictures repeated if there are fewer, after its answer was checked."""
+        rows = np.resize(self.pictures, (batch, *self.pictures.shape[1:]))
+        request = FORMS[form].write(self.manifest, rows)
+        answer = FORMS[form].read(self.connection.ask(request), self.manifest)
+        _check(answer, self._expected(form, rows), self.manifest, form)
+        return lambda: self.connection.ask(request)
+
+    def _expected(self, form: str, rows: NDArray[Any]) -> Answers:
+        """The runtime's answers; those to a file, which is a little otherwise, the service gives to its pixels."""
+        if self.manifest.image is None or not FORMS[form].takes_files:
+            known = self.answers[LARGEST if len(rows) == LARGEST else MANY]
+            return np.resize(known, (len(rows), *known.shape[1:]))
+        pixels = image_to_batch(file_of(rows[0], form.upper()), self.manifest.image)
+        sent = FORMS["binary"].write(self.manifest, pixels)
+        return FORMS["binary"].read(self.connection.ask(sent), self.manifest)
 
 
 class Connection:
@@ -100,27 +151,8 @@ def connected(port: int) -> Iterator[Connection]:
         yield Connection(opened)
 
 
-def _request(manifest: Manifest, pictures: NDArray[Any], batch: int) -> bytes:
-    """The whole request for `batch` rows; the pictures repeat if there are fewer."""
-    spec, output = manifest.inputs[0], manifest.outputs[0]
-    rows = np.resize(pictures, (batch, *pictures.shape[1:])).astype(spec.dtype)
-    tensor = {"name": spec.name, "shape": rows.shape, "datatype": "FP32"}
-    header = json.dumps(
-        {
-            "inputs": [tensor | {"parameters": {"binary_data_size": rows.nbytes}}],
-            "outputs": [{"name": output.name, "parameters": {"binary_data": True}}],
-        }
-    ).encode()
-    head = (
-        f"POST /v2/models/{manifest.name}/infer HTTP/1.1\r\nHost: {servers.HOST}\r\n"
-        f"Content-Type: application/octet-stream\r\n{HEADER_LENGTH}: {len(header)}\r\n"
-        f"Content-Length: {len(header) + rows.nbytes}\r\n\r\n"
-    )
-    return head.encode() + header + rows.tobytes()
-
-
-def _check(body: bytes, expected: Answers, manifest: Manifest) -> None:
-    size = expected.size * 4
-    got = np.frombuffer(body[-size:], np.float32).reshape(expected.shape) if len(body) > size else None
-    if got is None or not np.allclose(got, expected, rtol=0, atol=FLOAT32.max_abs_diff):
-        raise RuntimeFailure(f"The service gives other answers for {manifest.name} than its runtime.")
+def _check(answer: Answers, expected: Answers, manifest: Manifest, form: str) -> None:
+    """Raises RuntimeFailure unless the answer is the one that is expected."""
+    most = same_artifact(manifest.format).max_abs_diff
+    if answer.shape != expected.shape or not np.allclose(answer, expected, rtol=0, atol=most):
+        raise RuntimeFailure(f"The service gives other answers for {manifest.name} than its runtime ({form} request).")

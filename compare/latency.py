@@ -1,17 +1,19 @@
 """How long calls take: percentiles and pictures per second, on the runtime alone, each artifact in a fresh process.
 
 python -m compare.latency artifacts/keras_cnn/onnx      prints one round's figures as JSON
+python -m compare.latency artifacts/keras_cnn/onnx --turns      measures when it is its turn: see compare/turns.py
 
 Measured separately: the import of the framework, the load of the artifact, its first call, and its warm calls. The same
 functions measure the calls of compare/http_calls.py.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import numpy as np
 
 from compare.servers import rss
 from contract.errors import RosettaError
-from contract.manifest import read_manifest, verify_files
+from contract.manifest import Manifest, read_manifest, verify_files
 from serve.runtimes import Runtime, import_runtime, open_runtime, warm_up_inputs
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -70,10 +72,29 @@ def _nanoseconds(call: Call, seconds: float) -> list[int]:
     return times
 
 
-def measure(
-    folder: Path, seconds: float = SECONDS, threads: int = THREADS, batches: Sequence[int] = BATCHES
-) -> dict[str, Any]:
-    """One round of the artifact in `folder`, in this process, which must be fresh; in seconds and bytes.
+@dataclass(frozen=True)
+class Opened:
+    """An artifact on its runtime, in a process that was fresh before."""
+
+    runtime: Runtime
+    manifest: Manifest
+    steps: dict[str, Any]
+    """The runtime's title, the seconds of the import, the load and the first call, and the bytes of memory."""
+
+    def call_with(self, batch: int) -> Call:
+        """A call with this many rows, the same at each call."""
+        random = np.random.default_rng(0)
+        # Integers may be indices into a table: they stay 0, which every table has. Floats are random pixels.
+        inputs = {
+            name: random.integers(0, 256, zero.shape).astype(zero.dtype) if zero.dtype.kind == "f" else zero
+            for name, zero in warm_up_inputs(self.manifest, batch).items()
+        }
+        return lambda: self.runtime.predict(inputs)
+
+
+@contextlib.contextmanager
+def opened(folder: Path, threads: int = THREADS) -> Iterator[Opened]:
+    """The artifact in `folder`, loaded until the end of the block. This process must be fresh.
 
     Raises ArtifactCorrupt, ModelUnavailable or RuntimeFailure.
     """
@@ -84,26 +105,43 @@ def measure(
     moments.append(time.perf_counter())
     runtime = open_runtime(folder, manifest, threads)
     moments.append(time.perf_counter())
-    runtime.predict(warm_up_inputs(manifest))
-    moments.append(time.perf_counter())
-    memory = resident_bytes(runtime)
-    random = np.random.default_rng(0)
-
-    def call_with(batch: int) -> Call:
-        zeros = warm_up_inputs(manifest, batch)
-        # Integers may be indices into a table: they stay 0, which every table has. Floats are random pixels.
-        inputs = {
-            name: random.integers(0, 256, zero.shape).astype(zero.dtype) if zero.dtype.kind == "f" else zero
-            for name, zero in zeros.items()
-        }
-        return lambda: runtime.predict(inputs)
-
     try:
-        warm = latencies(call_with, batches, seconds)
+        runtime.predict(warm_up_inputs(manifest))
+        moments.append(time.perf_counter())
+        steps = dict(zip(("import", "load", "first_call"), np.diff(moments).tolist(), strict=True))
+        yield Opened(runtime, manifest, {"runtime": runtime.title, "memory": resident_bytes(runtime), **steps})
     finally:
         runtime.close()
-    steps = dict(zip(("import", "load", "first_call"), np.diff(moments).tolist(), strict=True))
-    return {"runtime": runtime.title, "memory": memory, "latencies": warm, **steps}
+
+
+def measure(
+    folder: Path, seconds: float = SECONDS, threads: int = THREADS, batches: Sequence[int] = BATCHES
+) -> dict[str, Any]:
+    """One round of the artifact in `folder`, in seconds and bytes. Raises what `opened` raises."""
+    with opened(folder, threads) as subject:
+        sizes = batches if subject.manifest.has_rows else batches[:1]
+        return {**subject.steps, "latencies": latencies(subject.call_with, sizes, seconds)}
+
+
+def take_turns(folder: Path, threads: int = THREADS) -> None:
+    """Print the steps of loading; then for each line `batch seconds` of standard input measure calls for so long.
+
+    The answer is what `undisturbed` measured, on a line of its own. Raises what `opened` raises.
+    """
+    with opened(folder, threads) as subject:
+        calls: dict[int, Call] = {}
+        print(json.dumps(subject.steps), flush=True)
+        for line in sys.stdin:
+            batch, seconds = int(line.split()[0]), float(line.split()[1])
+            print(undisturbed(calls.setdefault(batch, subject.call_with(batch)), seconds), flush=True)
+
+
+def undisturbed(call: Call, seconds: float) -> float:
+    """The seconds of a call, of those that fit into this many seconds: their lowest tenth.
+
+    What else the machine does only adds to a time, and on a loaded one it adds to most of them.
+    """
+    return float(np.percentile(_nanoseconds(call, seconds), 10)) / 1e9
 
 
 def resident_bytes(runtime: Runtime | None = None) -> int:
@@ -119,8 +157,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--turns", action="store_true", help="measure when a line on standard input says so")
     options = parser.parse_args()
     try:
+        if options.turns:
+            take_turns(options.folder, options.threads)
+            return
         print(json.dumps(measure(options.folder, options.seconds, options.threads, options.batches)))
     except RosettaError as error:
         sys.exit(f"error: {error}")

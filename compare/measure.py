@@ -7,10 +7,12 @@ a measurement fails, its reason is kept, and the others go on.
 import contextlib
 import json
 import random
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,17 +22,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from compare import http_calls
-from compare.answers import MANY, AnswersByBatch, read_answers
-from compare.browser import RUNTIMES, Session
+from compare.answers import AnswersByBatch, most, read_answers
+from compare.browser import Session, runtimes_of, sessions
 from compare.footprint import bare_interpreter
 from compare.machine import this_machine
+from compare.metrics import COMPUTE, START, SYSTEM
 from compare.report import SCHEMA, Machine, Settings
+from compare.servers import python_of
 from compare.store import Record, Store
 from compare.training import SCRIPTS, fault_of
 from contract.code import ROOT, digest, files_of
 from contract.errors import ArtifactMissing, RosettaError, RuntimeFailure
 from contract.failed_edge import read_failed_edges
-from contract.formats import family_of
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
 from verify import questions
 from verify.questions import Questions
@@ -39,14 +42,19 @@ CHILD_SECONDS = 300
 
 CODE = {
     "answers": ("compare.answers", "serve.runtimes.*"),
-    "time": ("compare.latency", "serve.runtimes.*"),
-    "http": ("compare.http_calls", "serve.*"),
+    "time": ("compare.latency", "compare.pace", "serve.runtimes.*"),
+    "http": ("compare.http_calls", "compare.pace", "serve.*"),
     "browser": ("compare.browser",),
     "fault": ("compare.training", "train.*"),
 }
 """Kind of measurement -> the modules that make it. It depends on their code and on everything that they import."""
 PAGE = ROOT / "web" / "dist" / "index.html"
 """`browser` depends on this file too; the names of its scripts contain their hashes."""
+
+REPEATS = 2
+"""How often a round in a browser is repeated whose download is another than in the other rounds."""
+SAME_DOWNLOAD = 1.01
+"""How many times the smallest download the largest may be."""
 
 SECONDS = {"answers": 5.0, "time": 5.0, "http": 5.0, "browser": 4.0, "fault": 5.0}
 """About how long a measurement takes, to estimate the time left."""
@@ -109,27 +117,37 @@ def _opened(folder: Path) -> Subject:
     return Subject(folder, manifest)
 
 
-def code_of(kind: str) -> str:
-    """The sha256 of all code that a kind of measurement depends on."""
-    files = files_of(*CODE[kind], __name__)
-    return digest([*files, PAGE] if kind == "browser" else files)
+def code_of(kind: str, root: Path = ROOT) -> str:
+    """The sha256 of all code that a kind of measurement depends on, in the checkout `root`."""
+    files = files_of(*CODE[kind], __name__, root=root)
+    return digest([*files, root / PAGE.relative_to(ROOT)] if kind == "browser" else files, root)
 
 
 class Bench:
     """The artifacts, the test pictures, and the measurements of them.
 
-    `limit` is the number of test pictures to use; None for all.
+    `limit` is the number of test pictures to use; None for all. `root` is the checkout whose code runs the artifacts,
+    and `measured` the folder where measurements are stored.
     """
 
-    def __init__(self, folder: Path, dataset: str, limit: int | None, settings: Settings) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dataset: str,
+        limit: int | None,
+        settings: Settings,
+        root: Path = ROOT,
+        measured: Path | None = None,
+    ) -> None:
+        self.folder, self.root = folder, root
         self.subjects = find_subjects(folder)
         self.dataset, self.limit = dataset, limit
         self._questions: dict[Path, Questions] = {}
         self.settings = settings
         self.rounds, self._doubted = settings.rounds, frozenset[str]()
         self.machine: Machine = this_machine()
-        self.store = Store(folder / "report" / "measured")
-        self._code = {kind: code_of(kind) for kind in CODE}
+        self.store = Store(measured or folder / "report" / "measured")
+        self.code = {kind: code_of(kind, root) for kind in CODE}
         self._sessions = contextlib.ExitStack()
         self._session: Session | str | None = None
 
@@ -150,14 +168,21 @@ class Bench:
         """Make the next run measure these rows in further rounds."""
         self.rounds, self._doubted = self.rounds + rounds, rows
 
-    def run(self) -> Measurements:
+    def run(self, only_answers: bool = False) -> Measurements:
         """Make every measurement that is not stored yet, and return all."""
-        done, pending = Measurements(), list(self._stages())
+        done, pending = Measurements(), list(self._stages())[: 1 if only_answers else None]
         for stage in pending:
             for task in stage:
                 if stored := self.store.get(task.name, task.about):
                     done.results[task.name] = stored
-        left = [[task for task in stage if task.name not in done.results] for stage in pending]
+        self._run_stages([[task for task in stage if task.name not in done.results] for stage in pending], done)
+        tasks = {task.name: task for stage in pending for task in stage}
+        for _ in range(REPEATS):
+            if again := [tasks[name] for name in disagreeing(done.results) if name in tasks]:
+                self._run_stages([again], done)
+        return done
+
+    def _run_stages(self, left: list[list[Task]], done: Measurements) -> None:
         total = sum(SECONDS[task.kind] for stage in left for task in stage)
         with tqdm(total=total, unit="s", bar_format=BAR, dynamic_ncols=True, disable=None) as bar:
             for number, stage in enumerate(left, 1):
@@ -168,7 +193,6 @@ class Bench:
                 with self._sessions:
                     self._run_stage(stage, done, bar)
                 self._session = None
-        return done
 
     def _run_stage(self, stage: list[Task], done: Measurements, bar: Any) -> None:
         for task in stage:
@@ -177,7 +201,7 @@ class Bench:
             try:
                 measured = task.measure()
             except (RosettaError, RuntimeError, OSError, subprocess.SubprocessError) as error:
-                done.failures[task.name] = _reason(error)
+                done.failures[task.name] = reason_of(error)
             else:
                 done.results[task.name] = {**measured, "seconds": round(time.perf_counter() - start, 2)}
                 self.store.put(task.name, task.about, done.results[task.name])
@@ -208,7 +232,7 @@ class Bench:
         about = {
             "schema": SCHEMA,
             "artifact": sha256_of(subject.folder / MANIFEST),
-            "code": self._code[kind],
+            "code": self.code[kind],
             "machine": [self.machine.processor, self.machine.cores, self.machine.python],
             "versions": dict(self.machine.versions),
             "settings": settings,
@@ -222,7 +246,8 @@ class Bench:
 
         def measure() -> Record:
             limit = ["--limit", str(self.limit)] if self.limit else []
-            run_child("compare.answers", str(subject.folder), str(file), "--dataset", self.dataset, *limit)
+            folder, target = str(subject.folder.resolve()), str(file.resolve())
+            run_child("compare.answers", folder, target, "--dataset", self.dataset, *limit, root=self.root)
             return {"file": file.name, "sha256": sha256_of(file)}
 
         # A file that is gone or damaged has another digest: then the artifact is asked again.
@@ -249,7 +274,7 @@ class Bench:
             output = run_child(
                 "compare.latency", str(subject.folder), "--seconds", str(seconds), "--threads", str(threads)
             )
-            return {**json.loads(output.splitlines()[-1]), "bare": bare_interpreter()}
+            return {**json.loads(output.splitlines()[-1]), "bare": bare_interpreter(), "pace": _pace(COMPUTE)}
 
         return self._task("time", subject, f"{subject.name}-{round}", measure, seconds=seconds, threads=threads)
 
@@ -257,18 +282,26 @@ class Bench:
         seconds, threads = self.settings.seconds, self.settings.threads
 
         def measure() -> Record:
-            answers = self.answers(subject)[MANY]
-            return http_calls.measure(subject.folder, self.pictures(subject)[:MANY], answers[:MANY], seconds, threads)
+            measured = http_calls.measure(
+                subject.folder, self.pictures(subject), self.answers(subject), seconds, threads
+            )
+            return {**measured, "pace": _pace(SYSTEM, START)}
 
         return self._task("http", subject, f"{subject.name}-{round}", measure, seconds=seconds, threads=threads)
 
     def _browser(self, subject: Subject, round: int) -> Iterator[Task]:
         seconds = self.settings.seconds
-        for runtime in RUNTIMES.get(family_of(subject.folder.name), ()):
+        for runtime in runtimes_of(subject.folder.name):
 
             def measure(runtime: str = runtime) -> Record:
-                answers = self.answers(subject)[MANY]
-                return self._open_session().measure(subject.folder, runtime, self.pictures(subject), answers, seconds)
+                return self._open_session().measure(
+                    subject.folder,
+                    runtime,
+                    self.pictures(subject),
+                    most(self.answers(subject)),
+                    seconds,
+                    with_classes=round == 0,
+                )
 
             if self._is_due(row := f"{subject.name}@{runtime}", round):
                 yield self._task("browser", subject, f"{row}-{round}", measure, seconds=seconds)
@@ -277,12 +310,10 @@ class Bench:
         """The session for all rows of a stage. Raises RuntimeFailure, each time, if it could not be opened."""
         if self._session is None:
             folders = [
-                subject.folder
-                for subject in self.subjects
-                if subject.manifest and family_of(subject.manifest.format) in RUNTIMES
+                subject.folder for subject in self.subjects if subject.manifest and runtimes_of(subject.manifest.format)
             ]
             try:
-                self._session = self._sessions.enter_context(Session.over(folders))
+                (self._session,) = self._sessions.enter_context(sessions((folders, self.root)))
             except RosettaError as error:
                 self._session = str(error)
         if isinstance(self._session, str):
@@ -296,17 +327,46 @@ class Bench:
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, about {remaining} left"
 
 
-def run_child(module: str, *arguments: str) -> str:
-    """The output of `python -m module` in a fresh process. Raises RuntimeFailure with the reason if it fails."""
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=CHILD_SECONDS)
+def downloads_agree(downloads: Collection[int]) -> bool:
+    """Whether rounds brought the same bytes: a request may count for the page in one and for the runtime in another."""
+    return max(downloads) <= SAME_DOWNLOAD * min(downloads)
+
+
+def disagreeing(results: Mapping[str, Record]) -> list[str]:
+    """The rounds in a browser whose download is not that of most rounds of their row: a part was not seen, or twice."""
+    rows = defaultdict[str, dict[str, int]](dict)
+    for name, record in results.items():
+        if name.startswith("browser-"):
+            rows[name.rpartition("-")[0]][name] = record["runtime_download"] + record["model_download"]
+    return [
+        name
+        for rounds in rows.values()
+        for name, download in rounds.items()
+        if not downloads_agree([download, statistics.median_low(rounds.values())])
+    ]
+
+
+def run_child(module: str, *arguments: str, root: Path = ROOT) -> str:
+    """The output of `python -m module` in a fresh process, with the code of the checkout `root`.
+
+    Raises RuntimeFailure with the reason if it fails.
+    """
+    command = [python_of(root), "-m", module, *arguments]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=CHILD_SECONDS)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise RuntimeFailure(lines[-1].removeprefix("error: "))
     return done.stdout
 
 
-def _reason(error: Exception) -> str:
+def _pace(*kinds: str) -> Record:
+    """How long the machine takes at this moment for fixed work of these kinds."""
+    measured: Record = json.loads(run_child("compare.pace", *kinds))
+    return measured
+
+
+def reason_of(error: Exception) -> str:
+    """Why a measurement failed, for people."""
     if isinstance(error, subprocess.TimeoutExpired):
         return f"It took longer than {error.timeout:.0f} s."
     return str(error).strip() or type(error).__name__

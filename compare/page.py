@@ -11,6 +11,7 @@ from compare.latency import BATCHES
 from compare.metrics import title
 from compare.plots import draw_all
 from compare.report import Report
+from compare.requests import FORMS
 from contract.code import ROOT
 
 PAGE = "report.html"
@@ -37,6 +38,7 @@ def write_page(report: Report, folder: Path) -> None:
             name: {theme: _data_uri(folder / f"{name}-{theme}.png") for theme in ("light", "dark")} for name in names
         },
         batches=BATCHES,
+        forms=FORMS,
         gaps=list(gaps(report)),
         server=[row for row in report.rows.values() if row.where == "server"],
         browser=[row for row in report.rows.values() if row.where == "browser"],

@@ -39,14 +39,16 @@ def _palette(*colours: str) -> dict[str, str]:
 # People with any colour vision can tell these colours apart; markers and line styles tell the models apart.
 LIGHT = Theme(
     "light", "#1d232c", "#646b76", "#d9d6cd",
-    _palette("#b3261e", "#b3261e", "#0b62c1", "#8a5a00", "#0c7a63", "#7b3fa0"),
+    _palette("#b3261e", "#b3261e", "#0b62c1", "#8a5a00", "#0c7a63", "#7b3fa0", "#d0368a", "#5b6270"),
 )  # fmt: skip
 DARK = Theme(
     "dark", "#e9e7e1", "#9aa2ae", "#3a414c",
-    _palette("#ff9a8f", "#ff9a8f", "#7db8ff", "#f5b94a", "#62d2b5", "#d3a4f5"),
+    _palette("#ff9a8f", "#ff9a8f", "#7db8ff", "#f5b94a", "#62d2b5", "#d3a4f5", "#ff8fc7", "#b4bcc8"),
 )  # fmt: skip
 MARKERS = "osD^vP"
 LINES = ("-", "--", "-.", ":")
+PALER = 0.22
+"""By how much each further precision of a format is paler."""
 
 
 def draw_all(report: Report, folder: Path) -> list[str]:
@@ -85,6 +87,14 @@ def _style(theme: Theme) -> Any:
 
 def _colour(report: Report, artifact: str, theme: Theme) -> str:
     return theme.formats.get(family_of(report.artifacts[artifact].format), theme.faint)
+
+
+def _shaded(report: Report, format: str, theme: Theme) -> tuple[str, float]:
+    """The colour of a format's family, paler for each of its reduced precisions in turn."""
+    family = family_of(format)
+    formats = {artifact.format for artifact in report.artifacts.values() if family_of(artifact.format) == family}
+    place = sorted(formats | {family}).index(format)
+    return theme.formats.get(family, theme.faint), max(1 - place * PALER, PALER)
 
 
 def _model_number(report: Report, artifact: str) -> int:
@@ -257,7 +267,7 @@ def _front(report: Report, theme: Theme) -> Drawing:
                 continue
             artifact, on_front = report.rows[row].artifact, row in advice.front
             marker = MARKERS[_model_number(report, artifact) % len(MARKERS)]
-            colour = _colour(report, artifact, theme)
+            colour = _shaded(report, report.artifacts[artifact].format, theme)
             axes.plot(
                 [time.value],
                 [size.value],
@@ -268,6 +278,9 @@ def _front(report: Report, theme: Theme) -> Drawing:
             )
             if row == advice.choice:
                 axes.plot([time.value], [size.value], "o", markersize=15, color=theme.ink, markerfacecolor="none")
+        ends = [(report.figure(row, target.time), report.figure(row, target.size)) for row in advice.front]
+        edge = [(x.value, y.value) for x, y in ends if isinstance(x, Figure) and isinstance(y, Figure)]
+        axes.plot(*zip(*edge, strict=True), "--", color=theme.faint, linewidth=0.8, zorder=0)
         axes.margins(0.22)
         _logarithmic(axes, "s")
         _logarithmic(axes, "B", "y")
@@ -282,7 +295,7 @@ def _front(report: Report, theme: Theme) -> Drawing:
 
 def _legend(report: Report, theme: Theme) -> Iterator[Any]:
     for format in dict.fromkeys(artifact.format for artifact in report.artifacts.values()):
-        colour = theme.formats.get(family_of(format), theme.faint)
+        colour = _shaded(report, format, theme)
         yield Line2D([], [], marker="s", linestyle="none", color=colour, label=format)
     for number, model in enumerate(sorted({artifact.model for artifact in report.artifacts.values()})):
         yield Line2D(

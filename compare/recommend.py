@@ -1,21 +1,49 @@
 """Which row to ship: the rule, from a report to a decision. compare/advice.py puts the decision into sentences.
 
 A row fits when it keeps its source's answers and meets the constraints. Among the rows that fit, only those count whose
-accuracy cannot be told apart from the best one. Of these, the rule chooses the row with the smallest product of time
-and size: a row that takes twice as long must be half as large. Rows whose products overlap within the noise are ties.
+accuracy cannot be told apart from the best one, on the same questions. Of these, the smallest product of time and size
+wins: a row that takes twice as long must be half as large. Rows whose products overlap within the noise are ties.
+
+The measured order of ties that are close says nothing, so PREFERENCES choose among these: the row that has least to be
+excused, then the smaller one, then the one that is nearer to what was trained.
 
 web/src/recommend.ts is the twin of this file; tests/recommend_cases.json holds both to the same cases.
 """
 
+import base64
 import enum
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compare.figures import Figure, Missing
-from compare.report import Constraints, Relaxation, Report, ReportError, Target
+from compare.report import Artifact, Constraints, Relaxation, Report, ReportError, Target
+from contract.formats import is_reduced
+from contract.precisions import TABLE
 
 MB, MS = 1e6, 1e-3
+
+FLOAT32 = "float32"
+"""The precision of a format without a suffix."""
+
+SAME_SIZE = 1.05
+"""Among ties, rows that are larger by less than this factor count as equally large."""
+
+
+def _phone(title: str, accelerator: str) -> Target:
+    """A phone, of which this machine's times only say the order of formats."""
+    return Target(
+        title=title,
+        where="server",
+        families=("tflite", "onnx", "executorch"),
+        time="p50@1",
+        size="disk",
+        time_label="the median time of one picture on this machine's processor",
+        size_label="the size of the artifact's files",
+        note="No phone was measured. The times come from this machine, so use them only to rank the formats.",
+        parts=("XNNPACK", accelerator),
+    )
+
 
 TARGETS = {
     "server": Target(
@@ -36,16 +64,8 @@ TARGETS = {
         time_label="the median time of one picture in Chromium",
         size_label="the download of the artifact and its runtime",
     ),
-    "mobile": Target(
-        title="a phone",
-        where="server",
-        families=("tflite", "onnx"),
-        time="p50@1",
-        size="disk",
-        time_label="the median time of one picture on this machine's processor",
-        size_label="the size of the artifact's files",
-        note="No phone was measured. The times come from this machine, so use them only to rank the formats.",
-    ),
+    "android": _phone("an Android phone", "NNAPI"),
+    "ios": _phone("an iPhone", "Core ML"),
 }
 """A target's name -> which rows it takes and by which figures; every report carries this table."""
 
@@ -61,6 +81,14 @@ class Candidate:
     agreement: Figure
     keeps_answers: bool = True
     """Whether parity passed."""
+    right: bytes = b""
+    """A bit for each question, 1 where the answer is right; empty where that is unknown."""
+    caveats: tuple[int, int] = (0, 0)
+    """What has to be excused, the fewer the better: 0 where it gives its source's answers, 1 where it keeps a class of
+    its accuracy, 2 where it does neither; then how many marks it bears, such as "stored only"."""
+    steps: int = 1
+    """How far it is from what was trained: 0 for a source, 1 for a conversion, 2 for a reduced precision."""
+    precision: str = FLOAT32
 
     @property
     def cost(self) -> Figure:
@@ -74,15 +102,32 @@ class Candidate:
             self.time.spread,
         )
 
+    def differs_in_accuracy(self, other: "Candidate") -> bool:
+        """Whether the two accuracies can be told apart: on the same questions, if these are known.
+
+        What both answer right, or both wrong, says nothing: McNemar's test, at 95 %, with his correction for counts.
+        """
+        if not self.right or len(self.right) != len(other.right):
+            return self.accuracy.differs_from(other.accuracy)
+        mine, theirs = (int.from_bytes(each.right) for each in (self, other))
+        won, lost = (mine & ~theirs).bit_count(), (theirs & ~mine).bit_count()
+        return abs(won - lost) - 1 > 1.96 * math.sqrt(won + lost)
+
     def dominates(self, other: "Candidate") -> bool:
-        """Whether this one is worse in no figure, and better in at least one beyond the noise."""
+        """Whether this one is worse in no figure and no caveat, and better in at least one beyond the noise."""
         worse_in_none = (
-            self.accuracy.value >= other.accuracy.value
+            self.caveats <= other.caveats
+            and self.accuracy.value >= other.accuracy.value
             and self.time.value <= other.time.value
             and self.size.value <= other.size.value
         )
-        pairs = (self.accuracy, other.accuracy), (self.time, other.time), (self.size, other.size)
-        return worse_in_none and any(mine.differs_from(theirs) for mine, theirs in pairs)
+        return worse_in_none and (
+            self.differs_in_accuracy(other) or self.time.differs_from(other.time) or self.size.differs_from(other.size)
+        )
+
+    def is_close_to(self, other: "Candidate") -> bool:
+        """Whether a further run may well put either of the two first: one's interval holds the other's product."""
+        return self.cost.holds(other.cost.value) or other.cost.holds(self.cost.value)
 
 
 class Reason(enum.Enum):
@@ -108,6 +153,8 @@ class Rejection:
     """The figure without a value, for NOT_MEASURED."""
     limits: tuple[str, ...] = ()
     """The constraints that the row does not meet, for OUTSIDE_LIMITS."""
+    preference: str = ""
+    """Which of PREFERENCES decided against a tie; empty where its product did."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +164,7 @@ class Decision:
     candidates: Mapping[str, Candidate]
     choice: str | None
     ties: tuple[str, ...]
-    """Rows that cannot be told apart from the choice within the noise."""
+    """Rows that cannot be told apart from the choice within the noise, the smallest product first."""
     front: tuple[str, ...]
     """The Pareto front of the rows that fit, or of all candidates if none fits; the fastest first."""
     rejected: Mapping[str, Rejection]
@@ -140,6 +187,11 @@ def check(target: str | None, constraints: Constraints) -> None:
         if value is not None and not 0 < value < math.inf:
             raise ReportError(f"{name}={value:g} is not a limit; use a number above 0.")
     agreement = constraints.min_agreement
+    words = dict.fromkeys((FLOAT32, *(precision.suffix for precision in TABLE)))
+    if unknown := [word for word in constraints.allow_precision if word not in words]:
+        raise ReportError(
+            f"ALLOW_PRECISION has {unknown[0][:40]!r}, which is not a precision; use some of {', '.join(words)}."
+        )
     if agreement is not None and not 0 <= agreement <= 1:
         raise ReportError(f"MIN_AGREEMENT={agreement:g} is not a share; use 0 to 1, such as 0.999 for 99.9 %.")
     if target is None and constraints != Constraints():
@@ -156,16 +208,23 @@ def recommend(report: Report, target: str, constraints: Constraints = Constraint
     if not candidates:
         missing = (report.missing(name, rejection.missing) for name, rejection in rejected.items())
         raise ReportError(f"Nothing was measured for TARGET={target}: {next(missing, 'no artifact runs there.')}")
-    accepted = [each for each in candidates if each.keeps_answers or constraints.min_agreement is not None]
+    allowed = [each for each in candidates if each.precision in (constraints.allow_precision or (each.precision,))]
+    accepted = [each for each in allowed if each.keeps_answers or constraints.min_agreement is not None]
     fitting = [each for each in accepted if not _missed(each, constraints)]
-    choice, ties = choose(fitting) if fitting else (None, [])
+    choice, ties, preferences = choose(fitting) if fitting else (None, [], {})
     for each in candidates:
-        if each not in accepted:
+        if each not in allowed:
+            rejected[each.name] = Rejection(Reason.OUTSIDE_LIMITS, limits=("allow_precision",))
+        elif each not in accepted:
             rejected[each.name] = Rejection(Reason.OTHER_ANSWERS)
         elif limits := _missed(each, constraints):
             rejected[each.name] = Rejection(Reason.OUTSIDE_LIMITS, limits=tuple(limits))
         elif choice and each is not choice:
-            rejected[each.name] = _rejection(each, choice, ties, fitting)
+            rejected[each.name] = (
+                Rejection(Reason.TIE, choice.name, preference=preferences.get(each.name, ""))
+                if each in ties
+                else _rejection(each, choice, fitting)
+            )
     return Decision(
         candidates={each.name: each for each in candidates},
         choice=choice.name if choice else None,
@@ -183,7 +242,7 @@ def _names(candidates: Iterable[Candidate]) -> tuple[str, ...]:
 def _candidates(report: Report, target: Target) -> tuple[list[Candidate], dict[str, Rejection]]:
     """The target's rows that were measured, and those that were not."""
     candidates, rejected = [], {}
-    names = ("accuracy", target.time, target.size, "agreement")
+    names = (target.accuracy, target.time, target.size, "agreement")
     for row in report.rows.values():
         artifact = report.artifacts[row.artifact]
         if row.where != target.where or not target.takes(artifact.format):
@@ -194,8 +253,19 @@ def _candidates(report: Report, target: Target) -> tuple[list[Candidate], dict[s
             rejected[row.name] = Rejection(Reason.NOT_MEASURED, missing=missing[0])
         else:
             accuracy, time, size, agreement = (figure for figure in figures if isinstance(figure, Figure))
-            candidates.append(Candidate(row.name, accuracy, time, size, agreement, artifact.keeps_answers))
+            right = base64.b64decode(artifact.right) if target.accuracy == "accuracy" else b""
+            about = artifact.keeps_answers, right, _caveats(artifact, row.marks), _steps(artifact)
+            precision = artifact.format.partition("-")[2] or FLOAT32
+            candidates.append(Candidate(row.name, accuracy, time, size, agreement, *about, precision))
     return candidates, rejected
+
+
+def _caveats(artifact: Artifact, marks: Sequence[str]) -> tuple[int, int]:
+    return 0 if artifact.verdict in ("source", "passed") else 1 if artifact.keeps_answers else 2, len(marks)
+
+
+def _steps(artifact: Artifact) -> int:
+    return 2 if is_reduced(artifact.format) else int(artifact.verdict != "source")
 
 
 # --- What to choose
@@ -203,31 +273,64 @@ def _candidates(report: Report, target: Target) -> tuple[list[Candidate], dict[s
 
 def front_of(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The candidates that no other dominates, the fastest first."""
-    front = [each for each in candidates if not any(other.dominates(each) for other in candidates)]
-    return sorted(front, key=lambda each: (each.time.value, each.name))
+    return sorted(_on_front(candidates), key=lambda each: (each.time.value, each.name))
 
 
-def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, list[Candidate]]:
-    """The choice, and its ties. There must be at least one candidate."""
+def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, list[Candidate], dict[str, str]]:
+    """The choice, its ties, and which preference decided against whom. There must be at least one candidate."""
     best = _most_accurate(candidates)
-    accurate = [each for each in candidates if not each.accuracy.differs_from(best.accuracy)]
-    choice = min(accurate, key=lambda each: (each.cost.value, each.name))
+    accurate = sorted((each for each in candidates if not each.differs_in_accuracy(best)), key=_by_cost)
+    left, preferences = [each for each in accurate if each.is_close_to(accurate[0])], dict[str, str]()
+    for preference, prefer in PREFERENCES.items():
+        preferred = prefer(left)
+        preferences |= {each.name: preference for each in left if each not in preferred}
+        left = preferred
+    choice = left[0]
     ties = [each for each in accurate if each is not choice and not each.cost.differs_from(choice.cost)]
-    return choice, ties
+    return choice, ties, preferences
+
+
+def _by_cost(candidate: Candidate) -> tuple[float, str]:
+    return candidate.cost.value, candidate.name
+
+
+def _least_excused(candidates: Sequence[Candidate], part: int) -> list[Candidate]:
+    least = min(each.caveats[part] for each in candidates)
+    return [each for each in candidates if each.caveats[part] == least]
+
+
+def _smallest(candidates: Sequence[Candidate]) -> list[Candidate]:
+    limit = SAME_SIZE * min(each.size.value for each in candidates)
+    return [each for each in candidates if each.size.value <= limit]
+
+
+def _on_front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [each for each in candidates if not any(other.dominates(each) for other in candidates)]
+
+
+def _simplest(candidates: Sequence[Candidate]) -> list[Candidate]:
+    least = min(each.steps for each in candidates)
+    return [each for each in candidates if each.steps == least]
+
+
+PREFERENCES: Mapping[str, Callable[[Sequence[Candidate]], list[Candidate]]] = {
+    "verdict": lambda candidates: _least_excused(candidates, 0),
+    "marks": lambda candidates: _least_excused(candidates, 1),
+    "size": _smallest,
+    "front": _on_front,
+    "steps": _simplest,
+}
+"""What is preferred among close ties, one after the other. What is left then has the smallest product first."""
 
 
 def _most_accurate(candidates: Sequence[Candidate]) -> Candidate:
     return max(candidates, key=lambda each: each.accuracy.value)
 
 
-def _rejection(
-    candidate: Candidate, choice: Candidate, ties: Sequence[Candidate], fitting: Sequence[Candidate]
-) -> Rejection:
-    """Why a row that fits is not chosen."""
-    if candidate in ties:
-        return Rejection(Reason.TIE, choice.name)
+def _rejection(candidate: Candidate, choice: Candidate, fitting: Sequence[Candidate]) -> Rejection:
+    """Why a row that fits, and is not a tie, is not chosen."""
     for rival in (choice, _most_accurate(fitting)):
-        if candidate.accuracy.differs_from(rival.accuracy) and candidate.accuracy.value < rival.accuracy.value:
+        if candidate.differs_in_accuracy(rival) and candidate.accuracy.value < rival.accuracy.value:
             return Rejection(Reason.LESS_ACCURATE, rival.name)
     if better := [other for other in fitting if other.dominates(candidate)]:
         return Rejection(Reason.DOMINATED, choose(better)[0].name)
@@ -246,7 +349,7 @@ VALUES: Mapping[str, Callable[[Candidate], float]] = {
 
 
 def limits_of(constraints: Constraints) -> dict[str, float]:
-    """The constraints that are set."""
+    """The limits that are set."""
     values = {name: getattr(constraints, name) for name in VALUES}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from compare.figures import Measured, Missing
 from contract.errors import RosettaError
 from contract.formats import family_of
+from contract.ledger import Ledger
 from contract.manifest import write_json
+from contract.placement import Placement
 from contract.records import RecordError, decode, encode, parse
 
 SCHEMA = 2
@@ -86,7 +89,7 @@ class Artifact:
     sha256: str
     """The sha256 of its manifest."""
     verdict: str
-    """"source", "passed", or why it did not pass."""
+    """"source", "passed", for a reduced precision its class ("passed at 99 %"), or why it did not pass."""
     figures: Mapping[str, Measured]
     per_class: Mapping[str, Measured] = field(default_factory=dict)
     """Label -> the share of its test pictures that are classified correctly."""
@@ -95,11 +98,28 @@ class Artifact:
     """How many pictures change their class; `flips` holds the first of them."""
     classes: str = ""
     """The class of every test picture: base64 of zlib of uint16. Empty if the artifact gave no answers."""
+    right: str = ""
+    """A bit for every test picture, 1 where its class is right: base64. Empty if the right classes are unknown."""
+    ledger: Ledger | None = None
+    """What is in the file of a reduced precision; None for others."""
+    status: str = ""
+    """Its word on the page and in its metadata, when this was measured; empty in older reports."""
+    differs: tuple[str, ...] = ()
+    """Its answers at edges that are not its source's, a phrase for each."""
+    placements: tuple[Placement, ...] = ()
+    """Where its operators run; empty where its runtime does not show it."""
+    outlook: str = ""
+    """What is known of its format's future; empty where its makers go on with it."""
 
     @property
     def keeps_answers(self) -> bool:
         """Whether it gives its source's answers: it is the source, or parity passed."""
-        return self.verdict in ("source", "passed")
+        return self.verdict == "source" or self.verdict.split(" at ")[0] == "passed"
+
+    @property
+    def word(self) -> str:
+        """Its status, or why it did not pass."""
+        return self.status if self.keeps_answers and self.status else self.verdict
 
 
 @dataclass(frozen=True)
@@ -115,6 +135,27 @@ class Row:
     backend: str
     """What the runtime used: threads, instruction set, graphics adapter."""
     figures: Mapping[str, Measured]
+    marks: tuple[str, ...] = ()
+    """Of a reduced precision: "slower" or "larger" than float32 beyond the noise, "stored only"."""
+
+
+@dataclass(frozen=True)
+class DeviceRow:
+    """One artifact in one runtime of a visitor's device, as the page checked it there."""
+
+    row: str
+    """`<artifact>@<runtime>`."""
+    artifact: str
+    device: str
+    """As its owner calls it."""
+    browser: str
+    made: str
+    """When: ISO 8601."""
+    backend: str
+    wrong: int
+    """How many of the questions were answered otherwise than by the source."""
+    figures: Mapping[str, Measured]
+    """agreement, difference and time."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +191,10 @@ class Target:
     """What these figures are, as the subject of a sentence."""
     note: str = ""
     """A reservation about all rows, as a sentence."""
+    accuracy: str = "accuracy"
+    """The figure that counts as accuracy: agreement with the source, where the right answers are unknown."""
+    parts: tuple[str, ...] = ()
+    """Parts of runtimes that there are: the advice says how many of the choice's operators run on them."""
 
     def takes(self, format: str) -> bool:
         """Whether an artifact in this format runs there."""
@@ -158,11 +203,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Constraints:
-    """Limits: megabytes, milliseconds for one picture, the share of pictures that keep the source's class."""
+    """Limits: megabytes, milliseconds for one picture, the share of pictures that keep the source's class; and the
+    precisions that may be chosen, such as `float32` and `int8`: all where none is named."""
 
     max_mb: float | None = None
     max_ms: float | None = None
     min_agreement: float | None = None
+    allow_precision: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,6 +245,8 @@ class Recommendation:
     rejected: Mapping[str, Sentence]
     """Every other row of the target -> why it is not the choice."""
     relax: tuple[Relaxation, ...] = ()
+    more_ties: int = 0
+    """How many of `ties` the reasons do not name."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +268,13 @@ class Report:
     rows: Mapping[str, Row]
     training: Mapping[str, Training]
     targets: Mapping[str, Target]
+    devices: tuple[DeviceRow, ...] = ()
+    """What visitors' devices answered; no recommendation depends on it."""
+    paces: Mapping[str, Measured] = field(default_factory=dict)
+    """Kind of fixed work -> how long it took between the measurements: see compare/pace.py."""
     recommendations: tuple[Recommendation, ...] = ()
+    code: Mapping[str, str] = field(default_factory=dict)
+    """Kind of measurement -> the sha256 of the code that it depends on."""
 
     def figure(self, row: str, name: str) -> Measured:
         """A row's figure, or its artifact's."""
@@ -247,6 +302,40 @@ def write_report(folder: Path, report: Report) -> None:
     write_json(folder / REPORT, encode(report))
 
 
+LATER: Mapping[str, Mapping[str, Any]] = {
+    "targets": {"accuracy": "accuracy", "parts": []},
+    "artifacts": {"right": "", "ledger": None, "status": "", "differs": [], "placements": [], "outlook": ""},
+    "rows": {"marks": []},
+}
+"""Fields that reports of this schema have not always had, with what they were before."""
+
+
+def _with_later_fields(data: Any) -> Any:
+    """A report that may be older than some of its fields; what is not a report stays as it is."""
+    if not isinstance(data, dict):
+        return data
+    for key, fields in LATER.items():
+        if isinstance(old := data.get(key), dict):
+            filled = {name: {**fields, **each} if isinstance(each, dict) else each for name, each in old.items()}
+            data = {**data, key: filled}
+    if isinstance(artifacts := data.get("artifacts"), dict):
+        data = {**data, "artifacts": {name: _with_losses(each) for name, each in artifacts.items()}}
+    if isinstance(advice := data.get("recommendations"), list):
+        data = {**data, "recommendations": [_with_later_advice(each) for each in advice]}
+    return {"code": {}, "devices": [], **data}
+
+
+def _with_losses(artifact: Any) -> Any:
+    ledger = artifact.get("ledger") if isinstance(artifact, dict) else None
+    return {**artifact, "ledger": {"classes": [], "layers": [], **ledger}} if isinstance(ledger, dict) else artifact
+
+
+def _with_later_advice(data: Any) -> Any:
+    if not isinstance(data, dict) or not isinstance(constraints := data.get("constraints"), dict):
+        return data
+    return {"more_ties": 0, **data, "constraints": {"allow_precision": [], **constraints}}
+
+
 def read_report(path: Path) -> Report:
     """Raises ReportError if there is no report, if it has another schema, or if it cannot be read."""
     try:
@@ -257,7 +346,7 @@ def read_report(path: Path) -> Report:
                 "Run `make compare` again to write a new one. To compare with an old baseline, check out the version "
                 "that wrote it."
             )
-        return decode(Report, data)
+        return decode(Report, _with_later_fields(data))
     except OSError as error:
         raise ReportError(f"There is no report {path} ({error.strerror}). Run `make compare` to write one.") from None
     except RecordError as error:

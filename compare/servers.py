@@ -84,10 +84,20 @@ def started(name: str, command: Sequence[str], ready: str, folder: Path = ROOT, 
         _stop(process)
 
 
-def ours(artifacts: Path, workers: int = 2, **settings: str) -> contextlib.AbstractContextManager[Server]:
-    """Run this project's service on a folder of artifacts until the end of the block."""
-    settings |= {"ARTIFACTS": str(artifacts.resolve()), "HOST": HOST, "SERVE_WORKERS": str(workers)}
-    return started("ours", [sys.executable, "-m", "serve"], "/v2/health/ready", ROOT, **settings)
+def ours(
+    artifacts: Path, workers: int = 2, root: Path = ROOT, **settings: str
+) -> contextlib.AbstractContextManager[Server]:
+    """Run this project's service on a folder of artifacts until the end of the block; `root` is another checkout."""
+    # Whoever measures artifacts runs them in this process, too, so their manifest's word for trust counts.
+    settings |= {"SERVE_TRUST": "1", "ARTIFACTS": str(artifacts.resolve()), "HOST": HOST, "SERVE_WORKERS": str(workers)}
+    name = "ours" if root == ROOT else "baseline"
+    return started(name, [python_of(root), "-m", "serve"], "/v2/health/ready", root, **settings)
+
+
+def python_of(root: Path) -> str:
+    """The Python of a checkout: of its own environment if it has one."""
+    own = root / ".venv" / "bin" / "python"
+    return str(own) if root != ROOT and own.is_file() else sys.executable
 
 
 def free_port() -> int:

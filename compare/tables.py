@@ -9,11 +9,15 @@ A table stands between two lines, the marks `<!-- figures: NAME -->` and `<!-- /
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from compare.figures import Figure, Measured, Missing
-from compare.report import REPORT, Recommendation, Report, ReportError, read_report
+from compare.advice import NAMED
+from compare.figures import Figure, Measured, Missing, shown
+from compare.marks import RATIOS, float32_row
+from compare.report import REPORT, Artifact, Recommendation, Report, ReportError, Row, read_report
 from contract.errors import RosettaError
+from contract.ledger import ClassLoss, LayerLoss
 
 START, END = "<!-- figures: {} -->", "<!-- /figures -->"
 
@@ -23,16 +27,17 @@ def answer_table(report: Report) -> Iterator[str]:
     rows = [row for row in report.rows.values() if row.where == "server"]
     cells = (
         [
-            f"`{row.artifact}`",
+            ", ".join([f"`{row.artifact}`", *(f"**{mark}**" for mark in row.marks)]),
             ", ".join(filter(None, _answers(report, row.artifact)[1:])),
             str(report.figure(row.name, "http_p50@1")),
             " + ".join(str(report.figure(row.name, name)) for name in ("disk", "installed")),
         ]
         for row in rows
     )
-    yield from _table("artifact|largest difference, same class|1 picture over HTTP|artifact + runtime", cells)
+    yield from markdown("artifact|largest difference, same class|1 picture over HTTP|artifact + runtime", cells)
     yield ""
     yield from (_choice(report, recommendation) for recommendation in report.recommendations)
+    yield from ("", _measured_on(report))
 
 
 def _choice(report: Report, recommendation: Recommendation) -> str:
@@ -42,7 +47,11 @@ def _choice(report: Report, recommendation: Recommendation) -> str:
         return f"- For {target}, nothing fits."
     rows = (recommendation.choice, *recommendation.ties)
     choice, *ties = dict.fromkeys(f"`{report.rows[row].artifact}`" for row in rows)
-    others = f" As good within the noise: {', '.join(ties)}." if ties else ""
+    more = len(ties) - NAMED
+    named = [*ties[:NAMED], *([f"{more} other{'s' if more > 1 else ''}"] if more > 0 else [])]
+    *first, last = named or [""]
+    listed = f"{', '.join(first)} and {last}" if first else last
+    others = f" As good within the noise: {listed}." if ties else ""
     return f"- For {target}, ship {choice}.{others}"
 
 
@@ -54,7 +63,7 @@ def artifact_table(report: Report) -> Iterator[str]:
     )
     rows = [row for row in report.rows.values() if row.where == "server"]
     names = ("disk", "installed", "cold_start", "p50@1", "http_p50@1", "p50@64")
-    yield from _table(
+    yield from markdown(
         header,
         (
             [
@@ -74,7 +83,9 @@ def _answers(report: Report, name: str) -> list[str]:
     artifact = report.artifacts[name]
     accuracy = _share(artifact.figures["accuracy"])
     if artifact.source is None:
-        return [accuracy, artifact.verdict, ""]
+        return [accuracy, artifact.word, ""]
+    if artifact.ledger:
+        return [accuracy, artifact.word, str(artifact.figures["agreement"])]
     return [accuracy, _largest(report, name), str(artifact.figures["agreement"])]
 
 
@@ -90,6 +101,72 @@ def _share(figure: Measured) -> str:
     return f"{figure.value:.4f}" if isinstance(figure, Figure) else str(figure)
 
 
+def precision_table(report: Report) -> Iterator[str]:
+    """Each variant of reduced precision below its float32 artifact: what it keeps, holds, computes in, and costs."""
+    header = (
+        "artifact|class|accuracy, change|files, compressed|weights|multiplies in|casts|"
+        "1 picture|64 pictures|beside float32"
+    )
+    yield from markdown(header, map(partial(_precision_cells, report), _by_family(report)))
+    yield ""
+    yield f"{_measured_on(report)} {_instructions(report)}".rstrip()
+
+
+def _by_family(report: Report) -> Iterator[Row]:
+    """The rows on the server of every family that has a variant: float32 first, then its variants."""
+    rows = [row for row in report.rows.values() if row.where == "server"]
+    with_variants = {other for row in rows if (other := float32_row(report, row.name))}
+    for row in rows:
+        if row.name in with_variants:
+            yield row
+            yield from (each for each in rows if float32_row(report, each.name) == row.name)
+
+
+def _precision_cells(report: Report, row: Row) -> list[str]:
+    artifact = report.artifacts[row.artifact]
+    ledger = artifact.ledger
+    return [
+        f"`{row.artifact}`",
+        artifact.word.split(" at ")[-1] if artifact.keeps_answers else "**failed**",
+        ", ".join(filter(None, (_share(artifact.figures["accuracy"]), _change(artifact)))),
+        ", ".join(str(artifact.figures.get(name, Missing(""))) for name in ("disk", "brotli")),
+        _amounts(ledger.weights, "B") if ledger else "float32",
+        ", ".join(ledger.computing) or "nothing" if ledger else "float32",
+        f"{ledger.casts} in the file, {ledger.casts + ledger.inserted} loaded" if ledger else "",
+        *(str(report.figure(row.name, name)) for name in ("p50@1", "p50@64")),
+        _beside(row),
+    ]
+
+
+def _change(artifact: Artifact) -> str:
+    """The accuracy that is lost or won, in points, with its interval."""
+    change = artifact.figures.get("accuracy_change")
+    if artifact.ledger is None or not isinstance(change, Figure):
+        return ""
+    value, low, high = (f"{100 * each:+.2f}" for each in (change.value, change.low, change.high))
+    return f"{value} ({low} to {high})"
+
+
+def _amounts(weights: Mapping[str, int], unit: str) -> str:
+    """The dtypes that hold most, the largest first; what holds less than a twentieth is left out."""
+    total = sum(weights.values())
+    large = sorted((item for item in weights.items() if 20 * item[1] >= total), key=lambda item: -item[1])
+    return ", ".join(f"{dtype} {shown(size, unit)}" for dtype, size in large)
+
+
+def _beside(row: Row) -> str:
+    """Time and size as multiples of the float32 artifact's, and what is marked."""
+    known = [(row.figures.get(name), what) for name, what in zip(RATIOS, ("time", "bytes"), strict=True)]
+    words = [f"{figure.value:.2f}x {what}" for figure, what in known if isinstance(figure, Figure)]
+    return ", ".join([*words, *(f"**{mark}**" for mark in row.marks)])
+
+
+def _instructions(report: Report) -> str:
+    """The processor's vector instructions, by which runtimes choose their kernels."""
+    known = {artifact.ledger.processor for artifact in report.artifacts.values() if artifact.ledger}
+    return f"The processor: {', '.join(sorted(known))}." if known else ""
+
+
 def browser_table(report: Report) -> Iterator[str]:
     """Time and download in Chromium: one line for each artifact on each runtime."""
     names = ("p50@1", "first_answer", "runtime_download", "model_download")
@@ -98,7 +175,7 @@ def browser_table(report: Report) -> Iterator[str]:
         [f"`{row.name}`", row.runtime, row.backend, *(str(report.figure(row.name, name)) for name in names)]
         for row in rows
     )
-    yield from _table("row|runtime|ran on|1 picture|first answer|runtime's download|artifact's download", cells)
+    yield from markdown("row|runtime|ran on|1 picture|first answer|runtime's download|artifact's download", cells)
     for row in rows[:1]:
         took, download = (report.figure(row.name, name) for name in ("page", "page_download"))
         yield from ("", f"The page itself, before any runtime, takes {took} and {download} with an empty cache.")
@@ -115,9 +192,10 @@ def training_table(report: Report) -> Iterator[str]:
     names = ("parameters", "epochs", "epoch", "images_per_second", "accuracy", "model_lines", "training_lines")
     header = "model|trained with|parameters|epochs|an epoch|pictures|accuracy|lines: model|lines: training"
     trained = report.training.values()
-    yield from _table(
+    yield from markdown(
         header, ([f"`{each.model}`", each.framework, *(str(each.figures[name]) for name in names)] for each in trained)
     )
+    yield from ("", _measured_on(report))
 
 
 def stage_table(report: Report) -> Iterator[str]:
@@ -130,7 +208,7 @@ def stage_table(report: Report) -> Iterator[str]:
             if isinstance(figure, Figure):
                 stages.append([stage, str(figure)])
     stages.sort(key=lambda stage: ("train", "expor", "verif").index(stage[0][:5]))
-    return iter(_table("stage|took", stages))
+    return iter(markdown("stage|took", stages))
 
 
 def _measured_on(report: Report) -> str:
@@ -140,7 +218,32 @@ def _measured_on(report: Report) -> str:
     )
 
 
-def _table(header: str, rows: Iterable[Sequence[str]]) -> list[str]:
+def loss_table(report: Report) -> Iterator[str]:
+    """Which classes and which layers of each variant lose most: the first three of each."""
+    cells = (
+        [f"`{artifact.name}`", _listed(ledger.classes), _listed(ledger.layers)]
+        for artifact in report.artifacts.values()
+        if (ledger := artifact.ledger)
+    )
+    yield from markdown("artifact|classes that lose most, in points|layers that lose most", cells)
+
+
+def placement_table(report: Report) -> Iterator[str]:
+    """Where the operators of each artifact run, as far as its runtime shows it."""
+    placed = [artifact for artifact in report.artifacts.values() if artifact.placements]
+    cells = ([f"`{artifact.name}`", "; ".join(map(str, artifact.placements))] for artifact in placed)
+    yield from markdown("artifact|where its operators run", cells)
+
+
+def _listed(losses: Sequence[ClassLoss | LayerLoss]) -> str:
+    """A class in bold where it loses beyond the noise."""
+    return ", ".join(
+        f"**{loss}**" if isinstance(loss, ClassLoss) and loss.is_beyond_noise else str(loss) for loss in losses
+    )
+
+
+def markdown(header: str, rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table; `header` has its columns with `|` between them."""
     names = header.split("|")
     return [f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows)]
 
@@ -148,6 +251,9 @@ def _table(header: str, rows: Iterable[Sequence[str]]) -> list[str]:
 TABLES: dict[str, Callable[[Report], Iterator[str]]] = {
     "answer": answer_table,
     "artifacts": artifact_table,
+    "precisions": precision_table,
+    "losses": loss_table,
+    "placements": placement_table,
     "browser": browser_table,
     "advice": advice_list,
     "training": training_table,

@@ -1,0 +1,92 @@
+"""How fast the machine itself is while rows are measured: fixed work of the project's own, which no upgrade changes.
+
+python -m compare.pace compute system start      prints the seconds of these kinds of work as JSON
+
+A shared machine is slower on some days, but not in everything alike: a runtime's call hardly moves while a request over
+HTTP, or the start of a process, takes twice as long. So there is fixed work of each kind.
+"""
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from compare.metrics import COMPUTE, START, SYSTEM
+
+SECONDS = 0.15
+STARTS = 3
+
+
+def _median(call: Callable[[], object], seconds: float = SECONDS) -> float:
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _compute() -> Callable[[], object]:
+    """About what a small network computes: some products of matrices, and what lies between them."""
+    random = np.random.default_rng(0)
+    rows, weights = random.random((64, 64), np.float32), random.random((4, 64, 64), np.float32)
+
+    def work() -> object:
+        values = rows
+        for weight in weights:
+            values = np.maximum(values @ weight - 16, 0)
+        return values
+
+    return work
+
+
+def _exchange() -> float:
+    """A small request and its answer over the loopback interface, between two processes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        child = os.fork()
+        if not child:
+            _echo(server)
+        with socket.create_connection(server.getsockname()) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+            def request() -> None:
+                connection.sendall(b"x" * 3136)
+                connection.recv(4096)
+
+            seconds = _median(request)
+    os.waitpid(child, 0)
+    return seconds
+
+
+def _echo(server: socket.socket) -> None:
+    """The child's part: a short answer to whatever comes, until the connection ends."""
+    try:
+        connection, _ = server.accept()
+        while connection.recv(4096):
+            connection.sendall(b"x" * 40)
+    finally:
+        os._exit(0)
+
+
+def _start() -> float:
+    """A Python that imports NumPy, from the page cache."""
+    times = []
+    for _ in range(STARTS):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import numpy"], check=True)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+WORK: dict[str, Callable[[], float]] = {COMPUTE: lambda: _median(_compute()), SYSTEM: _exchange, START: _start}
+"""Kind of work -> the median seconds that it takes now."""
+
+if __name__ == "__main__":
+    print(json.dumps({kind: WORK[kind]() for kind in sys.argv[1:]}))
