@@ -22,8 +22,8 @@ import numpy as np
 
 from bench.serving import load
 from bench.serving.calls import Call
-from compare.http_calls import HEADER_LENGTH
 from compare.machine import this_machine
+from compare.requests import HEADER_LENGTH
 from compare.servers import HOST, free_port
 from compare.tables import write_tables
 from contract.errors import ArtifactMissing, RosettaError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.serving import batching, efficiency, memory, restarts, result, startup, throughput
+from bench.serving import batching, efficiency, isolation, memory, restarts, result, rpc, startup, throughput
 from bench.serving.calls import Model
 from bench.serving.environments import CACHE, wrk
 from bench.serving.result import Row
@@ -25,10 +25,14 @@ RESULT = Path("build/bench-serve.json")
 MEASURES: dict[str, Callable[[Setting], list[Row]]] = {
     "json": throughput.json_against_fastapi,
     "binary": throughput.binary_against_fastapi,
+    "large": throughput.large_bodies_against_fastapi,
+    "keys": throughput.with_keys,
+    "grpc": rpc.grpc_against_http,
     "servers": throughput.against_frameworks,
     "efficiency": efficiency.cpu_time_an_image,
     "memory": memory.flat_memory,
     "batching": batching.slow_model_batched,
+    "isolation": isolation.requests_and_load,
     "start": startup.one_model,
     "all": startup.every_artifact,
     "restarts": restarts.reloaded_and_killed,

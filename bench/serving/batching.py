@@ -1,14 +1,10 @@
 """A slower model under 64 connections, with and without batching, in turns."""
 
-import statistics
-
 from bench.serving import load, slow_model
 from bench.serving.environments import CACHE
-from bench.serving.load import Load
 from bench.serving.result import Row
 from bench.serving.setting import Setting
 from compare import servers
-from compare.servers import Server
 
 CONNECTIONS = 64
 
@@ -22,19 +18,10 @@ def slow_model_batched(setting: Setting) -> list[Row]:
         servers.ours(artifacts, 2, SERVE_BATCHING="1") as batched,
         servers.ours(artifacts, 2, SERVE_BATCHING="0") as single,
     ):
-        loads: dict[str, list[Load]] = {"batched": [], "single": []}
-        both: dict[str, Server] = {"batched": batched, "single": single}
-        for server in both.values():
-            call.check(server)
-            load.run(server, call, CONNECTIONS, 2)
-        for _ in range(setting.rounds):
-            for name, server in both.items():
-                loads[name].append(load.run(server, call, CONNECTIONS, max(5, setting.seconds)))
+        both = {"batched": batched, "single": single}
+        loads = load.in_turns(both, call, CONNECTIONS, max(5, setting.seconds), setting.rounds)
         figures = {name: load.figures(loads[name], server) for name, server in both.items()}
-    ratio = statistics.median(
-        batched_load.per_second / single_load.per_second
-        for batched_load, single_load in zip(loads["batched"], loads["single"], strict=True)
-    )
+    ratio = load.ratio(*loads.values())
     p99, alone = figures["batched"]["p99 ms"], figures["single"]["p99 ms"]
     reached = ratio > 1 and p99 <= alone and not figures["batched"]["errors"]
     text = "> 1x, p99 no worse, no error"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compare import servers
-from compare.http_calls import HEADER_LENGTH
+from compare.requests import HEADER_LENGTH
 from compare.servers import Server
 from contract.manifest import read_manifest
 from contract.tensors import Tensors

@@ -1,4 +1,4 @@
-"""Installs what the service is measured against: each opponent in its own virtual environment, and wrk by apt.
+"""Installs what the service is measured against: an environment for each opponent, and load generators by apt.
 
 The environments are in `build/serving/`, or in SERVING_CACHE, and are made once for each list of versions.
 """
@@ -32,10 +32,21 @@ def python_of(name: str) -> Path:
 
 def wrk() -> str:
     """The load generator's path. If it cannot be installed, exits with a line that says how to get it."""
-    if shutil.which("wrk") is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        print("Installing wrk", flush=True)
-        subprocess.run(["apt-get", "install", "--yes", "--quiet", "wrk"], check=False, stdout=sys.stderr)
-    path = shutil.which("wrk")
+    return _program("wrk", "wrk")
+
+
+def h2load() -> str:
+    """The path of the load generator for HTTP/2; else as `wrk`."""
+    return _program("h2load", "nghttp2-client")
+
+
+def _program(name: str, package: str) -> str:
+    if shutil.which(name) is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        print(f"Installing {package}", flush=True)
+        subprocess.run(["apt-get", "install", "--yes", "--quiet", package], check=False, stdout=sys.stderr)
+    path = shutil.which(name)
     if path is None:
-        sys.exit("error: wrk, the load generator, is not installed. On Debian and Ubuntu: sudo apt-get install wrk")
+        sys.exit(
+            f"error: {name}, the load generator, is not installed. On Debian and Ubuntu: sudo apt-get install {package}"
+        )
     return path

@@ -60,6 +60,25 @@ def run(server: Listening, call: Call, connections: int, seconds: float) -> Load
     return Load(**json.loads(done.stdout.splitlines()[-1]))
 
 
+def in_turns(
+    servers: Mapping[str, Server], call: Call, connections: int, seconds: float, rounds: int
+) -> dict[str, list[Load]]:
+    """Check and warm up the servers, then load them in turns: by a server's name, its loads, one for each round."""
+    for server in servers.values():
+        call.check(server)
+        run(server, call, connections, 2)
+    loads: dict[str, list[Load]] = {name: [] for name in servers}
+    for _ in range(rounds):
+        for name, server in servers.items():
+            loads[name].append(run(server, call, connections, seconds))
+    return loads
+
+
+def ratio(own: Sequence[Load], its: Sequence[Load]) -> float:
+    """The median of the rounds' ratios of requests a second."""
+    return statistics.median(mine.per_second / other.per_second for mine, other in zip(own, its, strict=True))
+
+
 def figures(loads: Sequence[Load], server: Server) -> Mapping[str, float]:
     """Medians over several rounds, the sum of the errors, and the server's memory now."""
     return {

@@ -18,20 +18,20 @@ from contract.manifest import MANIFEST, Manifest, TensorSpec, sha256_of, sha256_
 from verify.behaviour import ROWS, observe
 from verify.questions import Questions
 
-SIDE, CLASSES = 64, 1000
+CLASSES = 1000
 STAGES = ((64, 2), (128, 2), (256, 2), (512, 2))
 """Channels and residual blocks of each stage, as in ResNet-18. The first layer and all stages but the first halve the
 picture."""
 
 
-def write(artifacts: Path) -> Model:
-    """The model in `artifacts/slow_resnet/onnx`, written if it is not there yet."""
+def write(artifacts: Path, side: int = 64) -> Model:
+    """The model in `artifacts/slow_resnet/onnx`, for pictures of this side, written if it is not there yet."""
     folder = artifacts / "slow_resnet" / "onnx"
     if not (folder / MANIFEST).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        onnx.save(_network(), folder / "model.onnx")
-        write_manifest(folder, _manifest(folder))
-    pictures = np.random.default_rng(0).random((ROWS, SIDE, SIDE, 3), np.float32)
+        onnx.save(_network(side), folder / "model.onnx")
+        write_manifest(folder, _manifest(folder, side))
+    pictures = np.random.default_rng(0).random((ROWS, side, side, 3), np.float32)
     model = Model(folder, pictures[:1])
     if read_behaviour(folder) is None:  # without it no two requests would share a call
         questions = Questions({"pixels": pictures}, None, "noise")
@@ -49,12 +49,12 @@ def seconds(model: Model) -> float:
     return statistics.median(times)
 
 
-def _manifest(folder: Path) -> Manifest:
+def _manifest(folder: Path, side: int) -> Manifest:
     return Manifest(
         model=folder.parent.name,
         format="onnx",
         parent=None,
-        inputs=(TensorSpec("pixels", "float32", (None, SIDE, SIDE, 3), "NHWC"),),
+        inputs=(TensorSpec("pixels", "float32", (None, side, side, 3), "NHWC"),),
         outputs=(TensorSpec("probabilities", "float32", (None, CLASSES), "NC"),),
         image=None,
         labels=(),
@@ -97,7 +97,7 @@ class _Graph:
         return self.add("Relu", self.add("Add", y, straight))
 
 
-def _network() -> onnx.ModelProto:
+def _network(side: int) -> onnx.ModelProto:
     graph, channels = _Graph(), STAGES[0][0]
     x = graph.add("Transpose", "pixels", perm=[0, 3, 1, 2])
     x = graph.add("Relu", graph.conv(x, 3, channels, 3, stride=2))
@@ -111,7 +111,7 @@ def _network() -> onnx.ModelProto:
         helper.make_graph(
             graph.nodes,
             "network",
-            [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["batch", SIDE, SIDE, 3])],
+            [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["batch", side, side, 3])],
             [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", CLASSES])],
             graph.weights,
         ),

@@ -6,9 +6,13 @@ workers is chance (4 and 4, or 8 and 0) for every server alike, and changes a ro
 """
 
 import contextlib
-import statistics
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bench.serving import load
 from bench.serving.calls import Call
@@ -18,11 +22,14 @@ from bench.serving.result import Row
 from bench.serving.setting import Setting
 from compare import servers
 from compare.servers import Server
+from contract.code import ROOT
 
 CONNECTIONS = 8
 WORKERS = 2
 
-JSON_TARGET, BINARY_TARGET, SERVERS_TARGET = 1.3, 1.45, 7.0
+JSON_TARGET, BINARY_TARGET, LARGE_TARGET, SERVERS_TARGET, KEYS_TARGET = 1.3, 1.45, 2.0, 7.0, 0.95
+
+LARGE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,43 @@ def binary_against_fastapi(setting: Setting) -> list[Row]:
     return _duel("1 picture a request, binary, 8 connections", setting, *calls, BINARY_TARGET)
 
 
+def large_bodies_against_fastapi(setting: Setting) -> list[Row]:
+    """As many pictures as a megabyte of JSON holds."""
+    row_bytes = len(setting.model.json(100).body) / 100
+    call = setting.model.json(round(LARGE_BYTES / row_bytes))
+    return _duel("Bodies of 1 MB, JSON, 8 connections", setting, call, call, LARGE_TARGET)
+
+
+def with_keys(setting: Setting) -> list[Row]:
+    """The same service, where callers need keys and where they need none."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        keys = Path(folder) / "keys"
+        key = {"Authorization": f"Bearer {_key(keys)}"}
+        with (
+            servers.ours(setting.artifacts, WORKERS, SERVE_KEYS_FILE=str(keys)) as locked,
+            servers.ours(setting.artifacts, WORKERS) as free,
+        ):
+            for name, call in (("JSON", setting.model.json(1)), ("binary", setting.model.binary(1))):
+                sent = replace(call, headers={**call.headers, **key})
+                sent.check(locked)
+                loads = _in_turns(locked, sent, free, call, setting)
+                figures = [load.figures(rounds, server) for rounds, server in zip(loads, (locked, free), strict=True)]
+                ratio, measure = load.ratio(*loads), f"1 picture a request, {name}, 8 connections, keys"
+                reached = ratio >= KEYS_TARGET and not figures[0]["errors"]
+                rows.append(Row(measure, "ours with keys", figures[0]))
+                rows.append(Row(measure, "ours without", figures[1], ratio, f">= {KEYS_TARGET:g}x", reached))
+    return rows
+
+
+def _key(file: Path) -> str:
+    """A key for everything, made as a user makes one."""
+    command = [sys.executable, "-m", "serve.keys", "bench"]
+    environment = {**os.environ, "SERVE_KEYS_FILE": str(file)}
+    made = subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True)
+    return made.stdout.strip()
+
+
 def against_frameworks(setting: Setting) -> list[Row]:
     call, measure = setting.model.json(1), "1 picture a request, JSON, 8 connections, other servers"
     with servers.ours(setting.artifacts, WORKERS) as ours:
@@ -75,7 +119,7 @@ def against_frameworks(setting: Setting) -> list[Row]:
                 call.check(theirs)
                 own, its = _in_turns(ours, call, theirs, call, setting)
                 mine += own
-                row = Row(measure, theirs.name, load.figures(its, theirs), ratio=_ratio(own, its))
+                row = Row(measure, theirs.name, load.figures(its, theirs), ratio=load.ratio(own, its))
                 rows.append(row)
         first = Row(measure, "ours", load.figures(mine, ours))
     return [first, *_with_target(rows)]
@@ -99,7 +143,7 @@ def _duel(measure: str, setting: Setting, own: Call, its: Call, target: float) -
         its.check(theirs)
         loads = _in_turns(ours, own, theirs, its, setting)
         figures = [load.figures(rounds, server) for rounds, server in zip(loads, (ours, theirs), strict=True)]
-    ratio = _ratio(*loads)
+    ratio = load.ratio(*loads)
     reached = ratio >= target and figures[0]["p99 ms"] <= figures[1]["p99 ms"] and not figures[0]["errors"]
     text = f">= {target:g}x, p99 no worse"
     return [Row(measure, "ours", figures[0]), Row(measure, "FastAPI by hand", figures[1], ratio, text, reached)]
@@ -118,10 +162,6 @@ def _in_turns(ours: Server, own: Call, theirs: Server, its: Call, setting: Setti
         for loads, turn in turns if number % 2 == 0 else reversed(turns):
             loads.append(turn())
     return pairs
-
-
-def _ratio(own: list[Load], its: list[Load]) -> float:
-    return statistics.median(mine.per_second / other.per_second for mine, other in zip(own, its, strict=True))
 
 
 @contextlib.contextmanager

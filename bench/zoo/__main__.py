@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bench.edges import converted, read_edges, reasons_and_routes
 from bench.zoo.models import SMALL, ZOO
 from bring.sandbox import GIB, Limits
-from bring.search import reachable
-from bring.walk import bring
+from bring.walk import Reduced, bring
 from compare.latency import THREADS
 from compare.machine import this_machine
 from compare.measure import run_child
@@ -33,7 +33,8 @@ from contract.errors import RosettaError, one_line
 from contract.failed_edge import read_failed_edges
 from contract.manifest import MANIFEST, read_manifest
 from contract.parity_result import read_status
-from export import EXPORTED, find_routes
+from contract.precisions import NONE
+from export import EXPORTED_HERE
 
 FOLDER = ROOT / "build" / "zoo"
 SIDE = 224
@@ -48,12 +49,13 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=list(ZOO), help=f"some of {', '.join(ZOO)} (default: all)")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where files, artifacts and results are kept")
     parser.add_argument("--pictures", type=int, default=200, help="number of pictures for parity (%(default)s)")
+    parser.add_argument("--precision", default=NONE, help="variants to make too: all, or some, such as int8,fp16")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write the table into this Markdown page as well")
     options = parser.parse_args()
     if unknown := [name for name in options.models if name not in ZOO | SMALL]:
         sys.exit(f"error: {', '.join(unknown)}: no such model. Known: {', '.join(ZOO)}.")
     try:
-        measure_all(options.models, options.folder, options.pictures)
+        measure_all(options.models, options.folder, options.pictures, precision=options.precision)
         lines = list(table(results(options.folder)))
         if options.write:
             write_tables(options.write, {"zoo": lines})
@@ -62,11 +64,14 @@ def main() -> None:
     print("\n".join(lines))
 
 
-def measure_all(names: Sequence[str], folder: Path, pictures: int, timed: Sequence[str] | None = None) -> None:
+def measure_all(
+    names: Sequence[str], folder: Path, pictures: int, timed: Sequence[str] | None = None, precision: str = NONE
+) -> None:
     """Bring and measure each model that this code did not measure yet. `timed` are the formats to time; None: all.
 
-    Raises DataError if there are no pictures.
+    Raises DataError if there are no pictures, and PrecisionError for a precision that is none.
     """
+    reduced = Reduced(precision)
     store, code, run = (
         Store(folder / "results"),
         digest([*files_of(*CODE), LOCK]),
@@ -74,11 +79,11 @@ def measure_all(names: Sequence[str], folder: Path, pictures: int, timed: Sequen
     )
     data = write_pictures(folder / f"pictures-{pictures}", pictures)
     for name in names:
-        about = {"code": code, "pictures": pictures}
+        about = {"code": code, "pictures": pictures, "precisions": list(reduced.formats)}
         if store.get(name, about) is None:
             print(f"{name}: {(ZOO | SMALL)[name].title}", flush=True)
             try:
-                result = measure(name, folder, data, timed)
+                result = measure(name, folder, data, timed, reduced)
             except (RosettaError, RuntimeError, OSError) as error:
                 result = {"error": one_line(error)}
                 print(f"{name}: {result['error']}", flush=True)
@@ -97,49 +102,44 @@ def write_pictures(folder: Path, count: int) -> Path:
     return folder
 
 
-def measure(name: str, folder: Path, data: Path, timed: Sequence[str] | None) -> dict[str, Any]:
+def measure(name: str, folder: Path, data: Path, timed: Sequence[str] | None, reduced: Reduced) -> dict[str, Any]:
     """Write a model's file, bring it, and measure its artifacts. Raises RosettaError or RuntimeError."""
     run_child("bench.zoo.models", name, str(folder / "files" / name), str(data))
     (file,) = (folder / "files" / name).glob(f"{name}.*")
     artifacts = folder / "artifacts"
     shutil.rmtree(artifacts / name, ignore_errors=True)
     options = {"data": str(data.resolve())} if (ZOO | SMALL)[name].size else {}
-    cost = bring(file, name, artifacts, options, Limits())
+    cost = bring(file, name, artifacts, options, Limits(), reduced)
     assert cost is not None  # nothing of it was there
-    reasons = {edge.format: edge for edge in read_failed_edges(artifacts) if edge.model == name}
-    source = next(
-        manifest
-        for path in (artifacts / name).glob(f"*/{MANIFEST}")
-        if (manifest := read_manifest(path.parent)).is_source
-    )
-    edges: dict[str, dict[str, Any]] = {}
-    for format in (source.format, *(edge.format for edge in reachable(source.format))):
-        artifact = artifacts / name / format
-        if not (artifact / MANIFEST).exists():
-            failed = reasons[format]
-            edges[format] = {"reason": " ".join(filter(None, (failed.reason, failed.cause, failed.advice)))}
-            continue
-        manifest, parity = read_manifest(artifact), read_status(artifact).parity
-        edges[format] = {
-            "bytes": sum((artifact / part).stat().st_size for part in manifest.files),
-            "route": _route(manifest.parent, format, manifest.made_with.get("route")),
-        }
-        if timed is None or format in timed:
-            edges[format]["p50"] = _p50(artifact)
-        if parity:
-            edges[format] |= {"passed": parity.passed, "off": parity.max_abs_diff, "reason": "; ".join(parity.reasons)}
-    return {"source": source.format, "seconds": cost.seconds, "peak": cost.peak, "edges": edges}
+    source, edges = read_edges(artifacts, name)
+    for format, edge in edges.items():
+        if "bytes" in edge and (timed is None or format in timed):
+            edge["p50"] = _p50(artifacts / name / format)
+    variants = {format: _variant(artifacts, name, format) for format in reduced.formats}
+    return {
+        "source": source.format,
+        "seconds": cost.seconds,
+        "peak": cost.peak,
+        "edges": edges,
+        "precisions": {format: words for format, words in variants.items() if words},
+    }
+
+
+def _variant(artifacts: Path, name: str, format: str) -> str:
+    """What came of a reduced precision, with its size and its time; empty where its float32 artifact is missing."""
+    folder = artifacts / name / format
+    if not (folder / MANIFEST).exists():
+        failed = [edge for edge in read_failed_edges(artifacts) if (edge.model, edge.format) == (name, format)]
+        return f"not made: {failed[0].reason}" if failed else ""
+    size = sum((folder / part).stat().st_size for part in read_manifest(folder).files)
+    status = read_status(folder)
+    return f"{_figures({'bytes': size, 'p50': _p50(folder)})}, {status.word}: {status.reason}"
 
 
 def _p50(folder: Path) -> float:
     """The median seconds of a call of the bare runtime with one row."""
     timing = json.loads(run_child("compare.latency", str(folder), "--batches", "1").splitlines()[-1])
     return float(timing["latencies"][0]["p50"])
-
-
-def _route(parent: str | None, format: str, taken: str | None) -> str:
-    """The name of the route, or "" if it was the edge's first."""
-    return "" if parent is None or taken in (None, find_routes(parent, format)[0].name) else str(taken)
 
 
 # --- The table
@@ -153,35 +153,26 @@ def results(folder: Path) -> dict[str, Record]:
 
 def table(records: Mapping[str, Record]) -> Iterator[str]:
     """A row for each model; then what fails and why, what did not take the first route, and the machine."""
-    names = ("model", "input", "source", *EXPORTED, "brought in", "memory", "run")
+    names = ("model", "input", "source", *EXPORTED_HERE, "brought in", "memory", "run")
     yield from _lines([names, ["---"] * len(names), *(_row(name, record) for name, record in records.items())])
-    reasons = [
-        f"- `{name}-{format}`: {edge['reason']}"
-        for name, format, edge in _edges(records)
-        if not edge.get("passed") and "reason" in edge
-    ]
-    errors = [f"- `{name}`: {record['error']}" for name, record in records.items() if "error" in record]
-    routes = [f"- `{name}-{format}`: {edge['route']}" for name, format, edge in _edges(records) if edge.get("route")]
-    for title, lines in (("What fails, and why", errors + reasons), ("Not by the first route", routes)):
-        if lines:
-            yield from ("", f"{title}:", "", *lines)
+    yield from reasons_and_routes(records)
+    if lines := list(_precisions(records)):
+        yield from ("", "Reduced precisions:", "", *lines)
     yield from ("", *_summary(records))
 
 
-def _edges(records: Mapping[str, Record]) -> Iterator[tuple[str, str, Record]]:
+def _precisions(records: Mapping[str, Record]) -> Iterator[str]:
     for name, record in records.items():
-        for format, edge in record.get("edges", {}).items():
-            if format != record["source"]:
-                yield name, format, edge
+        yield from (f"- `{name}-{format}`: {words}" for format, words in record.get("precisions", {}).items())
 
 
 def _row(name: str, record: Record) -> list[str]:
     member = (ZOO | SMALL)[name]
     entry = f"{member.size} px" if member.size else "tensors"
     if "error" in record:
-        return [member.title, entry, "FAILED", *[""] * (len(EXPORTED) + 2), record["run"]]
+        return [member.title, entry, "FAILED", *[""] * (len(EXPORTED_HERE) + 2), record["run"]]
     edges, source = record["edges"], record["source"]
-    cells = [_cell(edges[format]) if format in edges else "" for format in EXPORTED]
+    cells = [_cell(edges[format]) if format in edges else "" for format in EXPORTED_HERE]
     cost = f"{record['seconds']:.0f} s", f"{record['peak'] / GIB:.1f} GiB"
     return [member.title, entry, f"{source}: {_figures(edges[source])}", *cells, *cost, record["run"]]
 
@@ -199,8 +190,8 @@ def _figures(edge: Record) -> str:
 
 def _summary(records: Mapping[str, Record]) -> Iterator[str]:
     networks = {name: record for name, record in records.items() if (ZOO | SMALL)[name].kind == "convolutions"}
-    convolutional = [bool(edge.get("passed")) for _, _, edge in _edges(networks)]
-    convolutional += [False for record in networks.values() if "error" in record for _ in EXPORTED]
+    convolutional = [bool(edge.get("passed")) for _, _, edge in converted(networks)]
+    convolutional += [False for record in networks.values() if "error" in record for _ in EXPORTED_HERE]
     if convolutional:
         share = sum(convolutional) / len(convolutional)
         yield f"Of the convolutional networks' edges {sum(convolutional)} of {len(convolutional)} pass ({share:.1%})."

@@ -31,7 +31,7 @@ if __name__ == "__main__":
         settings = {
             "host": "127.0.0.1",
             "http_port": int(os.environ["PORT"]),
-            "grpc_port": int(os.environ["PORT"]) + 1,
+            "grpc_port": 0,  # any that is free: nobody calls it
             "metrics_endpoint": None,
             "debug": False,
             "parallel_workers": int(os.environ["PARALLEL_WORKERS"]),
