@@ -1,5 +1,6 @@
-import { cpSync } from 'node:fs';
+import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import type { Plugin } from 'vite';
 import { defineConfig } from 'vitest/config';
 
@@ -27,6 +28,22 @@ function copyRuntimeFiles(): Plugin {
       for (const [target, folder, files] of RUNTIME_FILES) {
         for (const file of files) cpSync(join('node_modules', folder, file), join(dir!, 'runtimes', target, file));
       }
+    },
+  };
+}
+
+/** The bytes of each file of the runtimes, on the wire and unpacked: a service worker hides them from the page. */
+function listSizes(): Plugin {
+  return {
+    name: 'list-sizes',
+    apply: 'build',
+    closeBundle() {
+      const files = readdirSync('dist', { recursive: true, encoding: 'utf8' }).filter((file) => /^(assets|runtimes)\b.*\.(m?js|wasm)$/.test(file));
+      const sizes = files.map((file) => {
+        const content = readFileSync(join('dist', file));
+        return [`/${file}`, [gzipSync(content, { level: 6 }).length, content.length]];
+      });
+      writeFileSync(join('dist', 'runtimes', 'sizes.json'), JSON.stringify(Object.fromEntries(sizes)));
     },
   };
 }
@@ -60,7 +77,7 @@ const SHARED_BY_RUNTIMES = {
 };
 
 export default defineConfig({
-  plugins: [copyRuntimeFiles()],
+  plugins: [copyRuntimeFiles(), listSizes()],
   worker: {
     format: 'es',
     plugins: () => [freeLoaderOfItsModule()],

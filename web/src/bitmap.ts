@@ -1,5 +1,5 @@
 /**
- * JPEG, WebP, GIF and BMP, by the browser's own decoder.
+ * JPEG, WebP, GIF and BMP, and AVIF where the browser can, by its own decoder.
  *
  * No two JPEG decoders round alike, so these cannot equal the server's bit for bit, and the browser's are good enough.
  */
@@ -11,6 +11,9 @@ import type { Pixels } from './pixels';
 const EXTENSION = 0x21;
 const FRAME = 0x2c;
 const ANMF = 0x414e4d46;
+/** The box of an AVIF with its size, and how far it is looked for. */
+const ISPE = 0x69737065;
+const MOST_HEADER = 65_536;
 
 type CheckSize = (width: number, height: number) => void;
 
@@ -37,6 +40,7 @@ function formatOf(bytes: Uint8Array): string | null {
   if (start.startsWith('\xff\xd8\xff')) return 'JPEG';
   if (start.startsWith('RIFF') && start.endsWith('WEBP')) return 'WEBP';
   if (/^GIF8[79]a/.test(start)) return 'GIF';
+  if (start.endsWith('ftypavif')) return 'AVIF';
   return start.startsWith('BM') ? 'BMP' : null;
 }
 
@@ -46,6 +50,7 @@ export function headerSize(bytes: Uint8Array, format: string): [number, number] 
   try {
     if (format === 'GIF') return [data.getUint16(6, true), data.getUint16(8, true)];
     if (format === 'BMP') return [data.getInt32(18, true), Math.abs(data.getInt32(22, true))];
+    if (format === 'AVIF') return avifSize(data);
     return format === 'JPEG' ? jpegSize(data) : webpSize(data);
   } catch (error) {
     if (error instanceof RangeError) return null;
@@ -60,6 +65,14 @@ function jpegSize(data: DataView): [number, number] | null {
     const marker = data.getUint8(at + 1);
     const isFrame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
     if (isFrame) return [data.getUint16(at + 7), data.getUint16(at + 5)];
+  }
+  return null;
+}
+
+/** The box `ispe` has it; the picture's properties are among the first boxes. */
+function avifSize(data: DataView): [number, number] | null {
+  for (let at = 0; at < Math.min(data.byteLength, MOST_HEADER) - 16; at++) {
+    if (data.getUint32(at) === ISPE) return [data.getUint32(at + 8), data.getUint32(at + 12)];
   }
   return null;
 }
@@ -118,6 +131,7 @@ async function createBitmap(bytes: Uint8Array, type: string, format: string): Pr
       premultiplyAlpha: 'none',
     });
   } catch (error) {
+    if (format === 'AVIF') throw unsupported(bytes); // not every browser reads it
     throw new ImageError(
       `The ${format} picture is truncated or broken (${messageOf(error)}). Send the whole file, or save it again.`,
     );
@@ -133,8 +147,10 @@ function readBitmap(bitmap: ImageBitmap): Pixels {
   context.drawImage(bitmap, 0, 0);
   const rgba = context.getImageData(0, 0, width, height).data;
   const data = new Uint8Array(width * height * 3);
-  for (let pixel = 0; pixel < width * height; pixel++) {
-    data.set(rgba.subarray(pixel * 4, pixel * 4 + 3), pixel * 3);
+  for (let from = 0, to = 0; to < data.length; from += 4) { // a call for each of 12 million pixels would take seconds
+    data[to++] = rgba[from]!;
+    data[to++] = rgba[from + 1]!;
+    data[to++] = rgba[from + 2]!;
   }
   return { width, height, channels: 3, data };
 }

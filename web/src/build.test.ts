@@ -21,8 +21,8 @@ async function workerChunks(): Promise<Rolldown.OutputChunk[]> {
 test('no chunk imports the entry of a worker, which WebKit would evaluate a second time', async () => {
   const chunks = await workerChunks();
   const entries = chunks.filter(({ isEntry }) => isEntry);
-  expect(entries.map(({ name }) => name)).toEqual(['worker']);
-  expect(entries[0]!.dynamicImports.length, 'runtimes are fetched when they are used').toBeGreaterThanOrEqual(4);
+  expect(entries.map(({ name }) => name).sort()).toEqual(['pictureWorker', 'worker']);
+  expect(entries.find(({ name }) => name === 'worker')!.dynamicImports.length, 'runtimes are fetched when they are used').toBeGreaterThanOrEqual(4);
   const isEntry = (file: string) => entries.some(({ fileName }) => fileName === file);
   const faults = chunks.filter(({ imports, dynamicImports }) => [...imports, ...dynamicImports].some(isEntry));
   expect(faults.map(({ fileName }) => fileName)).toEqual([]);

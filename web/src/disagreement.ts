@@ -1,7 +1,7 @@
 /** A picture that formats disagree on, from the parity results: they hold every picture whose class changed. */
 
 import { argmax, difference } from './figures';
-import { imageToTensor } from './image';
+import { tensorsFrom } from './pictures';
 import { bytesAt, inferPictures, labelOf, parityOf, readReport, type Artifact, type Sample, type Samples } from './server';
 import { text } from './text';
 
@@ -41,7 +41,7 @@ async function findNearest(artifacts: Artifact[], samples: Samples): Promise<Dis
   let best = { margin: Infinity, message: '', picture: null as Disagreement['picture'] };
   for (const source of artifacts) {
     if (source.status !== 'source' || !source.classifies || source.problem) continue;
-    const tensors = await Promise.all(pictures.map((picture) => imageToTensor(picture, source.image!)));
+    const tensors = await Promise.all(pictures.map(async (picture) => (await tensorsFrom(picture, [source.image!])).tensors[0]!));
     const answers = await inferPictures(source, tensors);
     answers.forEach((probabilities, i) => {
       const first = argmax(probabilities);

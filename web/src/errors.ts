@@ -17,12 +17,26 @@ export class UnsupportedImage extends ImageError {
 /** The supported formats: the same as in contract/image.py. */
 export const FORMATS = ['PNG', 'JPEG', 'WEBP', 'GIF', 'BMP'];
 
+/** Brands in the `ftyp` box of a phone's photo, as in contract/image.py. */
+const PHONE_BRANDS = { avif: 'AVIF', avis: 'AVIF', heic: 'HEIC', heix: 'HEIC', mif1: 'HEIC' };
+
 export function unsupported(bytes: Uint8Array): UnsupportedImage {
+  const brands = brandsOf(bytes);
+  for (const [brand, format] of Object.entries(PHONE_BRANDS)) {
+    if (brands.includes(brand)) return new UnsupportedImage(`${format} pictures are not read. Save it as JPEG or PNG, and send that.`);
+  }
   const start = Array.from(bytes.subarray(0, 8), (byte) => byte.toString(16).padStart(2, '0')).join(' ');
   return new UnsupportedImage(
     `Not a picture in a supported format: got ${bytes.length} bytes that start with ${start}. ` +
       `Send one of ${FORMATS.join(', ')}.`,
   );
+}
+
+function brandsOf(bytes: Uint8Array): string[] {
+  const start = String.fromCharCode(...bytes.subarray(0, 256));
+  if (start.slice(4, 8) !== 'ftyp') return [];
+  const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0);
+  return start.slice(8, length).match(/.{4}/gs) ?? [];
 }
 
 export function animated(format: string, frames: number): ImageError {

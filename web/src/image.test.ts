@@ -25,6 +25,10 @@ test.each(golden.cases.filter(({ file }) => isPng(file)))('$name', async ({ file
   expect(await imageToTensor(read(file), spec)).toEqual(Float32Array.from(read(tensor)));
 });
 
+test.each(['heic', 'avif'])('a photo of a phone in %s is named', async (format) => {
+  await expect(decode(read(`phone.${format}`))).rejects.toThrow(`${format.toUpperCase()} pictures are not read. Save it as JPEG or PNG`);
+});
+
 test.each(golden.errors)('$file is refused as $error', async ({ file, error }) => {
   await expect(decode(read(file))).rejects.toMatchObject({ name: error });
 });

@@ -9,12 +9,14 @@ import { animated, ImageTooLarge, UnsupportedImage } from './errors';
 import type { Pixels } from './pixels';
 import { decodePng, PNG_SIGNATURE, readPng } from './png';
 
+export type Fit = 'stretch' | 'contain' | 'cover';
+
 export interface ImageSpec {
   height: number;
   width: number;
   channels: number;
   resample: string;
-  fit: string;
+  fit: Fit;
   invert: string;
 }
 
@@ -87,9 +89,16 @@ function flatten(pixels: Pixels): Pixels {
 export function fit(source: Pixels, spec: ImageSpec): Pixels {
   let pixels = toChannels(source, spec.channels);
   if (spec.invert === 'auto' && hasBrightRing(pixels)) {
-    pixels = { ...pixels, data: pixels.data.map((value) => 255 - value) };
+    pixels = { ...pixels, data: inverted(pixels.data) };
   }
+  if (spec.fit === 'stretch') return area(pixels, spec.height, spec.width);
   return spec.fit === 'contain' ? contain(pixels, spec) : cover(pixels, spec);
+}
+
+function inverted(data: Uint8Array): Uint8Array {
+  const result = new Uint8Array(data.length);
+  for (let i = 0; i < data.length; i++) result[i] = 255 - data[i]!;
+  return result;
 }
 
 function toChannels(pixels: Pixels, channels: number): Pixels {
@@ -97,14 +106,17 @@ function toChannels(pixels: Pixels, channels: number): Pixels {
   const { width, height } = pixels;
   const data = new Uint8Array(width * height * channels);
   for (let pixel = 0; pixel < width * height; pixel++) {
-    data.fill(greyAt(pixels, pixel), pixel * channels, (pixel + 1) * channels);
+    const grey = greyAt(pixels, pixel);
+    if (channels === 1) data[pixel] = grey;
+    else data.fill(grey, pixel * channels, (pixel + 1) * channels); // slow, and a grey picture for a model of colours is rare
   }
   return { width, height, channels, data };
 }
 
 /** BT.601 in sixteenths of a bit: the sum stays below 2 ** 24. */
-function greyAt({ channels, data }: Pixels, pixel: number): number {
-  if (channels === 1) return data[pixel]!;
+function greyAt(pixels: Pixels, pixel: number): number {
+  const { data } = pixels;
+  if (pixels.channels === 1) return data[pixel]!;
   const at = pixel * 3;
   return (19595 * data[at]! + 38470 * data[at + 1]! + 7471 * data[at + 2]! + 32768) >> 16;
 }
@@ -156,11 +168,14 @@ function crop(pixels: Pixels, top: number, left: number, height: number, width: 
   return { width, height, channels, data };
 }
 
-/** Step 7: sum over rows, then over columns, and divide once at the end. */
+/** Step 7: sum along one axis, then along the other, and divide once at the end. The order keeps little in between. */
 function area(pixels: Pixels, height: number, width: number): Pixels {
   const { channels } = pixels;
-  const rows = sumSpans(pixels.data, 1, pixels.height, pixels.width * channels, height);
-  const sums = sumSpans(rows, height, pixels.width, channels, width);
+  const down = (values: ArrayLike<number>, columns: number) => sumSpans(values, 1, pixels.height, columns * channels, height);
+  const across = (values: ArrayLike<number>, rows: number) => sumSpans(values, rows, pixels.width, channels, width);
+  const sums = height * pixels.width > pixels.height * width
+    ? down(across(pixels.data, pixels.height), width)
+    : across(down(pixels.data, pixels.width), height);
   const total = pixels.height * pixels.width;
   return { width, height, channels, data: Uint8Array.from(sums, (sum) => divide(sum, total)) };
 }

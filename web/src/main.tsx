@@ -37,4 +37,12 @@ window.rosetta = {
   tensor: async (row, picture) => Array.from(await comparison.tensor(row, Uint8Array.from(picture))),
 };
 
+// What is dropped would replace the page, also while nothing takes it yet; a text field takes text, but no files.
+for (const type of ['dragover', 'drop'] as const) {
+  addEventListener(type, (event) => {
+    const isText = (event.target as Element).closest?.('input:not([type=file]), textarea');
+    if (!isText || event.dataTransfer?.types.includes('Files')) event.preventDefault();
+  });
+}
+
 render(<Page comparison={comparison} />, document.getElementById('page')!);

@@ -8,7 +8,7 @@ const PATIENCE_MS = 1500;
 export const watched: Promise<unknown> = Promise.race([watch(), new Promise((done) => setTimeout(done, PATIENCE_MS))]);
 
 async function watch(): Promise<void> {
-  if (!navigator.serviceWorker) return; // plain HTTP from another machine
+  if (!globalThis.navigator?.serviceWorker) return; // plain HTTP from another machine
   const build = new URL(import.meta.url).pathname.split('/').at(-1)!;
   const controlled = new Promise((done) => navigator.serviceWorker.addEventListener('controllerchange', done, { once: true }));
   await navigator.serviceWorker.register(`/sw.js?${build}`).then(

@@ -3,11 +3,13 @@
 import type { Comparison, Row } from './comparison';
 import { messageOf } from './errors';
 import { quantile } from './figures';
-import { imageToTensor, type ImageSpec } from './image';
+import type { ImageSpec } from './image';
+import { tensorsFrom } from './pictures';
 import { bytesAt, listSamples } from './server';
 import type { Tensor } from './tensors';
 import { text } from './text';
 import type { Progress, Timing } from './timing';
+import { sizeOf } from './verdict';
 
 export interface Lane {
   row: Row;
@@ -22,6 +24,31 @@ export interface Lane {
 }
 
 const PICTURES = 16;
+
+/** The median of a row's calls, in milliseconds; null until it is timed. */
+export function medianOf({ phase, samples }: Lane): number | null {
+  return phase === 'done' && samples.length ? quantile(samples, 0.5) : null;
+}
+
+/** What has to be downloaded to run a row. */
+function bytesOf({ row, timing }: Lane): number {
+  return sizeOf(row) + (timing?.runtimeBytes ?? 0);
+}
+
+/** The row with the smallest median. */
+export function winnerOf(lanes: readonly Lane[]): Lane | null {
+  const timed = lanes.filter((lane) => medianOf(lane) !== null);
+  return timed.length > 1 ? timed.reduce((best, lane) => (medianOf(lane)! < medianOf(best)! ? lane : best)) : null;
+}
+
+/** The rows of a place that no other one there beats in both time and bytes: the Pareto front. */
+export function frontOf(lanes: readonly Lane[]): Lane[] {
+  const timed = lanes.filter((lane) => medianOf(lane) !== null);
+  const beats = (a: Lane, b: Lane) =>
+    a.row.runtime.where === b.row.runtime.where && medianOf(a)! <= medianOf(b)! && bytesOf(a) <= bytesOf(b) &&
+    (medianOf(a)! < medianOf(b)! || bytesOf(a) < bytesOf(b));
+  return timed.filter((lane) => !timed.some((other) => beats(other, lane)));
+}
 
 export class Race {
   lanes: Lane[] = [];
@@ -90,10 +117,9 @@ export class Race {
     const files = (await listSamples()).samples.slice(0, PICTURES);
     const pictures = await Promise.all(files.map(({ file }) => bytesAt(`/samples/${file}`)));
     const tensors = new Map<string, Float32Array[]>();
-    for (const kind of new Set(rows.map(({ artifact }) => JSON.stringify(artifact.image)))) {
-      const spec = JSON.parse(kind) as ImageSpec;
-      tensors.set(kind, await Promise.all(pictures.map((picture) => imageToTensor(picture, spec))));
-    }
+    const kinds = [...new Set(rows.map(({ artifact }) => JSON.stringify(artifact.image)))];
+    const made = await Promise.all(pictures.map((picture) => tensorsFrom(picture, kinds.map((kind) => JSON.parse(kind) as ImageSpec))));
+    kinds.forEach((kind, i) => tensors.set(kind, made.map((each) => each.tensors[i]!)));
     return tensors;
   }
 

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 
 import { recommend, type Constraints } from './recommend';
-import { SCHEMA, type Figure, type Report, type Target } from './report';
+import { SCHEMA, type Figure, type Mark, type Report, type Target } from './report';
 
 type Three = [value: number, low: number, high: number];
 
@@ -11,7 +11,7 @@ interface Case {
   target: string;
   constraints: Constraints;
   rows: {
-    name: string; ms: Three | null; mb: number; accuracy: Three; agreement?: number; verdict?: string; where?: 'server' | 'browser';
+    name: string; ms: Three | null; mb: number; accuracy: Three; right?: string; agreement?: number; verdict?: string; where?: 'server' | 'browser'; marks?: Mark[];
   }[];
   expected: object | null;
 }
@@ -31,17 +31,17 @@ function reportFor({ rows }: Case): Report {
     schema: SCHEMA, made: '', title: '', pictures: 1, machine: { processor: '', cores: 1, system: '' },
     artifacts: {}, rows: {}, training: {}, targets,
   };
-  for (const { name, ms, mb, accuracy, agreement = 1, verdict = 'passed', where = 'server' } of rows) {
+  for (const { name, ms, mb, accuracy, right = '', agreement = 1, verdict = 'passed', where = 'server', marks = [] } of rows) {
     const artifact = name.split('@')[0]!;
     const format = artifact.slice(artifact.indexOf('-') + 1);
     const time = ms ? figure(ms, 1e-3) : { missing: 'It was not measured.' };
     const size = figure([mb, mb, mb], 1e6);
     report.artifacts[artifact] = {
-      name: artifact, format, source: null, verdict, flips: [], flip_count: 0,
+      name: artifact, format, source: null, verdict, right, flips: [], flip_count: 0,
       figures: { accuracy: figure(accuracy), agreement: figure([agreement, agreement, agreement]), disk: size },
     };
     const figures = { 'p50@1': time, 'http_p50@1': time, ship: size, download: size };
-    report.rows[name] = { name, artifact, where, runtime: '', backend: '', figures };
+    report.rows[name] = { name, artifact, where, runtime: '', backend: '', figures, marks };
   }
   return report;
 }

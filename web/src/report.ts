@@ -1,5 +1,8 @@
 /** The results of `make compare`, as report.json keeps them (compare/report.py): the parts that the page shows. */
 
+import type { Placement } from './placement';
+import type { Status } from './status';
+
 /** The version of report.json that the page reads; an older report has other parts. */
 export const SCHEMA = 2;
 
@@ -32,11 +35,21 @@ export interface ReportedArtifact {
   name: string;
   format: string;
   source: string | null;
-  /** "source", "passed", or why it did not pass. */
+  /** "source", "passed", for a reduced precision its class ("passed at 99 %"), or why it did not pass. */
   verdict: string;
   figures: Record<string, Measured>;
+  /** A bit for every test picture, 1 where its class is right, in base64; older reports do not say it. */
+  right?: string;
   flips: FlippedPicture[];
   flip_count: number;
+  /** Its word on the page, when this was measured; older reports do not say it. */
+  status?: Status | '';
+  /** Its answers at edges that are not its source's, a phrase for each. */
+  differs?: string[];
+  /** Where its operators run; older reports do not say it. */
+  placements?: Placement[];
+  /** What is known of its format's future, in English; empty where its makers go on with it. */
+  outlook?: string;
 }
 
 export interface ReportedRow {
@@ -45,6 +58,26 @@ export interface ReportedRow {
   where: 'server' | 'browser';
   runtime: string;
   backend: string;
+  figures: Record<string, Measured>;
+  /** Of a reduced precision: "slower" or "larger" than float32 beyond the noise, "stored only". */
+  marks?: Mark[];
+}
+
+export type Mark = 'slower' | 'larger' | 'stored only';
+
+/** Whether an artifact gives its source's answers: it is the source, or parity passed. */
+export function keepsAnswers({ verdict }: ReportedArtifact): boolean {
+  return verdict === 'source' || verdict.split(' at ')[0] === 'passed';
+}
+
+/** One artifact in one runtime of a visitor's device: see deviceCheck.ts. */
+export interface ReportedDevice {
+  row: string;
+  device: string;
+  browser: string;
+  made: string;
+  backend: string;
+  wrong: number;
   figures: Record<string, Measured>;
 }
 
@@ -65,6 +98,8 @@ export interface Target {
   /** Names of figures. */
   time: string;
   size: string;
+  /** The figure that counts as accuracy; older reports do not say it. */
+  accuracy?: string;
   /** A reservation about all rows, as a sentence; may be empty. */
   note: string;
 }
@@ -78,6 +113,8 @@ export interface Report {
   artifacts: Record<string, ReportedArtifact>;
   rows: Record<string, ReportedRow>;
   training: Record<string, ReportedTraining>;
+  /** Missing in a report that is older than checks of devices. */
+  devices?: ReportedDevice[];
   targets: Record<string, Target>;
 }
 

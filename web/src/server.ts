@@ -2,13 +2,13 @@
 
 import { messageOf } from './errors';
 import type { ImageSpec } from './image';
+import type { Placement } from './placement';
 import type { Report } from './report';
-import { decoded, encoded, onlyTensor, type Tensor, type TensorSpec } from './tensors';
+import type { Status } from './status';
+import { decoded, encoded, onlyTensor, parametersOf, type Message, type Tensor, type TensorSpec } from './tensors';
 
 const HEADER_LENGTH = 'Inference-Header-Content-Length';
 const REQUEST_VALUES = 1_000_000;
-
-export type Status = 'source' | 'verified' | 'verified on ordinary inputs' | 'unverified' | 'failed';
 
 /** One artifact as the server describes it. If it cannot be run, it has a `problem` and few other values. */
 export interface Artifact {
@@ -27,9 +27,24 @@ export interface Artifact {
   outputs: TensorSpec[];
   /** Whether there is a parity result for exactly these bytes. */
   compared: boolean;
+  /** Whether a reduced precision is stored in its file, and nothing computes in it. */
+  storedOnly?: boolean;
+  /** Where its operators run. */
+  placements?: Placement[];
   /** What the server runs it with: "LiteRT 2.3.0". */
   runtime: string;
   problem: string | null;
+  /** A visitor's own file, which stays in this browser. */
+  own?: Own;
+}
+
+/** A file that was dropped on the page. */
+export interface Own {
+  title: string;
+  /** Path -> bytes. */
+  files: Record<string, Uint8Array<ArrayBuffer>>;
+  /** The outputs of the model that it is compared with, to which its own are renamed by their order. */
+  outputs: TensorSpec[];
 }
 
 /** A format that a model could not be converted to: contract/failed_edge.py. */
@@ -51,12 +66,11 @@ export interface Served {
   failedEdges: FailedEdge[];
 }
 
-export interface ServerAnswer {
-  label: string;
-  probabilities: Record<string, number>;
-  ms: { preprocess: number; queue: number; compute: number };
-  /** The sha256 of what the model saw, as little-endian float32. */
-  tensor: string;
+/** Milliseconds of one call: in the server's queue, in its runtime, and all that was there besides. */
+export interface CallTimes {
+  queue: number;
+  compute: number;
+  network: number;
 }
 
 /** What `make verify` wrote about an artifact, as far as the page needs it. */
@@ -76,6 +90,8 @@ export interface Samples {
   title: string;
   labels: string[];
   samples: Sample[];
+  /** One picture of all samples, in their order, row by row. */
+  sprite?: { file: string; columns: number };
 }
 
 interface Metadata {
@@ -92,8 +108,10 @@ interface Metadata {
     classifies: boolean;
     labels: string[];
     layouts: Record<string, string>;
+    least?: Record<string, number[]>;
     files: Artifact['files'];
-    parity: object | null;
+    parity: { placements?: Placement[] } | null;
+    stored_only?: boolean;
   };
 }
 
@@ -109,8 +127,9 @@ export async function listServed(): Promise<Served> {
 
 async function describe(name: string): Promise<Artifact> {
   const { inputs, outputs, parameters } = await json<Metadata>(`/v2/models/${name}`);
-  const { model, format, runtime, status, status_reason, image, classifies, labels, layouts, files, parity } = parameters;
-  const withLayout = (specs: Metadata['inputs']) => specs.map((spec) => ({ ...spec, layout: layouts[spec.name] ?? '' }));
+  const { model, format, runtime, status, status_reason, image, classifies, labels, layouts, least, files, parity, stored_only } = parameters;
+  const withLayout = (specs: Metadata['inputs']) =>
+    specs.map((spec) => ({ ...spec, layout: layouts[spec.name] ?? '', least: least?.[spec.name] }));
   return {
     name, model, format, status, image, classifies, labels, files,
     statusReason: status_reason ?? '',
@@ -118,6 +137,8 @@ async function describe(name: string): Promise<Artifact> {
     inputs: withLayout(inputs),
     outputs: withLayout(outputs),
     compared: Boolean(parity),
+    storedOnly: Boolean(stored_only),
+    placements: parity?.placements ?? [],
     problem: null,
   };
 }
@@ -127,7 +148,7 @@ function unusable(name: string, error: unknown): Artifact {
   return {
     name, model: name.slice(0, dash), format: name.slice(dash + 1),
     status: 'failed', statusReason: '', image: null, classifies: false, labels: [], files: {}, runtime: '',
-    inputs: [], outputs: [], compared: false,
+    inputs: [], outputs: [], compared: false, storedOnly: false,
     problem: messageOf(error),
   };
 }
@@ -137,9 +158,10 @@ export function labelOf({ labels }: Pick<Artifact, 'labels'>, index: number): st
   return labels[index] ?? `class ${index}`;
 }
 
-/** Send the same bytes that the page decodes, so that both sides start from one picture. */
-export function predictPicture(name: string, picture: Uint8Array, signal: AbortSignal): Promise<ServerAnswer> {
-  return json<ServerAnswer>(`/predict/${name}`, { ...post(picture as BodyInit), signal });
+/** The sha256 of what the server makes of a picture for a model: of the tensor, as little-endian float32. */
+export async function tensorHash(name: string, picture: Uint8Array, signal: AbortSignal): Promise<string> {
+  const { tensor } = await json<{ tensor: string }>(`/predict/${name}`, { ...post(picture as BodyInit), signal });
+  return tensor;
 }
 
 /** With `?idle` in its address the page runs nothing by itself. */
@@ -166,14 +188,27 @@ export function readReport(): Promise<Report | null> {
 }
 
 /** Tensors by the Open Inference Protocol: every output, in the model's order. */
-export async function infer({ name, outputs }: Artifact, inputs: Tensor[], signal?: AbortSignal): Promise<Tensor[]> {
-  const { body, header } = encoded(inputs, outputs);
+export async function infer(artifact: Artifact, inputs: Tensor[], signal?: AbortSignal): Promise<Tensor[]> {
+  return decoded(await ask(artifact, encoded(inputs, artifact.outputs), signal));
+}
+
+/** Where the time of such a call goes. */
+export async function timedInfer(artifact: Artifact, inputs: Tensor[]): Promise<CallTimes> {
+  const message = encoded(inputs, artifact.outputs, { times: true });
+  const start = performance.now();
+  const answer = await ask(artifact, message);
+  const whole = performance.now() - start;
+  const { queue_ms: queue = 0, compute_ms: compute = whole } = parametersOf(answer);
+  return { queue, compute, network: Math.max(0, whole - queue - compute) };
+}
+
+async function ask({ name }: Artifact, { body, header }: Message, signal?: AbortSignal): Promise<Message> {
   const call = post(body);
   const response = await request(`/v2/models/${name}/infer`, {
     ...call, headers: { ...call.headers, [HEADER_LENGTH]: String(header) }, signal: signal ?? null,
   });
   const answer = new Uint8Array(await response.arrayBuffer());
-  return decoded({ body: answer, header: Number(response.headers.get(HEADER_LENGTH) ?? answer.length) });
+  return { body: answer, header: Number(response.headers.get(HEADER_LENGTH) ?? answer.length) };
 }
 
 /** The probabilities of each picture. A request holds as many pictures as the model and REQUEST_VALUES allow. */
@@ -195,8 +230,12 @@ export async function bytesAt(path: string): Promise<Uint8Array> {
 
 /** A part of the page's own code, which is downloaded when it is first used. */
 export function code<T>(part: Promise<T>): Promise<T> {
-  return part.catch((error: unknown) => {
-    throw new Error(`Its code could not be downloaded (${messageOf(error)}). Check the server, then load the page again.`);
+  return part.catch(async (error: unknown) => {
+    if (!(await isAlive())) throw new Error('The server does not answer, and this part of the page was not loaded before. Start the server, then load the page again.');
+    throw new Error(
+      `Its code could not be downloaded (${messageOf(error)}). If the page was built anew since it was opened, its old parts ` +
+        'are gone. Check the server, then load the page again.',
+    );
   });
 }
 

@@ -2,18 +2,23 @@
 
 import type { Row } from './comparison';
 import { messageOf } from './errors';
-import type { ImageSpec } from './image';
-import { familyOf } from './runtimes';
+import type { Fit, ImageSpec } from './image';
+import { rPicture, rTensors, rWeights } from './rSnippets';
+import { familyOf, WHOLE_NUMBERS } from './runtimes';
 import { fileEndingIn } from './runtimes/files';
 import type { Artifact } from './server';
 import type { Classifier, Framework, Library, Snippet } from './snippet';
 import { tensorCall, tensorCurl, tensorJavascript, tensorPython } from './tensorSnippets';
+import { text } from './text';
 
 /** The snippets, and the reason for each that is missing. */
 export interface Snippets {
   snippets: Snippet[];
   leftOut: string[];
 }
+
+/** How many snippets come first that call the service. */
+const CALLS = 3;
 
 /** Code that calls the service, and code that runs the row's artifact without it. `origin` is the service's address. */
 export function snippetsFor({ artifact, runtime: { backend } }: Row, origin: string): Snippets {
@@ -25,14 +30,17 @@ export function snippetsFor({ artifact, runtime: { backend } }: Row, origin: str
   const makers: [title: string, make: () => Snippet][] = [
     ['curl', () => (classifier ? curl(picture) : tensorCurl(artifact, tensors))],
     ['Python', () => (classifier ? callService(picture) : tensorCall(artifact, tensors))],
+    ['R', () => (classifier ? rPicture(picture) : rTensors(artifact, tensors))],
   ];
   if (framework) makers.push([framework.title, () => (classifier ? python(classifier, framework) : tensorPython(artifact, family, framework))]);
   if (library) {
     makers.push([library.title, () => (classifier ? javascript(classifier, library, backend) : tensorJavascript(artifact, family, library, backend))]);
   }
+  if (Object.keys(artifact.files).some((file) => file.endsWith('.h5'))) makers.push(['R, hdf5r', () => rWeights(artifact)]);
   const result: Snippets = { snippets: [], leftOut: [] };
-  for (const [title, make] of makers) {
+  for (const [place, [title, make]] of makers.entries()) {
     try {
+      if (place >= CALLS && WHOLE_NUMBERS.includes(artifact.format)) throw new Error(text().shipping.wholeNumbers);
       result.snippets.push(make());
     } catch (error) {
       result.leftOut.push(`${title}: ${messageOf(error)}`);
@@ -41,9 +49,13 @@ export function snippetsFor({ artifact, runtime: { backend } }: Row, origin: str
   return result;
 }
 
-/** TensorFlow's image runs both of its formats. */
-export function dockerLine({ format }: Artifact): string {
+/** Optional runtimes have no image. */
+const WITHOUT_IMAGE = ['openvino', 'executorch'];
+
+/** TensorFlow's image runs both of its formats. Null where no image runs a format. */
+export function dockerLine({ format }: Artifact): string | null {
   const family = familyOf(format);
+  if (WITHOUT_IMAGE.includes(family)) return null;
   const image = `rosetta-serve/serve-${family === 'savedmodel' ? 'keras' : family}`;
   return `docker run --rm --read-only --cap-drop ALL -p 127.0.0.1:8000:8000 ${image}`;
 }
@@ -81,6 +93,23 @@ probabilities = session.run(["${artifact.output}"], {"${artifact.input}": to_ten
 interpreter = Interpreter("${fileEndingIn(artifact, '.tflite')}")
 run = interpreter.get_signature_runner("serving_default")
 probabilities = run(${artifact.input}=to_tensor("picture.png"))["${artifact.output}"][0]`,
+  },
+  openvino: {
+    title: 'Python, OpenVINO', install: 'openvino',
+    run: (artifact) => `import openvino
+
+# By itself OpenVINO may compute in bfloat16, which gives other answers. The file model.bin lies beside model.xml.
+model = openvino.Core().compile_model("${fileEndingIn(artifact, '.xml')}", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+probabilities = model({"${artifact.input}": to_tensor("picture.png")})["${artifact.output}"][0]`,
+  },
+  executorch: {
+    title: 'Python, ExecuTorch', install: 'executorch torch',
+    run: (artifact) => `import torch
+from executorch.runtime import Runtime
+
+program = Runtime.get().load_program("${fileEndingIn(artifact, '.pte')}")
+(answer,) = program.load_method("forward").execute([torch.from_numpy(to_tensor("picture.png"))])
+probabilities = answer.numpy()[0]`,
   },
   keras: {
     title: 'Python, Keras', install: 'keras tensorflow',
@@ -123,7 +152,7 @@ def to_tensor(file):
     picture = Image.alpha_composite(white, picture).convert("${spec.channels === 1 ? 'L' : 'RGB'}")
 ${spec.invert === 'auto' ? PYTHON_INVERT : ''}    pixels = np.asarray(picture, np.float64).reshape(picture.height, picture.width, ${spec.channels})
     tensor = np.zeros((1, ${spec.height}, ${spec.width}, ${spec.channels}), np.float32)
-${spec.fit === 'contain' ? PYTHON_CONTAIN(spec) : PYTHON_COVER(spec)}
+${PYTHON_FIT[spec.fit](spec)}
     return tensor
 
 
@@ -151,15 +180,17 @@ const PYTHON_INVERT = `    grey = np.asarray(picture.convert("L"))
         picture = ImageOps.invert(picture)
 `;
 
-const PYTHON_CONTAIN = ({ height, width }: ImageSpec) => `    scale = min(${width} / picture.width, ${height} / picture.height)
+const PYTHON_FIT: Record<Fit, (spec: ImageSpec) => string> = {
+  stretch: ({ height, width }) => `    tensor[0] = area(pixels, ${height}, ${width})`,
+  contain: ({ height, width }) => `    scale = min(${width} / picture.width, ${height} / picture.height)
     width, height = max(1, int(picture.width * scale + 0.5)), max(1, int(picture.height * scale + 0.5))
     left, top = (${width} - width) // 2, (${height} - height) // 2
-    tensor[0, top : top + height, left : left + width] = area(pixels, height, width)`;
-
-const PYTHON_COVER = ({ height, width }: ImageSpec) => `    scale = max(${width} / picture.width, ${height} / picture.height)
+    tensor[0, top : top + height, left : left + width] = area(pixels, height, width)`,
+  cover: ({ height, width }) => `    scale = max(${width} / picture.width, ${height} / picture.height)
     width, height = max(1, int(${width} / scale + 0.5)), max(1, int(${height} / scale + 0.5))
     left, top = (picture.width - width) // 2, (picture.height - height) // 2
-    tensor[0] = area(pixels[top : top + height, left : left + width], ${height}, ${width})`;
+    tensor[0] = area(pixels[top : top + height, left : left + width], ${height}, ${width})`,
+};
 
 // --- JavaScript, for the browser
 
@@ -218,7 +249,7 @@ async function toTensor(file) {
   const rgba = context.getImageData(0, 0, w, h).data;
   const grey = (i) => (19595 * rgba[4 * i] + 38470 * rgba[4 * i + 1] + 7471 * rgba[4 * i + 2] + 32768) >> 16;
 ${spec.invert === 'auto' ? JS_INVERT : ''}  const value = (i, c) => ${valueOf(spec)};
-${spec.fit === 'contain' ? JS_CONTAIN(spec) : JS_COVER(spec)}
+${JS_FIT[spec.fit](spec)}
   const mean = (x, y, c) => { // of the source pixels that a target pixel covers
     const [left, right, top, bottom] = [x * sw / iw, (x + 1) * sw / iw, y * sh / ih, (y + 1) * sh / ih];
     let sum = 0;
@@ -261,12 +292,15 @@ const JS_INVERT = `  let [ring, bright] = [0, 0];
 `;
 
 /** The source area (sx, sy, sw, sh) becomes the area (tx, ty, iw, ih) of the tensor. */
-const JS_CONTAIN = ({ height, width }: ImageSpec) => `  const scale = Math.min(${width} / w, ${height} / h);
+const JS_FIT: Record<Fit, (spec: ImageSpec) => string> = {
+  stretch: ({ height, width }) => `  const [sx, sy, sw, sh] = [0, 0, w, h];
+  const [tx, ty, iw, ih] = [0, 0, ${width}, ${height}];`,
+  contain: ({ height, width }) => `  const scale = Math.min(${width} / w, ${height} / h);
   const [iw, ih] = [Math.max(1, Math.round(w * scale)), Math.max(1, Math.round(h * scale))];
   const [tx, ty] = [(${width} - iw) >> 1, (${height} - ih) >> 1];
-  const [sx, sy, sw, sh] = [0, 0, w, h];`;
-
-const JS_COVER = ({ height, width }: ImageSpec) => `  const scale = Math.max(${width} / w, ${height} / h);
+  const [sx, sy, sw, sh] = [0, 0, w, h];`,
+  cover: ({ height, width }) => `  const scale = Math.max(${width} / w, ${height} / h);
   const [sw, sh] = [Math.max(1, Math.round(${width} / scale)), Math.max(1, Math.round(${height} / scale))];
   const [sx, sy] = [(w - sw) >> 1, (h - sh) >> 1];
-  const [tx, ty, iw, ih] = [0, 0, ${width}, ${height}];`;
+  const [tx, ty, iw, ih] = [0, 0, ${width}, ${height}];`,
+};

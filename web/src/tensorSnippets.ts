@@ -71,6 +71,18 @@ outputs = dict(zip(${names}, session.run(${names}, inputs)))`,
 
 interpreter = Interpreter("${fileEndingIn(artifact, '.tflite')}")
 outputs = interpreter.get_signature_runner("serving_default")(**inputs)`,
+  openvino: (artifact, names) => `import openvino
+
+# By itself OpenVINO may compute in bfloat16, which gives other answers. The file model.bin lies beside model.xml.
+model = openvino.Core().compile_model("${fileEndingIn(artifact, '.xml')}", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+answers = model(inputs)
+outputs = {name: answers[name] for name in ${names}}`,
+  executorch: (artifact, names) => `import torch
+from executorch.runtime import Runtime
+
+program = Runtime.get().load_program("${fileEndingIn(artifact, '.pte')}")
+answers = program.load_method("forward").execute(list(map(torch.from_numpy, inputs.values())))
+outputs = dict(zip(${names}, (each.numpy() for each in answers)))`,
   keras: (artifact, names) => `import keras
 
 model = keras.saving.load_model("${fileEndingIn(artifact, '.h5', '.keras')}")

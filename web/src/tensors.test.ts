@@ -49,6 +49,14 @@ test('what is written out tells the batch of all', () => {
   expect(tensorsOf([a, b], entries, 1).map(({ shape }) => shape)).toEqual([[3, 2], [3, 4]]);
 });
 
+test('the batch is where the layout has it, and other free sizes begin with the least one', () => {
+  const audio = { ...spec('FP32', [-1, -1], 'audio'), layout: 'ND', least: [1, 40] };
+  const state = { ...spec('FP32', [2, -1, 8], 'state'), layout: 'DND' };
+  const all = [audio, state, spec('INT64', [], 'rate'), { ...spec('FP32', [-1], 'wave'), layout: 'D', least: [25] }];
+  expect(tensorsOf(all, all.map(emptyEntry), 3).map(({ shape }) => shape)).toEqual([[3, 40], [2, 3, 8], [], [25]]);
+  expect(tensorsOf([all[3]!], [written(all[3]!, 'json', JSON.stringify(Array(30).fill(0.5)))], 1)[0]!.shape).toEqual([30]);
+});
+
 test('random values are the same each time, differ by seed, and suit their datatype', () => {
   const of = spec('FP32', [1, 1000]);
   const [one, same, other] = [1, 1, 2].map((seed) => tensorsOf([of], [{ ...emptyEntry(of), seed }], 1)[0]!);

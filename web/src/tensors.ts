@@ -5,8 +5,10 @@ export interface TensorSpec {
   name: string;
   datatype: string;
   shape: number[];
-  /** What the dimensions mean, such as NHWC; empty if unknown. */
+  /** What the dimensions mean, such as NHWC: N is the batch, which a tensor may have elsewhere, or not at all. */
   layout: string;
+  /** The least size of each dimension, where the model needs one. */
+  least?: number[] | undefined;
 }
 
 type Numbers =
@@ -28,6 +30,9 @@ const ARRAYS = {
 } as const;
 const isRaw = (datatype: string): datatype is keyof typeof ARRAYS => datatype in ARRAYS;
 const isWhole = (datatype: string) => /^U?INT/.test(datatype);
+
+/** Which dimension is the batch; -1 where none is. It is the first where nothing is known. */
+export const batchAxis = ({ layout }: TensorSpec): number => (layout ? layout.indexOf('N') : 0);
 
 export function count(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1);
@@ -55,13 +60,13 @@ export interface Entry {
   fill: Fill;
   seed: number;
   text: string;
-  /** One size per dimension, used where the dimension is free. The first, the batch, is never used. */
+  /** One size per dimension, used where the dimension is free. That of the batch is never used. */
   sizes: number[];
 }
 
-export function emptyEntry({ datatype, shape }: TensorSpec): Entry {
+export function emptyEntry({ datatype, shape, least }: TensorSpec): Entry {
   const isText = datatype === 'BYTES';
-  return { fill: isText ? 'lines' : 'random', seed: 1, text: isText ? 'Hello' : '', sizes: shape.map((size) => Math.max(size, 1)) };
+  return { fill: isText ? 'lines' : 'random', seed: 1, text: isText ? 'Hello' : '', sizes: shape.map((size, axis) => Math.max(size, least?.[axis] ?? 1)) };
 }
 
 /** Lines are for text only. */
@@ -80,10 +85,12 @@ export function tensorsOf(specs: readonly TensorSpec[], entries: readonly Entry[
     if (entry.fill === 'json') return fromJson(spec, entry);
     return entry.fill === 'lines' ? fitted(spec, entry, entry.text.split('\n')) : null;
   });
-  const batch = entered.find((tensor, i) => tensor && specs[i]!.shape[0] === -1)?.shape[0] ?? rows;
+  const given = specs.findIndex((spec, i) => entered[i] && spec.shape[batchAxis(spec)] === -1);
+  const batch = given < 0 ? rows : entered[given]!.shape[batchAxis(specs[given]!)]!;
   return specs.map((spec, i) => {
     const { fill, seed, sizes } = entries[i]!;
-    return entered[i] ?? filled(spec, resolved(spec, [batch, ...sizes.slice(1)]), fill === 'zeros' ? null : seed + i);
+    const own = sizes.map((size, axis) => (axis === batchAxis(spec) ? batch : size));
+    return entered[i] ?? filled(spec, resolved(spec, own), fill === 'zeros' ? null : seed + i);
   });
 }
 
@@ -96,6 +103,12 @@ export function defaultTensors(specs: readonly TensorSpec[], fill: 'random' | 'z
 export function onlyTensor(specs: readonly TensorSpec[], values: readonly number[]): Tensor[] {
   if (specs.length !== 1) throw new Error(`The model has ${specs.length} inputs, expected 1.`);
   return [fitted(specs[0]!, emptyEntry(specs[0]!), values)];
+}
+
+/** A tensor's shape in the axes of a spec that takes as many numbers in each row; as it is where that does not fit. */
+export function fittedTo({ shape: wanted }: TensorSpec, { shape }: Tensor): number[] {
+  const fitted = wanted.length === shape.length ? shape : wanted.map((size, axis) => (axis === 0 ? shape[0]! : Math.max(1, size)));
+  return count(fitted) === count(shape) ? fitted : shape;
 }
 
 function resolved({ shape }: TensorSpec, sizes: readonly number[]): number[] {
@@ -161,11 +174,12 @@ function hasDatatype(datatype: string, value: unknown): boolean {
   return Number.isSafeInteger(value) && Number(valuesOf(datatype, [value])[0]) === value; // unless it wraps around
 }
 
-/** A flat list in the shape of the sizes. A free batch is as large as the list requires. */
+/** A flat list in the shape of the sizes. A free batch, or else the first free size, is as large as the list requires. */
 function fitted(spec: TensorSpec, { sizes }: Entry, values: readonly unknown[]): Tensor {
   const { name, datatype } = spec;
-  const row = count(resolved(spec, sizes).slice(1));
-  const shape = resolved(spec, [Math.max(1, Math.floor(values.length / row)), ...sizes.slice(1)]);
+  const open = spec.shape[batchAxis(spec)] === -1 ? batchAxis(spec) : spec.shape.indexOf(-1);
+  const row = count(resolved(spec, sizes).filter((_, axis) => axis !== open));
+  const shape = resolved(spec, sizes.map((size, axis) => (axis === open ? Math.max(1, Math.floor(values.length / row)) : size)));
   if (count(shape) !== values.length) throw new Error(`${name}: got ${values.length} values, expected ${count(shape)} for ${show(shape)}.`);
   return { name, datatype, shape, data: valuesOf(datatype, values) };
 }
@@ -220,7 +234,7 @@ interface Described {
 }
 
 /** Numbers are sent as bytes: JSON has neither NaN nor exact 64-bit integers. */
-export function encoded(inputs: readonly Tensor[], outputs: readonly TensorSpec[]): Message {
+export function encoded(inputs: readonly Tensor[], outputs: readonly TensorSpec[], parameters?: object): Message {
   const raw: Uint8Array[] = [];
   const described = inputs.map(({ name, datatype, shape, data }): Described => {
     if (Array.isArray(data) || !isRaw(datatype)) return { name, datatype, shape, data: Array.from(data as ArrayLike<unknown>) };
@@ -228,11 +242,17 @@ export function encoded(inputs: readonly Tensor[], outputs: readonly TensorSpec[
     return { name, datatype, shape, parameters: { binary_data_size: data.byteLength } };
   });
   const wanted = outputs.map(({ name, datatype }) => ({ name, parameters: { binary_data: isRaw(datatype) } }));
-  const header = new TextEncoder().encode(JSON.stringify({ inputs: described, outputs: wanted }));
+  const header = new TextEncoder().encode(JSON.stringify({ inputs: described, outputs: wanted, parameters }));
   const parts = [header, ...raw];
   const body = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
   parts.reduce((at, part) => (body.set(part, at), at + part.length), 0);
   return { body, header: header.length };
+}
+
+/** The numbers that an answer has besides its tensors. */
+export function parametersOf({ body, header }: Message): Record<string, number> {
+  const { parameters } = JSON.parse(new TextDecoder().decode(body.subarray(0, header))) as { parameters?: Record<string, number> };
+  return parameters ?? {};
 }
 
 export function decoded({ body, header }: Message): Tensor[] {

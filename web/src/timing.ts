@@ -7,6 +7,8 @@ import { largestDistance, type Tensor } from './tensors';
 export interface Timing {
   /** What the runtime really runs on. */
   backend: string;
+  /** How many bytes the runtime's own code is on the wire. */
+  runtimeBytes: number;
   /** From the first byte of the runtime's code to the first answer. All times are in milliseconds. */
   firstAnswer: number;
   /** Each call of the warm-up, which no other figure includes. */
@@ -23,10 +25,17 @@ export interface Timing {
   unsteady: number;
 }
 
+/** The measurements of a model that is loaded. */
+export type Samples = Omit<Timing, 'backend' | 'runtimeBytes' | 'firstAnswer'>;
+
 /** What is new since the last report. */
 export interface Progress {
   phase: 'load' | 'warm-up' | 'timed';
   samples: number[];
+  /** While it loads: how many bytes have come so far. */
+  bytes?: number;
+  /** How many are expected of what has begun to come; 0 if unknown. */
+  total?: number;
 }
 
 type OnProgress = (progress: Progress) => void;
@@ -38,32 +47,39 @@ const PROGRESS_MS = 150;
 /** Reading the answer back is part of the time; comparing the answers is not. */
 export async function timed(
   load: () => Promise<LoadedModel>, questions: Tensor[][], seconds: number, onProgress: OnProgress = () => {},
-): Promise<Timing> {
+): Promise<Omit<Timing, 'runtimeBytes'>> {
   onProgress({ phase: 'load', samples: [] });
   const start = performance.now();
   const model = await load(); // its last step is the answer to zeros
   const firstAnswer = performance.now() - start;
   try {
-    const answersTo: Tensor[][][] = questions.map(() => []);
-    let turn = 0;
-    const call = async () => {
-      const question = turn++ % questions.length;
-      const inputs = questions[question]!.map((tensor) => ({ ...tensor, data: tensor.data.slice() }));
-      answersTo[question]!.push(await model.predict(inputs));
-    };
-    const warmUp = await sample(call, 1, WARM_UP * seconds, (samples) => onProgress({ phase: 'warm-up', samples }));
-    const resolution = clockStep();
-    const callsPerSample = Math.max(1, Math.ceil((STEPS_PER_SAMPLE * resolution) / quantile(warmUp, 0.5)));
-    for (const answers of answersTo) answers.length = 0;
-    const samples = await sample(call, callsPerSample, seconds, (samples) => onProgress({ phase: 'timed', samples }));
-    while (answersTo.some((answers) => !answers.length)) await call(); // a slow runtime makes few calls, but answers every question
-    const unsteady = answersTo.reduce((most, each) => each.reduce((more, answer) =>
-      Math.max(more, largestDistance(answer, each.at(-1)!)), most), 0);
-    const answers = answersTo.map((each) => each.at(-1)!.flatMap(({ data }) => Array.from(data as Float32Array, Number)));
-    return { backend: model.backend, firstAnswer, warmUp, resolution, callsPerSample, samples, answers, unsteady };
+    return { backend: model.backend, firstAnswer, ...(await sampled(model, questions, seconds, onProgress)) };
   } finally {
     model.dispose();
   }
+}
+
+/** Calls of a loaded model, warm: the questions in turn, again and again. */
+export async function sampled(
+  model: LoadedModel, questions: Tensor[][], seconds: number, onProgress: OnProgress = () => {},
+): Promise<Samples> {
+  const answersTo: Tensor[][][] = questions.map(() => []);
+  let turn = 0;
+  const call = async () => {
+    const question = turn++ % questions.length;
+    const inputs = questions[question]!.map((tensor) => ({ ...tensor, data: tensor.data.slice() }));
+    answersTo[question]!.push(await model.predict(inputs));
+  };
+  const warmUp = await sample(call, 1, WARM_UP * seconds, (samples) => onProgress({ phase: 'warm-up', samples }));
+  const resolution = clockStep();
+  const callsPerSample = Math.max(1, Math.ceil((STEPS_PER_SAMPLE * resolution) / quantile(warmUp, 0.5)));
+  for (const answers of answersTo) answers.length = 0;
+  const samples = await sample(call, callsPerSample, seconds, (samples) => onProgress({ phase: 'timed', samples }));
+  while (answersTo.some((answers) => !answers.length)) await call(); // a slow runtime makes few calls, but answers every question
+  const unsteady = answersTo.reduce((most, each) => each.reduce((more, answer) =>
+    Math.max(more, largestDistance(answer, each.at(-1)!)), most), 0);
+  const answers = answersTo.map((each) => each.at(-1)!.flatMap(({ data }) => Array.from(data as Float32Array, Number)));
+  return { warmUp, resolution, callsPerSample, samples, answers, unsteady };
 }
 
 async function sample(

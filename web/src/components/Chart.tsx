@@ -16,7 +16,16 @@ export function Chart({ draw, label }: Props) {
     return () => observer.disconnect();
   }, []);
   useEffect(() => {
-    if (width) frame.current!.replaceChildren(draw(width));
+    if (width) frame.current!.replaceChildren(withoutNames(draw(width)));
   });
   return <div ref={frame} class="chart" role="img" aria-label={label} />;
+}
+
+/** The plot is one picture with one name: those of its parts, such as "rect", say nothing, and parts may have none. */
+function withoutNames(plot: Element): Element {
+  for (const part of plot.querySelectorAll('[aria-label], [aria-description]')) {
+    part.removeAttribute('aria-label');
+    part.removeAttribute('aria-description');
+  }
+  return plot;
 }

@@ -1,15 +1,18 @@
 import { useEffect, useState } from 'preact/hooks';
 
-import { watched } from '../offline';
+import { parseAddress } from '../address';
 import { isIdle, listSamples, type Samples } from '../server';
 import { text } from '../text';
 import { ModelChooser } from './ModelChooser';
+import { OwnModel } from './OwnModel';
 import { PicturePanel, pictureOf, titleOf, type Picture } from './PicturePanel';
 import { ResultTable } from './ResultTable';
 import { TensorForm } from './TensorForm';
+import { VerdictLine } from './VerdictLine';
 import type { ViewProps } from './view';
 
-const PATIENCE_MS = 3000;
+/** What the address asks for when the page is opened. */
+const { shared } = parseAddress(location.hash);
 
 export function CompareView({ comparison }: ViewProps) {
   const [samples, setSamples] = useState<Samples | null>(null);
@@ -31,6 +34,7 @@ export function CompareView({ comparison }: ViewProps) {
   return (
     <div class="comparing">
       <ModelChooser comparison={comparison} />
+      <VerdictLine comparison={comparison} />
       {(hasPictures || forms.length > 0) && (
         <div class="questions">
           {hasPictures && <PicturePanel comparison={comparison} samples={samples} picture={picture} onPicture={choose} />}
@@ -38,7 +42,9 @@ export function CompareView({ comparison }: ViewProps) {
         </div>
       )}
       <section class="results" aria-label={text().answers} data-picture={picture ? titleOf(picture) : undefined}>
-        <ResultTable comparison={comparison} truth={picture?.truth ?? null} />
+        <ResultTable comparison={comparison} truth={picture?.truth ?? null} shared={shared}
+          picture={typeof picture?.from === 'number' ? picture.from : null} />
+        <OwnModel comparison={comparison} />
       </section>
     </div>
   );
@@ -48,14 +54,5 @@ export function CompareView({ comparison }: ViewProps) {
 async function showFirst(onSamples: (samples: Samples) => void, onPicture: (picture: Picture) => void): Promise<void> {
   const samples = await listSamples();
   onSamples(samples);
-  const first = await pictureOf(samples, samples.samples[0]!);
-  await Promise.all([thumbnailsLoaded(), watched]);
-  onPicture(first);
-}
-
-/** Wait for the thumbnails, but not for long: their downloads would add to the times of the first rows. */
-async function thumbnailsLoaded(): Promise<void> {
-  await new Promise(requestAnimationFrame);
-  const pictures = Array.from(document.querySelectorAll<HTMLImageElement>('.samples img'), (image) => image.decode());
-  await Promise.race([Promise.allSettled(pictures), new Promise((done) => setTimeout(done, PATIENCE_MS))]);
+  onPicture(await pictureOf(samples, samples.samples.find(({ index }) => index === shared.picture) ?? samples.samples[0]!));
 }

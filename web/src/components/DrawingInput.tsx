@@ -1,4 +1,4 @@
-import { useEffect, useRef } from 'preact/hooks';
+import { useLayoutEffect, useRef } from 'preact/hooks';
 
 import { text } from '../text';
 
@@ -10,48 +10,68 @@ interface Point {
   y: number;
 }
 
+/** The points of one line, in the canvas's own pixels. */
+export type Stroke = Point[];
+
+interface Props {
+  /** All lines so far. The caller keeps them while another way of input is shown. */
+  strokes: { current: Stroke[] };
+  onDrawn(picture: Blob): void;
+}
+
 /** Ink on white paper. Whenever the pen is lifted, the drawing becomes the picture. */
-export function DrawingInput({ onDrawn }: { onDrawn(picture: Blob): void }) {
+export function DrawingInput({ strokes, onDrawn }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const clear = () => {
-    const context = canvas.current!.getContext('2d')!;
-    context.fillStyle = '#fff';
-    context.fillRect(0, 0, SIZE, SIZE);
-  };
-  useEffect(clear, []);
-  const last = useRef<Point | null>(null);
-  const draw = ({ offsetX, offsetY }: PointerEvent) => {
-    if (!last.current) return;
-    const point = { x: offsetX, y: offsetY };
-    stroke(canvas.current!, last.current, point);
-    last.current = point;
+  const isDown = useRef(false);
+  const redraw = () => paint(canvas.current!, strokes.current);
+  useLayoutEffect(redraw, []);
+  const draw = (event: PointerEvent) => {
+    if (!isDown.current) return;
+    const scale = SIZE / canvas.current!.clientWidth;
+    strokes.current.at(-1)!.push({ x: event.offsetX * scale, y: event.offsetY * scale });
+    redraw();
   };
   const press = (event: PointerEvent) => {
     canvas.current!.setPointerCapture(event.pointerId);
-    last.current = { x: event.offsetX, y: event.offsetY };
+    isDown.current = true;
+    strokes.current.push([]);
     draw(event);
   };
+  const give = () => canvas.current!.toBlob((blob) => blob && onDrawn(blob));
   const lift = () => {
-    last.current = null;
-    canvas.current!.toBlob((blob) => blob && onDrawn(blob));
+    isDown.current = false;
+    give();
+  };
+  const undo = () => {
+    if (!strokes.current.pop()) return;
+    redraw();
+    give();
+  };
+  const clear = () => {
+    strokes.current = [];
+    redraw();
   };
   return (
     <div class="drawing">
       <canvas ref={canvas} width={SIZE} height={SIZE} data-testid="drawing" role="img" aria-label={text().paper}
         onPointerDown={press} onPointerMove={draw} onPointerUp={lift} onPointerCancel={lift} />
-      <p class="hint">{text().drawHint} <button type="button" onClick={clear}>{text().clear}</button></p>
+      <p class="hint">
+        {text().drawHint} <button type="button" onClick={undo}>{text().undo}</button> <button type="button" onClick={clear}>{text().clear}</button>
+      </p>
     </div>
   );
 }
 
-function stroke(canvas: HTMLCanvasElement, from: Point, to: Point): void {
+function paint(canvas: HTMLCanvasElement, strokes: Stroke[]): void {
   const context = canvas.getContext('2d')!;
-  const scale = SIZE / canvas.clientWidth;
-  context.lineWidth = PEN;
-  context.lineCap = 'round';
-  context.strokeStyle = '#111';
-  context.beginPath();
-  context.moveTo(from.x * scale, from.y * scale);
-  context.lineTo(to.x * scale, to.y * scale);
-  context.stroke();
+  context.fillStyle = '#fff';
+  context.fillRect(0, 0, SIZE, SIZE);
+  Object.assign(context, { lineWidth: PEN, lineCap: 'round', lineJoin: 'round', strokeStyle: '#111' });
+  for (const [first, ...others] of strokes) {
+    if (!first) continue;
+    context.beginPath();
+    context.moveTo(first.x, first.y);
+    for (const { x, y } of others.length ? others : [first]) context.lineTo(x, y);
+    context.stroke();
+  }
 }

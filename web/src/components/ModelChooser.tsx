@@ -1,20 +1,42 @@
+import { useState } from 'preact/hooks';
+
 import type { Comparison } from '../comparison';
 import { text } from '../text';
 
+/** With more models than this, they can be filtered by name, and chosen together. */
+const FEW = 8;
+
 /** Chooses the models whose rows are compared. It is shown if there are several. */
 export function ModelChooser({ comparison }: { comparison: Comparison }) {
+  const [filter, setFilter] = useState('');
+  const words = text().models;
   const { models } = comparison;
+  if (!models.length) return <div class="chooser" />;
   if (models.length < 2) return null;
+  const shown = models.filter((model) => model.toLowerCase().includes(filter.trim().toLowerCase()));
+  const choose = (wanted: boolean) => shown.forEach((model) => {
+    if (comparison.chosen.has(model) !== wanted) void comparison.choose(model, wanted);
+  });
   return (
     <fieldset class="chooser">
-      <legend>{text().models.choose}</legend>
-      {models.map((model) => (
-        <label key={model}>
-          <input type="checkbox" name={model} checked={comparison.chosen.has(model)}
-            onChange={({ currentTarget }) => void comparison.choose(model, currentTarget.checked)} />
-          <code>{model}</code> <small>{kindOf(model, comparison)}</small>
-        </label>
-      ))}
+      <legend>{words.choose}</legend>
+      {models.length > FEW && (
+        <div class="actions">
+          <input type="search" aria-label={words.filter} placeholder={words.filter} value={filter}
+            onInput={({ currentTarget }) => setFilter(currentTarget.value)} />
+          <button type="button" onClick={() => choose(true)}>{words.all}</button>
+          <button type="button" onClick={() => choose(false)}>{words.nothing}</button>
+        </div>
+      )}
+      <div class="models">
+        {shown.map((model) => (
+          <label key={model}>
+            <input type="checkbox" name={model} checked={comparison.chosen.has(model)}
+              onChange={({ currentTarget }) => void comparison.choose(model, currentTarget.checked)} />
+            <code>{model}</code> <small>{kindOf(model, comparison)}</small>
+          </label>
+        ))}
+      </div>
     </fieldset>
   );
 }

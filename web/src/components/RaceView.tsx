@@ -3,15 +3,18 @@ import { useEffect, useState } from 'preact/hooks';
 
 import type { Comparison } from '../comparison';
 import { histogram, milliseconds, quantile } from '../figures';
-import { Race, type Lane } from '../race';
+import { frontOf, medianOf, Race, winnerOf, type Lane } from '../race';
 import { text } from '../text';
 import { Chart } from './Chart';
 import { ModelChooser } from './ModelChooser';
+import { saveText } from './save';
 import type { ViewProps } from './view';
 
 const REDRAW_MS = 250;
 const MAX_SECONDS = 60;
 const NARROW = 600;
+/** Of the plot's font, in pixels: names of rows are as long as their models' names. */
+const LETTER_WIDTH = 6.6;
 
 /** The race goes on while another view is open. */
 let race: Race | null = null;
@@ -34,11 +37,12 @@ export function RaceView({ comparison }: ViewProps) {
             {race.state === 'running' && words.progress(done, lanes.length)}
             {race.state === 'done' && words.done}
             {race.state === 'cancelled' && words.cancelled}
-            {race.state !== 'running' && <button type="button" onClick={() => save(race!)}>{words.exportJson}</button>}
+            {race.state !== 'running' && <button type="button" onClick={() => saveText(race!.toJson(), 'race.json', 'application/json')}>{words.exportJson}</button>}
           </p>
           {lanes.some(({ samples }) => samples.length) && <Chart label={words.chart} draw={(width) => drawLanes(lanes, width)} />}
           <p class="hint">{words.chart}</p>
-          <LaneTable lanes={lanes} />
+          <LaneTable lanes={race.state === 'done' ? ranked(lanes) : lanes} />
+          <p class="hint">{words.marks}</p>
         </section>
       )}
     </div>
@@ -51,7 +55,7 @@ function RaceForm({ race, comparison }: { race: Race; comparison: Comparison }) 
   const [excluded, setExcluded] = useState<ReadonlySet<string>>(new Set());
   const [seconds, setSeconds] = useState(1);
   const chosen = rows.filter(({ id }) => !excluded.has(id));
-  const toggle = (id: string) => setExcluded(new Set(excluded.has(id) ? [...excluded].filter((other) => other !== id) : [...excluded, id]));
+  const toggle = (id: string) => setExcluded((before) => new Set(before.has(id) ? [...before].filter((other) => other !== id) : [...before, id]));
   const start = (event: Event) => {
     event.preventDefault();
     void race.start(chosen, seconds);
@@ -87,35 +91,49 @@ function RaceForm({ race, comparison }: { race: Race; comparison: Comparison }) 
   );
 }
 
+/** The fastest first; those without a median last. */
+function ranked(lanes: Lane[]): Lane[] {
+  return lanes.toSorted((a, b) => (medianOf(a) ?? Infinity) - (medianOf(b) ?? Infinity) || 0);
+}
+
 function LaneTable({ lanes }: { lanes: Lane[] }) {
   const words = text().race;
+  const [winner, front] = [winnerOf(lanes), frontOf(lanes)];
   return (
     <div class="scroll" tabIndex={0} role="region" aria-label={words.rows}>
       <table class="figures">
         <thead><tr>{Object.values(words.columns).map((name) => <th key={name} scope="col">{name}</th>)}</tr></thead>
-        <tbody>{lanes.map((lane) => <LaneRow key={lane.row.id} lane={lane} />)}</tbody>
+        <tbody>{lanes.map((lane) => <LaneRow key={lane.row.id} lane={lane} isWinner={lane === winner} isFront={front.includes(lane)} />)}</tbody>
       </table>
     </div>
   );
 }
 
-function LaneRow({ lane: { row, phase, warmUp, samples, timing, error, wasHidden } }: { lane: Lane }) {
+interface LaneProps {
+  lane: Lane;
+  isWinner: boolean;
+  isFront: boolean;
+}
+
+function LaneRow({ lane: { row, phase, warmUp, samples, timing, error, wasHidden }, isWinner, isFront }: LaneProps) {
   const words = text().race;
   const at = (values: number[], share: number) => (values.length ? milliseconds(quantile(values, share)) : '');
   return (
     <tr data-lane={row.id} data-where={row.runtime.where} data-phase={phase}>
       <th scope="row">
         <code>{row.id}</code> <small>{words.phases[phase]}</small>
+        {isWinner && <span class="mark winner" data-mark="winner">★ {words.winner}</span>}
+        {isFront && <span class="mark" data-mark="front">◆ {words.front}</span>}
         {wasHidden && <small class="differs">{words.hidden}</small>}
       </th>
       {phase === 'failed' ? <td colSpan={6} class="error">{error}</td> : (
         <>
-          <td data-cell="backend">{timing?.backend}</td>
-          <td>{timing && milliseconds(timing.firstAnswer)}</td>
-          <td>{at(warmUp, 0.5)}</td>
           <td data-cell="median">{at(samples, 0.5)}</td>
           <td>{at(samples, 0.95)}</td>
+          <td>{timing && milliseconds(timing.firstAnswer)}</td>
+          <td>{at(warmUp, 0.5)}</td>
           <td data-cell="calls">{samples.length * (timing?.callsPerSample ?? 1) || ''}</td>
+          <td data-cell="backend">{timing?.backend}</td>
         </>
       )}
     </tr>
@@ -133,16 +151,16 @@ function drawLanes(lanes: Lane[], width: number): Element {
   return plot({
     width,
     height: 56 + (isNarrow ? 44 : 30) * shown.length,
-    marginLeft: isNarrow ? 8 : 210,
+    marginLeft: isNarrow ? 8 : 12 + LETTER_WIDTH * Math.max(0, ...shown.map(({ row }) => row.id.length)),
     marginRight: 12,
     x: { type: 'log', label: text().race.axis, grid: true, tickFormat: '~g' },
-    y: { axis: null, domain: [0, 1] },
+    y: { axis: null, domain: [0, isNarrow ? 1.7 : 1] }, // a name stands above its bars
     fy: { domain: shown.map(({ row }) => row.id), label: null, padding: 0.15, axis: isNarrow ? null : 'left' },
     style: { background: 'none', color: 'var(--ink)', fontSize: '12px', overflow: 'visible' },
     marginTop: 8,
     marks: [
       rect(bars, { fy: 'id', x1: 'from', x2: 'to', y1: 0, y2: 'height', fill, inset: 0 }),
-      isNarrow ? label(medians, { fy: 'id', text: 'id', frameAnchor: 'top-right', fontSize: 11, stroke: 'var(--card)', fill: 'var(--ink)' }) : null,
+      isNarrow ? label(medians, { fy: 'id', text: 'id', frameAnchor: 'top-left', fontSize: 11, stroke: 'var(--card)', fill: 'var(--ink)' }) : null,
       ruleX(medians, { fy: 'id', x: 'x', stroke: 'var(--accent)', strokeWidth: 2 }),
     ],
   });
@@ -166,11 +184,4 @@ function useRedraw(source: Race): void {
     });
     return () => { stop(); clearTimeout(timer); };
   }, [source]);
-}
-
-function save(race: Race): void {
-  const url = URL.createObjectURL(new Blob([race.toJson()], { type: 'application/json' }));
-  const link = Object.assign(document.createElement('a'), { href: url, download: 'race.json' });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url));
 }

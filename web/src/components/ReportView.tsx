@@ -3,17 +3,23 @@ import { useEffect, useState } from 'preact/hooks';
 
 import { messageOf } from '../errors';
 import { shown } from '../figures';
-import { recommend, type Candidate, type Constraints, type Decision } from '../recommend';
-import { known, SCHEMA, type Measured, type Report } from '../report';
+import { placed } from '../placement';
+import { precisionOf, recommend, type Candidate, type Constraints, type Decision } from '../recommend';
+import { keepsAnswers, known, SCHEMA, type Measured, type Report, type ReportedArtifact } from '../report';
+import { familyOf } from '../runtimes';
 import { readReport } from '../server';
+import { statusWord } from '../status';
 import { text } from '../text';
 import { Chart } from './Chart';
+import { Prose } from './Prose';
 
 const STEPS = 100;
 /** A slider reaches beyond the smallest and the largest value by this factor. */
 const MARGIN = 1.1;
 const AGREEMENTS = [0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1];
-const NONE: Constraints = { max_mb: null, max_ms: null, min_agreement: null };
+const NONE: Constraints = { max_mb: null, max_ms: null, min_agreement: null, allow_precision: [] };
+/** How many ties are named; the rest is a count. */
+const NAMED = 3;
 
 export function ReportView() {
   const [report, setReport] = useState<Report | null | undefined>();
@@ -21,14 +27,15 @@ export function ReportView() {
   useEffect(() => void readReport().then(setReport, (error: unknown) => setProblem(messageOf(error))), []);
   if (problem) return <p class="notice" role="alert">{problem}</p>;
   if (report === undefined) return null;
-  if (!report) return <p class="card reporting" data-testid="no-report">{text().report.none}</p>;
-  if (report.schema !== SCHEMA) return <p class="notice" role="alert">{text().report.outdated}</p>;
+  if (!report) return <p class="card reporting" data-testid="no-report"><Prose words={text().report.none} /></p>;
+  if (report.schema !== SCHEMA) return <p class="notice" role="alert"><Prose words={text().report.outdated} /></p>;
   const { processor, cores, system } = report.machine;
   return (
     <div class="reporting">
       <Advice report={report} />
       <ParityCard report={report} />
       <GalleryCard report={report} />
+      <DeviceCard report={report} />
       <TrainingCard report={report} />
       <p class="hint">
         {text().report.madeOn(report.made, report.title, report.pictures, `${processor} × ${cores}, ${system}`)}{' '}
@@ -62,6 +69,7 @@ function Advice({ report }: { report: Report }) {
         <NumberLimit name={words.maxSize} unit="B" values={decision.candidates.map(({ size }) => size.value)} scale={1e6}
           value={constraints.max_mb} onChange={(max_mb) => limit({ max_mb })} />
         <AgreementLimit value={constraints.min_agreement} onChange={(min_agreement) => limit({ min_agreement })} />
+        <PrecisionChoice report={report} value={constraints.allow_precision?.[0] ?? ''} onChange={(only) => limit({ allow_precision: only ? [only] : [] })} />
       </div>
       <Verdict decision={decision} />
       {target.note && <p class="hint">{words.notes[name] ?? target.note}</p>}
@@ -72,7 +80,7 @@ function Advice({ report }: { report: Report }) {
             <Chart label={`${words.time}, ${words.accuracy}`} draw={(width) => scatter(decision, 'accuracy', width)} />
           </div>
           <p class="hint">{words.plots}</p>
-          <CandidateTable decision={decision} />
+          <CandidateTable report={report} decision={decision} />
         </>
       ) : <p class="hint" data-testid="why-not">{reasonsOf(report).join(' ')}</p>}
     </section>
@@ -120,6 +128,19 @@ function AgreementLimit({ value, onChange }: { value: number | null; onChange(va
   );
 }
 
+/** Of the precisions that the report has, one or all. */
+function PrecisionChoice({ report, value, onChange }: { report: Report; value: string; onChange(value: string): void }) {
+  const precisions = [...new Set(Object.values(report.artifacts).map(({ format }) => precisionOf(format)))];
+  return (
+    <label>{text().report.precision}
+      <select value={value} onChange={({ currentTarget }) => onChange(currentTarget.value)}>
+        <option value="">{text().report.anyPrecision}</option>
+        {precisions.map((each) => <option key={each} value={each}>{each}</option>)}
+      </select>
+    </label>
+  );
+}
+
 function Verdict({ decision: { choice, ties, relax, candidates } }: { decision: Decision }) {
   const words = text().report;
   const chosen = candidates.find(({ name }) => name === choice);
@@ -127,7 +148,7 @@ function Verdict({ decision: { choice, ties, relax, candidates } }: { decision: 
     <p class="verdict" role="status" data-choice={choice ?? ''}>
       {chosen && <strong>{words.ship(chosen.name, shown(chosen.time.value, 's'), shown(chosen.size.value, 'B'), shown(chosen.accuracy.value, 'share'))} </strong>}
       {chosen && <a href={`#ship/${chosen.name}`}>{text().ship}</a>}
-      {ties.length > 0 && <span>{words.ties(ties.join(', '))}</span>}
+      {ties.length > 0 && <span>{words.ties(ties.slice(0, NAMED).join(', '), Math.max(0, ties.length - NAMED))}</span>}
       {!chosen && <strong>{candidates.length ? words.nothing : words.notMeasured}</strong>}
       {relax.map(({ constraint, needed, row }) => <span key={constraint}>{words.relax[constraint](needed, row)}</span>)}
     </p>
@@ -163,14 +184,18 @@ function scatter({ candidates, fitting, front, choice }: Decision, y: 'size' | '
   });
 }
 
-function CandidateTable({ decision }: { decision: Decision }) {
+function CandidateTable({ decision, report }: { decision: Decision; report: Report }) {
   const words = text().report;
   const rows = decision.candidates.toSorted((a, b) => a.cost.value - b.cost.value);
   return (
     <Table label={words.which} head={[text().race.columns.row, words.time, words.size, words.accuracy, words.agreement, words.front, words.fits]}>
       {rows.map(({ name, time, size, accuracy, agreement }) => (
         <tr key={name} data-candidate={name} data-where={name.endsWith('@server') ? 'server' : 'browser'}>
-          <th scope="row"><code>{name}</code></th>
+          <th scope="row">
+            <code>{name}</code>
+            {report.rows[name]?.marks?.map((mark) => <span key={mark} class="badge failed" data-mark={mark} title={text().markHelp[mark]}>{text().marks[mark]}</span>)}
+            <Outlook artifact={report.artifacts[report.rows[name]!.artifact]!} />
+          </th>
           {[time, size, accuracy, agreement].map((figure, i) => <Cell key={i} measured={figure} />)}
           <td>{decision.front.includes(name) ? '●' : ''}</td>
           <td>{decision.fitting.includes(name) ? '✓' : '✗'}</td>
@@ -178,6 +203,10 @@ function CandidateTable({ decision }: { decision: Decision }) {
       ))}
     </Table>
   );
+}
+
+function Outlook({ artifact: { format, outlook } }: { artifact: ReportedArtifact }) {
+  return outlook ? <small class="outlook">{text().report.outlooks[familyOf(format)] ?? outlook}</small> : null;
 }
 
 // --- Parity, flipped pictures, training
@@ -188,17 +217,30 @@ function ParityCard({ report }: { report: Report }) {
   return (
     <section class="card">
       <h2>{words.parity}</h2>
-      <Table label={words.parity} head={[words.artifact, words.verdict, words.agreement, words.diff(1), words.diff(64), words.accuracy, words.change]}>
-        {Object.values(report.artifacts).map(({ name, verdict, figures: has }) => (
-          <tr key={name} data-parity={name}>
-            <th scope="row"><code>{name}</code></th>
-            <td class={verdict === 'passed' || verdict === 'source' ? '' : 'error'}>{words.verdicts[verdict as 'source' | 'passed'] ?? verdict}</td>
-            {figures.map((figure) => <Cell key={figure} measured={has[figure]} />)}
+      <Table label={words.parity} head={[words.artifact, words.verdict, words.agreement, words.diff(1), words.diff(64), words.accuracy, words.change, text().placement.title]}>
+        {Object.values(report.artifacts).map((artifact) => (
+          <tr key={artifact.name} data-parity={artifact.name}>
+            <th scope="row"><code>{artifact.name}</code></th>
+            <td class={keepsAnswers(artifact) ? '' : 'error'} title={artifact.differs?.join('\n')}>{wordOf(artifact)}</td>
+            {figures.map((figure) => <Cell key={figure} measured={artifact.figures[figure]} />)}
+            <td class="words">{artifact.placements?.map((placement) => <div key={placement.part}>{placed(placement)}</div>)}</td>
           </tr>
         ))}
       </Table>
     </section>
   );
+}
+
+/** The status of what passed; of an older report, and of what did not pass, its verdict. */
+function wordOf(artifact: ReportedArtifact): string {
+  return keepsAnswers(artifact) && artifact.status ? statusWord(artifact.status) : verdictIn(artifact.verdict);
+}
+
+/** "passed at 99 %" in the page's language; a reason stays as it is. */
+function verdictIn(verdict: string): string {
+  const words = text().report.verdicts;
+  const [, limit] = /^passed at (.*)$/.exec(verdict) ?? [];
+  return limit ? words.passedAt(limit) : verdict === 'source' || verdict === 'passed' ? words[verdict] : verdict;
 }
 
 function GalleryCard({ report }: { report: Report }) {
@@ -221,6 +263,29 @@ function GalleryCard({ report }: { report: Report }) {
           </ul>
         </section>
       ))}
+    </section>
+  );
+}
+
+function DeviceCard({ report: { devices = [] } }: { report: Report }) {
+  const words = text().device;
+  if (!devices.length) return null;
+  return (
+    <section class="card" data-testid="devices">
+      <h2>{words.measuredOn}</h2>
+      <Table label={words.measuredOn} head={[words.columns.row, words.name, words.columns.answers, text().report.agreement, words.columns.difference, words.columns.time]}>
+        {devices.map(({ row, device, browser, made, backend, wrong, figures }) => {
+          const { value: agreement = 0, samples: questions = 0 } = known(figures.agreement) ?? {};
+          return (
+            <tr key={`${row} ${device} ${made}`} data-device-row={row}>
+              <th scope="row"><code>{row}</code><small>{backend}</small></th>
+              <td title={browser}>{device}<small class="when">{made.slice(0, 10)}</small></td>
+              <td class={wrong ? 'differs' : 'agrees'}>{questions > 0 && (wrong ? words.wrong(wrong, questions) : words.right(Math.round(agreement * questions), questions))}</td>
+              {['agreement', 'difference', 'time'].map((name) => <Cell key={name} measured={figures[name]} />)}
+            </tr>
+          );
+        })}
+      </Table>
     </section>
   );
 }

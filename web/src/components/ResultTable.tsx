@@ -1,31 +1,46 @@
-import { useState } from 'preact/hooks';
+import { useMemo, useState } from 'preact/hooks';
 
-import { probabilitiesOf, type Answer, type Comparison, type Row } from '../comparison';
+import { COLUMNS, linkTo, type Column, type Shared, type Sorting } from '../address';
+import { probabilitiesOf, type Answer, type Comparison, type Download, type Row } from '../comparison';
 import { agreeingDigits, argmax, bytes, difference, milliseconds, percent } from '../figures';
 import { labelOf, type FailedEdge } from '../server';
+import { limitOf, statusHelp, statusWord } from '../status';
 import { distance, firstValues, largestDistance, show } from '../tensors';
-import { text } from '../text';
+import { currentLanguage, text } from '../text';
+import { downloadOf, sizeOf } from '../verdict';
+import { ShareTools } from './ShareTools';
 
 const BARS = 3;
+/** The pace of a download is known after so long. */
+const SURE_SECONDS = 1;
 const VALUES = 8;
-const PARTS = ['preprocess', 'queue', 'compute', 'network', 'whole'] as const;
-
-type Column = 'format' | 'where' | 'answer' | 'time' | 'size' | 'diff';
-/** Null keeps the server's order, with the source first. */
-type Sorting = { column: Column; down: boolean } | null;
+const PARTS = ['queue', 'network'] as const;
+/** Names of graphics adapters that are not hardware. */
+const SOFTWARE = /swiftshader|llvmpipe|software|basic render/i;
 
 interface Props {
   comparison: Comparison;
   truth: string | null;
 }
 
-export function ResultTable({ comparison, truth }: Props) {
-  const [sorting, setSorting] = useState<Sorting>(null);
+interface AllProps extends Props {
+  /** What the page's address asked for. */
+  shared: Shared;
+  /** The test image that is shown, if it is one. */
+  picture: number | null;
+}
+
+export function ResultTable({ comparison, truth, shared, picture }: AllProps) {
+  const [sorting, setSorting] = useState<Sorting>(shared.sorting);
+  const [filter, setFilter] = useState(shared.filter);
   const models = comparison.models.filter((model) => comparison.chosen.has(model));
   /** Ascending, descending, then unsorted. */
   const sortBy = (column: Column) =>
     setSorting(sorting?.column !== column ? { column, down: false } : sorting.down ? null : { column, down: true });
   if (comparison.models.length && !models.length) return <p class="empty">{text().models.chooseOne}</p>;
+  const wanted = filter.trim().toLowerCase();
+  const rows = comparison.shownRows.filter(({ id }) => id.toLowerCase().includes(wanted));
+  const link = new URL(`#${linkTo({ picture, models, inBrowser: comparison.inBrowser, sorting, filter })}`, location.href).href;
   return (
     <>
       <label class="switch">
@@ -33,8 +48,10 @@ export function ResultTable({ comparison, truth }: Props) {
           onChange={(event) => void comparison.setInBrowser(event.currentTarget.checked)} />
         <span>{text().inBrowserToo} <small>{text().downloadedOnce}</small></span>
       </label>
+      <ShareTools comparison={comparison} rows={models.flatMap((model) => sorted(rows.filter(({ artifact }) => artifact.model === model), comparison, sorting))}
+        link={link} hasPicture={picture !== null} filter={filter} onFilter={setFilter} />
       {models.map((model) => (
-        <ModelTable key={model} model={model} comparison={comparison} truth={truth} sorting={sorting} onSort={sortBy} />
+        <ModelTable key={model} model={model} comparison={comparison} rows={rows} truth={truth} sorting={sorting} onSort={sortBy} />
       ))}
     </>
   );
@@ -42,14 +59,16 @@ export function ResultTable({ comparison, truth }: Props) {
 
 interface TableProps extends Props {
   model: string;
+  /** Of all models. */
+  rows: Row[];
   sorting: Sorting;
   onSort(column: Column): void;
 }
 
-function ModelTable({ model, comparison, truth, sorting, onSort }: TableProps) {
-  const rows = sorted(comparison.shownRows.filter(({ artifact }) => artifact.model === model), comparison, sorting);
+function ModelTable({ model, comparison, rows: all, truth, sorting, onSort }: TableProps) {
+  const rows = sorted(all.filter(({ artifact }) => artifact.model === model), comparison, sorting);
   const done = rows.filter(({ state }) => state === 'done').length;
-  const slowest = Math.max(...rows.map(({ answer }) => (answer ? total(answer) : 0)));
+  const slowest = Math.max(...rows.map(({ time }) => time?.runtime ?? 0));
   return (
     <article class="model">
       <header>
@@ -59,7 +78,7 @@ function ModelTable({ model, comparison, truth, sorting, onSort }: TableProps) {
       <table>
         <thead>
           <tr>
-            {(Object.keys(text().columns) as Column[]).map((column) => (
+            {COLUMNS.map((column) => (
               <ColumnHead key={column} column={column} sorting={sorting} onSort={onSort} />
             ))}
           </tr>
@@ -94,9 +113,9 @@ function sorted(rows: Row[], comparison: Comparison, sorting: Sorting): Row[] {
     const { artifact, runtime, answer } = row;
     if (sorting.column === 'format') return artifact.format;
     if (sorting.column === 'where') return runtime.where + (runtime.title || artifact.runtime);
-    if (sorting.column === 'size') return sizeOf(row) || null;
+    if (sorting.column === 'size') return downloadOf(row) || null;
+    if (sorting.column === 'time') return row.time?.runtime ?? null;
     if (!answer) return null;
-    if (sorting.column === 'time') return total(answer);
     if (sorting.column === 'answer') return artifact.classifies ? -Math.max(...probabilitiesOf(answer)) : null;
     const source = comparison.sourceOf(row)?.answer;
     return source ? largestDistance(answer.outputs, source.outputs) : null;
@@ -110,14 +129,6 @@ function sorted(rows: Row[], comparison: Comparison, sorting: Sorting): Row[] {
   return keyed.map(({ row }) => row);
 }
 
-function total({ ms }: Answer): number {
-  return PARTS.reduce((sum, part) => sum + (ms[part] ?? 0), 0);
-}
-
-export function sizeOf({ artifact }: Row): number {
-  return Object.values(artifact.files).reduce((sum, file) => sum + file.bytes, 0);
-}
-
 interface RowProps {
   row: Row;
   source: Row | undefined;
@@ -125,24 +136,36 @@ interface RowProps {
   slowest: number;
 }
 
+/** A row is made anew when it has changed: another one reports a hundred times meanwhile. */
 function RowView({ row, source, truth, slowest }: RowProps) {
-  const { artifact, runtime, answer } = row;
+  const { state, answer, error, time, download, loaded } = row;
+  return useMemo(() => <RowCells row={row} source={source} truth={truth} slowest={slowest} />,
+    [row, state, answer, error, time, download, loaded, source?.answer, truth, slowest, currentLanguage()]);
+}
+
+function RowCells({ row, source, truth, slowest }: RowProps) {
+  const { artifact, runtime, answer, loaded } = row;
+  const backend = loaded?.backend ?? runtime.backend;
   return (
-    <tr data-row={row.id} data-state={row.state} data-where={runtime.where}
+    <tr data-row={row.id} data-state={row.state} data-where={runtime.where} data-timed={row.time ? '' : undefined}
       data-probabilities={answer && artifact.classifies ? JSON.stringify(probabilitiesOf(answer)) : undefined}>
       <th scope="row" class="format">
         <code>{artifact.format}</code>
+        {artifact.own && <small class="own">{artifact.own.title}</small>}
         <StatusBadge row={row} />
+        {artifact.storedOnly && <span class="badge failed" data-cell="stored" title={text().markHelp['stored only']}>{text().marks['stored only']}</span>}
       </th>
       <td class="where">
         <span class={`place ${runtime.where}`}>{text()[runtime.where]}</span>
-        <span class="runtime">{runtime.title || artifact.runtime} {runtime.backend && <small>{runtime.backend}</small>}</span>
+        <span class="runtime">{runtime.title || artifact.runtime} {backend && <small title={backend}>{backend}</small>}</span>
+        {SOFTWARE.test(backend) && <small class="software">{text().software}</small>}
       </td>
       <td class="answer"><AnswerView row={row} truth={truth} /></td>
       <td class="time"><TimeView row={row} slowest={slowest} /></td>
       <td class="size">
-        <span data-cell="bytes" title={sizeOf(row).toLocaleString()}>{sizeOf(row) ? bytes(sizeOf(row)) : ''}</span>
-        <a class="ship" href={`#ship/${row.id}`} aria-label={`${text().ship}: ${row.id}`}>{text().ship}</a>
+        <span data-cell="bytes" title={downloadOf(row).toLocaleString()}>{sizeOf(row) ? bytes(sizeOf(row)) : ''}</span>
+        {loaded && loaded.runtimeBytes > 0 && <small data-cell="runtime-bytes">{text().andRuntime(bytes(loaded.runtimeBytes))}</small>}
+        {!artifact.own && <a class="ship" href={`#ship/${row.id}`} aria-label={`${text().ship}: ${row.id}`}>{text().ship}</a>}
       </td>
       <td class="diff"><DifferenceView row={row} source={source} /></td>
     </tr>
@@ -177,8 +200,8 @@ function FailedRow({ edge: { name, format, parent, reason, cause, try: advice, r
 function StatusBadge({ row: { artifact } }: { row: Row }) {
   const { status, statusReason } = artifact;
   return (
-    <span class={`badge ${status}`} data-cell="status" title={statusReason || text().statusHelp[status]}>
-      {text().status[status]}
+    <span class={`badge ${limitOf(status) ? 'verified' : status}`} data-cell="status" title={statusReason || statusHelp(status)}>
+      {statusWord(status)}
     </span>
   );
 }
@@ -186,7 +209,7 @@ function StatusBadge({ row: { artifact } }: { row: Row }) {
 function AnswerView({ row, truth }: { row: Row; truth: string | null }) {
   const { state, answer, error, artifact } = row;
   if (state === 'failed') return <p class="error" data-cell="error">{error}</p>;
-  if (!answer) return <p class="waiting">{text().states[state]}</p>;
+  if (!answer) return <p class="waiting">{text().states[state]}{state === 'loading' && row.download && progressOf(row.download)}</p>;
   if (!artifact.classifies) return <OutputsView answer={answer} />;
   const top = probabilitiesOf(answer).map((value, i) => ({ value, label: labelOf(artifact, i) }))
     .sort((a, b) => b.value - a.value).slice(0, BARS);
@@ -208,6 +231,15 @@ function AnswerView({ row, truth }: { row: Row; truth: string | null }) {
   );
 }
 
+/** How much has come, and how long the rest will take at this pace, where that can be known. */
+function progressOf({ bytes: come, total, since }: Download): string {
+  const seconds = (performance.now() - since) / 1000;
+  const left = (seconds * (total - come)) / come;
+  const size = total > come ? text().bytesOf(bytes(come), bytes(total)) : bytes(come);
+  if (!come) return '';
+  return `, ${size}${total > come && seconds > SURE_SECONDS ? `, ${text().secondsLeft(Math.ceil(left))}` : ''}`;
+}
+
 function OutputsView({ answer: { outputs } }: { answer: Answer }) {
   return (
     <dl class="outputs">
@@ -221,20 +253,18 @@ function OutputsView({ answer: { outputs } }: { answer: Answer }) {
   );
 }
 
-function TimeView({ row: { answer, readyMs }, slowest }: { row: Row; slowest: number }) {
+function TimeView({ row: { answer, time }, slowest }: { row: Row; slowest: number }) {
   if (!answer) return null;
-  const known = PARTS.flatMap((part) => (answer.ms[part] === undefined ? [] : [[part, answer.ms[part]] as const]));
+  if (!time) return <span class="waiting">{text().notTimed}</span>;
   return (
     <>
-      <strong data-cell="time">{milliseconds(total(answer))}</strong>
-      <div class="split" aria-hidden="true">
-        {known.map(([part, ms]) => <i key={part} class={part} style={{ width: `${(100 * ms) / slowest}%` }} />)}
-      </div>
+      <strong data-cell="time">{milliseconds(time.runtime)}</strong>
+      <div class="split" aria-hidden="true"><i class="compute" style={{ width: `${(100 * time.runtime) / slowest}%` }} /></div>
       <dl>
-        {known.map(([part, ms]) => (
-          <div key={part} class={part}><dt>{text().parts[part]}</dt><dd>{milliseconds(ms)}</dd></div>
+        <div><dt>{text().medianOf(time.calls)}</dt></div>
+        {PARTS.map((part) => time[part] !== undefined && (
+          <div key={part}><dt>{text().parts[part]}</dt><dd>{milliseconds(time[part])}</dd></div>
         ))}
-        {readyMs !== null && <div class="first"><dt>{text().firstLoad}</dt><dd>{milliseconds(readyMs)}</dd></div>}
       </dl>
     </>
   );

@@ -2,10 +2,13 @@ import { useState } from 'preact/hooks';
 
 import type { Row } from '../comparison';
 import { bytes } from '../figures';
-import type { Artifact, Status } from '../server';
+import { placed } from '../placement';
+import type { Artifact } from '../server';
 import type { Snippet } from '../snippet';
 import { dockerLine, snippetsFor } from '../snippets';
+import { statusWord, type Status } from '../status';
 import { text } from '../text';
+import { Prose } from './Prose';
 import type { ViewProps } from './view';
 
 const SHOWN_MS = 1500;
@@ -15,11 +18,13 @@ const RESERVED: readonly Status[] = ['unverified', 'verified on ordinary inputs'
 /** For one row: what to download, what to run, and what to paste. */
 export function ShipView({ comparison, row: wanted }: ViewProps) {
   const words = text().shipping;
-  const rows = comparison.rows.filter(({ artifact }) => !artifact.problem);
+  const rows = comparison.rows.filter(({ artifact }) => !artifact.problem && !artifact.own);
   if (!comparison.rows.length || (!rows.length && !wanted)) {
     return document.documentElement.dataset.ready ? <p class="empty">{words.nothing}</p> : null;
   }
-  const byDefault = rows.find(({ artifact }) => artifact.status === 'verified') ?? rows[0];
+  const ofChosen = rows.filter(({ artifact }) => comparison.chosen.has(artifact.model));
+  const offered = ofChosen.length ? ofChosen : rows;
+  const byDefault = offered.find(({ artifact }) => artifact.status === 'verified') ?? offered[0];
   const row = wanted ? rows.find(({ id }) => id === wanted) : byDefault;
   const broken = comparison.rows.find(({ id }) => id === wanted)?.artifact.problem;
   return (
@@ -34,10 +39,11 @@ export function ShipView({ comparison, row: wanted }: ViewProps) {
         </div>
         {!row && <p class="notice" role="alert">{broken ? words.broken(wanted, broken) : words.unknown(wanted)}</p>}
         {row && RESERVED.includes(row.artifact.status) && (
-          <p class="notice" role="alert">{words.reserved(text().status[row.artifact.status], row.artifact.statusReason)}</p>
+          <p class="notice" role="alert">{words.reserved(statusWord(row.artifact.status), row.artifact.statusReason)}</p>
         )}
         {row && <h2>{words.files}</h2>}
         {row && <FileTable artifact={row.artifact} />}
+        {row?.artifact.placements?.map((placement) => <p key={placement.part} class="hint" data-placement={placement.part}>{placed(placement)}.</p>)}
       </section>
       {row && <Calls row={row} />}
     </div>
@@ -48,12 +54,13 @@ export function ShipView({ comparison, row: wanted }: ViewProps) {
 function Calls({ row }: { row: Row }) {
   const words = text().shipping;
   const { snippets, leftOut } = snippetsFor(row, location.origin);
+  const container = dockerLine(row.artifact);
   return (
     <>
       <section class="card">
         <h2>{words.container}</h2>
-        <Code snippet={{ title: words.container, language: 'sh', code: dockerLine(row.artifact) }} />
-        <p class="hint">{words.containerNote}</p>
+        {container && <Code snippet={{ title: words.container, language: 'sh', code: container }} />}
+        <p class="hint"><span><Prose words={container ? words.containerNote : words.noContainer} /></span></p>
       </section>
       <section class="card">
         <h2>{words.snippets}</h2>

@@ -3,7 +3,7 @@ import { useEffect, useState } from 'preact/hooks';
 import type { Comparison } from '../comparison';
 import { messageOf } from '../errors';
 import { isIdle, type Artifact } from '../server';
-import { emptyEntry, fillsOf, MAX_ROWS, tensorsOf, type Entry, type Fill, type TensorSpec } from '../tensors';
+import { batchAxis, emptyEntry, fillsOf, MAX_ROWS, tensorsOf, type Entry, type Fill, type TensorSpec } from '../tensors';
 import { text } from '../text';
 
 /** Values for every input of a model that takes no pictures. */
@@ -30,7 +30,7 @@ export function TensorForm({ comparison, artifact: { model, inputs } }: { compar
   return (
     <form class="panel tensors" aria-label={words.title(model)} onSubmit={submit} data-form={model}>
       <h2>{model}</h2>
-      {inputs.some(({ shape }) => shape[0] === -1) && (
+      {inputs.some((spec) => spec.shape[batchAxis(spec)] === -1) && (
         <NumberField label={words.batch} value={rows} most={MAX_ROWS} onChange={setRows} />
       )}
       {inputs.map((spec, i) => (
@@ -70,7 +70,7 @@ function InputField({ spec, entry, onChange, current }: FieldProps) {
         {entry.fill === 'random' && (
           <NumberField label={words.seed} value={entry.seed} least={0} onChange={(seed) => onChange({ seed })} />
         )}
-        {shape.map((size, axis) => (size < 0 && axis > 0 && (
+        {shape.map((size, axis) => (size < 0 && axis !== batchAxis(spec) && (
           <NumberField key={axis} label={words.size(axis + 1)} value={entry.sizes[axis]!} onChange={(to) => resize(axis, to)} />
         )))}
       </div>

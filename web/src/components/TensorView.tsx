@@ -5,7 +5,7 @@ import { text } from '../text';
 
 /** What the model sees: its input, one square for each value. CSS magnifies it without smoothing. */
 export function TensorView({ tensor, isSeenByServer }: { tensor: ModelTensor; isSeenByServer: boolean | null }) {
-  const { height, width, channels } = tensor.spec;
+  const { height, width, channels, fit } = tensor.spec;
   const canvas = useRef<HTMLCanvasElement>(null);
   useEffect(() => canvas.current?.getContext('2d')?.putImageData(toImageData(tensor), 0, 0), [tensor]);
   return (
@@ -13,7 +13,7 @@ export function TensorView({ tensor, isSeenByServer }: { tensor: ModelTensor; is
       <canvas ref={canvas} width={width} height={height} class="tensor" role="img"
         aria-label={text().tensorAlt(`${height} x ${width} x ${channels}`)} data-testid="tensor" />
       <figcaption>
-        <b>{height} x {width} x {channels}</b> {text().modelSees}
+        <b>{height} x {width} x {channels}</b> {text().modelSees[fit]}
         {isSeenByServer !== null && (
           <span class={isSeenByServer ? 'same' : 'other'} data-testid="same-tensor">
             {isSeenByServer ? text().sameTensor : text().otherTensor}

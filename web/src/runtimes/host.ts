@@ -1,8 +1,10 @@
 /** The page's side of a runtime's worker. */
 
+import { messageOf } from '../errors';
+import { isAlive } from '../server';
 import { text } from '../text';
 import type { Progress } from '../timing';
-import type { Call, Calls, Reply } from './calls';
+import { ONE_THREAD, type Call, type Calls, type Reply } from './calls';
 import type { RuntimeId } from './index';
 
 interface Waiting {
@@ -11,19 +13,38 @@ interface Waiting {
   onProgress: ((progress: Progress) => void) | undefined;
 }
 
+/** Why a part of the page's code did not come. */
+export async function whyNoCode(): Promise<string> {
+  return (await isAlive()) ? text().noCode : text().noServer;
+}
+
+/** Runtimes whose threads did not start in this browser. */
+const withoutThreads = new Set<RuntimeId>();
+
+/** Whether a worker with one thread may do what this one failed to: WebKit fails to start threads now and then. */
+export function goesOnWithOneThread(worker: RuntimeWorker, error: unknown): boolean {
+  if (!worker.hasThreads || !/pthread_create|thread constructor failed/.test(messageOf(error))) return false;
+  withoutThreads.add(worker.runtime);
+  return true;
+}
+
 export class RuntimeWorker {
   private readonly worker: Worker;
   private readonly waiting = new Map<number, Waiting>();
   private calls = 0;
+  readonly hasThreads: boolean;
   /** Why it takes no more calls. */
   failure: Error | null = null;
 
-  constructor(runtime: RuntimeId) {
-    this.worker = new Worker(new URL('./worker.ts', import.meta.url), { type: 'module', name: runtime });
+  constructor(readonly runtime: RuntimeId) {
+    this.hasThreads = !withoutThreads.has(runtime);
+    const name = this.hasThreads ? runtime : `${runtime} ${ONE_THREAD}`;
+    this.worker = new Worker(new URL('./worker.ts', import.meta.url), { type: 'module', name });
     this.worker.onmessage = ({ data }: MessageEvent<Reply>) => this.receive(data);
     this.worker.onerror = (event) => {
       event.preventDefault(); // the row shows it
-      this.end(new Error(event.message || text().noCode));
+      if (event.message) this.end(new Error(event.message));
+      else void whyNoCode().then((why) => this.end(new Error(why)));
     };
   }
 
@@ -54,4 +75,21 @@ export class RuntimeWorker {
     if ('error' in reply) call.reject(new Error(reply.error));
     else call.resolve(reply.result);
   }
+}
+
+/** Use a worker that nothing else uses, and end it; one with one thread where threads do not start. A signal ends it early. */
+export async function inOwnWorker<T>(runtime: RuntimeId, use: (worker: RuntimeWorker) => Promise<T>, signal?: AbortSignal): Promise<T> {
+  signal?.throwIfAborted();
+  const worker = new RuntimeWorker(runtime);
+  const end = () => worker.end(new Error(text().cancelled));
+  signal?.addEventListener('abort', end);
+  try {
+    return await use(worker);
+  } catch (error) {
+    if (!goesOnWithOneThread(worker, error)) throw error;
+  } finally {
+    end();
+    signal?.removeEventListener('abort', end);
+  }
+  return inOwnWorker(runtime, use, signal);
 }

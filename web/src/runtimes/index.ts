@@ -11,24 +11,26 @@ export interface Runtime {
   where: 'server' | 'browser';
   title: string;
   backend: string;
+  /** Its place among the runtimes by the size of their downloads: the smallest comes first. */
+  rank: number;
   isPresent(): Promise<boolean>;
 }
 
 const always = async () => true;
 const tfjs = (backend: TfjsBackend, isPresent: () => Promise<boolean>): Runtime => ({
-  id: `tfjs-${backend}`, where: 'browser', title: 'TensorFlow.js', backend, isPresent,
+  id: `tfjs-${backend}`, where: 'browser', title: 'TensorFlow.js', backend, rank: 0, isPresent,
 });
 const onnx = (backend: OnnxBackend, isPresent: () => Promise<boolean>): Runtime => ({
-  id: `onnx-${backend}`, where: 'browser', title: 'ONNX Runtime Web', backend, isPresent,
+  id: `onnx-${backend}`, where: 'browser', title: 'ONNX Runtime Web', backend, rank: 2, isPresent,
 });
 const litert: Runtime = {
-  id: 'litert-wasm', where: 'browser', title: 'LiteRT.js', backend: 'wasm', isPresent: always,
+  id: 'litert-wasm', where: 'browser', title: 'LiteRT.js', backend: 'wasm', rank: 1, isPresent: always,
 };
 
 /** The server names the runtime of each artifact itself. */
-const server: Runtime = { id: 'server', where: 'server', title: '', backend: '', isPresent: always };
+const server: Runtime = { id: 'server', where: 'server', title: '', backend: '', rank: 0, isPresent: always };
 
-const BROWSER_RUNTIMES: Record<string, Runtime[]> = {
+export const BROWSER_RUNTIMES: Record<string, Runtime[]> = {
   tfjs: [tfjs('wasm', always), tfjs('webgl', hasWebGl), tfjs('webgpu', hasWebGpu)],
   onnx: [onnx('wasm', always), onnx('webgpu', hasWebGpu)],
   tflite: [litert],
@@ -39,8 +41,11 @@ export function familyOf(format: string): string {
   return format.split('-')[0]!;
 }
 
+/** Formats whose files take and give whole numbers, while their manifests say float32: only the service converts. */
+export const WHOLE_NUMBERS = ['tflite-int8full'];
+
 export async function runtimesFor(format: string): Promise<Runtime[]> {
-  const candidates = BROWSER_RUNTIMES[familyOf(format)] ?? [];
+  const candidates = WHOLE_NUMBERS.includes(format) ? [] : (BROWSER_RUNTIMES[familyOf(format)] ?? []);
   const present = await Promise.all(candidates.map((runtime) => runtime.isPresent()));
   return [server, ...candidates.filter((_, i) => present[i])];
 }

@@ -7,7 +7,8 @@ import { code, type Artifact } from '../server';
 import { defaultTensors, typeIn, type Tensor, type Values } from '../tensors';
 import { adapterName } from './adapter';
 import { fetchFile, fileEndingIn } from './files';
-import type { LoadedModel } from './model';
+import type { LoadedModel, Signature } from './model';
+import { threadCount } from './threads';
 
 type Backend = 'wasm' | 'webgpu';
 
@@ -19,17 +20,40 @@ const TYPES: Record<string, OnnxTensor.Type> = {
 
 export async function load(artifact: Artifact, backend: Backend): Promise<LoadedModel> {
   for (const spec of [...artifact.inputs, ...artifact.outputs]) typeIn(TYPES, spec, NAME);
-  const ort = await code(backend === 'webgpu' ? import('onnxruntime-web/webgpu') : import('onnxruntime-web/wasm'));
-  ort.env.wasm.wasmPaths = '/runtimes/onnx/';
-  const bytes = await fetchFile(artifact, fileEndingIn(artifact, '.onnx'));
-  // One provider and no fallback, so that the row's name is true.
-  const session = await ort.InferenceSession.create(bytes, { executionProviders: [backend] }).catch((error: unknown) => {
-    throw new Error(`${NAME} did not start (${messageOf(error)}). Check the server, then load the page again.`);
-  });
+  const { ort, session } = await open(artifact, backend);
   const predict = (inputs: Tensor[]) => run(session, artifact, Object.fromEntries(inputs.map((tensor) =>
     [tensor.name, new ort.Tensor(typeIn(TYPES, tensor, NAME), tensor.data as string[], tensor.shape)])));
   await predict(defaultTensors(artifact.inputs, 'zeros'));
   return { predict, backend: await describe(ort.env, backend), dispose: () => void session.release() };
+}
+
+/** The inputs and outputs that the file itself names. */
+export async function inspect(artifact: Artifact): Promise<Signature> {
+  const { session } = await open(artifact, 'wasm');
+  const datatypes = Object.fromEntries(Object.entries(TYPES).map(([datatype, type]) => [type, datatype]));
+  const specs = (all: readonly InferenceSession.ValueMetadata[]) => all.map((each) => {
+    if (!each.isTensor) throw new Error(`${each.name} is not a tensor. ${NAME} runs models of tensors here.`);
+    const shape = each.shape.map((size) => (typeof size === 'number' && size > 0 ? size : -1));
+    return { name: each.name, datatype: datatypes[each.type] ?? each.type, shape, layout: '' };
+  });
+  try {
+    return { inputs: specs(session.inputMetadata), outputs: specs(session.outputMetadata) };
+  } finally {
+    await session.release();
+  }
+}
+
+async function open(artifact: Artifact, backend: Backend) {
+  const ort = await code(backend === 'webgpu' ? import('onnxruntime-web/webgpu') : import('onnxruntime-web/wasm'));
+  ort.env.wasm.wasmPaths = '/runtimes/onnx/';
+  ort.env.wasm.numThreads = threadCount();
+  const bytes = await fetchFile(artifact, fileEndingIn(artifact, '.onnx'));
+  // One provider and no fallback, so that the row's name is true.
+  const session = await ort.InferenceSession.create(bytes, { executionProviders: [backend] }).catch((error: unknown) => {
+    if (artifact.own) throw new Error(messageOf(error)); // it is the file's
+    throw new Error(`${NAME} did not start (${messageOf(error)}). Check the server, then load the page again.`);
+  });
+  return { ort, session };
 }
 
 async function describe(env: Env, backend: Backend): Promise<string> {

@@ -8,7 +8,8 @@ import { code, type Artifact } from '../server';
 import { defaultTensors, typeIn, type Tensor, type TensorSpec } from '../tensors';
 import { adapterName, rendererName } from './adapter';
 import { fetchFile } from './files';
-import type { LoadedModel } from './model';
+import type { LoadedModel, Signature } from './model';
+import { threadCount } from './threads';
 
 type Backend = 'wasm' | 'webgl' | 'webgpu';
 
@@ -29,7 +30,8 @@ export async function load(artifact: Artifact, backend: Backend): Promise<Loaded
   await use(backend);
   const model = await loadGraphModel({ load: () => readModel(artifact) });
   let execute: Execute = (given, names) => model.execute(given, names);
-  const predict = (inputs: Tensor[]) => run(execute, artifact, inputs);
+  const weights = new Set(Object.values(model.weights).flat());
+  const predict = (inputs: Tensor[]) => run(execute, artifact, inputs, weights);
   const zeros = defaultTensors(artifact.inputs, 'zeros');
   await predict(zeros).catch((error: unknown) => { // compiles shaders, fills caches
     if (!/dynamic op/.test(messageOf(error))) throw error;
@@ -42,13 +44,18 @@ export async function load(artifact: Artifact, backend: Backend): Promise<Loaded
 type Tensors = tf.Tensor | tf.Tensor[];
 type Execute = (given: tf.NamedTensorMap, names: string[]) => Tensors | Promise<Tensors>;
 
+let isStarted = false;
+
 async function register(backend: Backend): Promise<void> {
   if (backend === 'webgl') await code(import('@tensorflow/tfjs-backend-webgl'));
   if (backend === 'webgpu') await code(import('@tensorflow/tfjs-backend-webgpu'));
   if (backend !== 'wasm') return;
-  const { setWasmPaths } = await code(import('@tensorflow/tfjs-backend-wasm'));
+  const { setThreadsCount, setWasmPaths } = await code(import('@tensorflow/tfjs-backend-wasm'));
   // After the first use the paths are fixed, and setting them again is an error.
-  if (!tf.findBackend('wasm')) setWasmPaths('/runtimes/tfjs/');
+  if (isStarted) return;
+  isStarted = true;
+  setWasmPaths('/runtimes/tfjs/');
+  setThreadsCount(threadCount());
 }
 
 /** TensorFlow.js silently replaces a backend that cannot start: the row would show another backend's time. */
@@ -69,7 +76,8 @@ async function describe(backend: Backend): Promise<string> {
   return `wasm${(await has('WASM_HAS_SIMD_SUPPORT')) ? ', SIMD' : ''}, threads: ${threads}`;
 }
 
-async function run(execute: Execute, artifact: Artifact, inputs: Tensor[]): Promise<Tensor[]> {
+/** An output may be one of the model's weights, which later calls need. */
+async function run(execute: Execute, artifact: Artifact, inputs: Tensor[], weights: Set<tf.Tensor>): Promise<Tensor[]> {
   const given = Object.fromEntries(inputs.map((tensor) =>
     [tensor.name, tf.tensor(tensor.data as Float32Array, tensor.shape, typeOf(tensor))]));
   const outputs: tf.Tensor[] = [];
@@ -78,8 +86,25 @@ async function run(execute: Execute, artifact: Artifact, inputs: Tensor[]): Prom
     return await Promise.all(artifact.outputs.map(async ({ name, datatype }, i) =>
       ({ name, datatype, shape: outputs[i]!.shape, data: (await outputs[i]!.data<'float32'>()).slice() })));
   } finally {
-    tf.dispose([given, outputs]);
+    tf.dispose([given, outputs.filter((tensor) => !weights.has(tensor))]);
   }
+}
+
+interface TensorInfo {
+  name: string;
+  dtype: string;
+  tensorShape?: { dim?: { size: string }[] };
+}
+
+/** The inputs and outputs that the file itself names. */
+export async function inspect(artifact: Artifact): Promise<Signature> {
+  const { signature } = (await readModel(artifact)) as { signature?: { inputs?: Record<string, TensorInfo>; outputs?: Record<string, TensorInfo> } };
+  const datatypes: Record<string, string> = { DT_FLOAT: 'FP32', DT_INT32: 'INT32', DT_BOOL: 'BOOL' };
+  const specs = (all: Record<string, TensorInfo> = {}) => Object.entries(all).map(([name, { dtype, tensorShape }]) =>
+    ({ name, datatype: datatypes[dtype] ?? dtype, shape: (tensorShape?.dim ?? []).map(({ size }) => Number(size)), layout: '' }));
+  const [inputs, outputs] = [specs(signature?.inputs), specs(signature?.outputs)];
+  if (!inputs.length || !outputs.length) throw new Error('The model has no signature, which names its inputs and outputs. Convert it again from a SavedModel.');
+  return { inputs, outputs };
 }
 
 async function readModel(artifact: Artifact): Promise<tf.io.ModelArtifacts> {

@@ -6,7 +6,8 @@ import { messageOf } from '../errors';
 import type { Artifact } from '../server';
 import { defaultTensors, typeIn, type Tensor, type TensorSpec } from '../tensors';
 import { fetchFile, fileEndingIn } from './files';
-import type { LoadedModel } from './model';
+import type { LoadedModel, Signature } from './model';
+import { threadCount } from './threads';
 
 const SIGNATURE = 'batch1';
 const FOLDER = '/runtimes/litert/';
@@ -17,16 +18,34 @@ let started: Promise<unknown> | null = null;
 
 export async function load(artifact: Artifact): Promise<LoadedModel> {
   [...artifact.inputs, ...artifact.outputs].forEach(check);
+  const { model, signature } = await open(artifact);
+  const predict = (inputs: Tensor[]) => run(model, signature, artifact, inputs);
+  await predict(defaultTensors(artifact.inputs, 'zeros'));
+  return { predict, backend: `wasm, threads: ${await threads()}`, dispose: () => model.delete() };
+}
+
+/** The inputs and outputs that the file itself names. */
+export async function inspect(artifact: Artifact): Promise<Signature> {
+  const { model, signature } = await open(artifact);
+  const datatypes: Record<string, string> = { float32: 'FP32', int32: 'INT32', uint8: 'UINT8', int8: 'INT8' };
+  const runner = model.signatures[signature] ?? model;
+  const specs = (all: ReturnType<typeof runner.getInputDetails>) => all.map(({ name, dtype, shape }) =>
+    ({ name, datatype: datatypes[dtype] ?? dtype.toUpperCase(), shape: Array.from(shape), layout: '' }));
+  try {
+    return { inputs: specs(runner.getInputDetails()), outputs: specs(runner.getOutputDetails()) };
+  } finally {
+    model.delete();
+  }
+}
+
+async function open(artifact: Artifact): Promise<{ model: CompiledModel; signature: string }> {
   await start();
   const bytes = await fetchFile(artifact, fileEndingIn(artifact, '.tflite'));
-  const model = await loadAndCompile(bytes, { accelerator: 'wasm' });
+  const model = await loadAndCompile(bytes, { accelerator: 'wasm', cpuOptions: { numThreads: await threads() } });
   const known = Object.keys(model.signatures);
-  if (!known.includes(SIGNATURE)) {
-    throw new Error(`The model has the signatures ${known.join(', ')}, expected ${SIGNATURE}. Export it again.`);
-  }
-  const predict = (inputs: Tensor[]) => run(model, artifact, inputs);
-  await predict(defaultTensors(artifact.inputs, 'zeros'));
-  return { predict, backend: `wasm, threads: ${await threadCount()}`, dispose: () => model.delete() };
+  const signature = known.includes(SIGNATURE) ? SIGNATURE : artifact.own ? (known[0] ?? '') : null;
+  if (signature !== null) return { model, signature };
+  throw new Error(`The model has the signatures ${known.join(', ')}, expected ${SIGNATURE}. Export it again.`);
 }
 
 function start(): Promise<unknown> {
@@ -59,8 +78,8 @@ async function mayUseThreads(): Promise<boolean> {
   return crossOriginIsolated && (await supportsFeature('relaxedSimd'));
 }
 
-async function threadCount(): Promise<number> {
-  return (await mayUseThreads()) ? navigator.hardwareConcurrency : 1;
+async function threads(): Promise<number> {
+  return (await mayUseThreads()) ? threadCount() : 1;
 }
 
 async function loaderName(threads: boolean): Promise<string> {
@@ -68,13 +87,13 @@ async function loaderName(threads: boolean): Promise<string> {
   return (await supportsFeature('relaxedSimd')) ? 'litert_wasm_internal.js' : 'litert_wasm_compat_internal.js';
 }
 
-async function run(model: CompiledModel, artifact: Artifact, inputs: Tensor[]): Promise<Tensor[]> {
+async function run(model: CompiledModel, signature: string, artifact: Artifact, inputs: Tensor[]): Promise<Tensor[]> {
   const rows = inputs[0]!.shape[0];
   if (rows !== 1) throw new Error(`LiteRT.js takes a batch of 1, got ${rows}. Set the batch size to 1, or use the other rows.`);
   const given = Object.fromEntries(inputs.map(({ name, data, shape }) => [name, new LiteTensor(data as Float32Array, shape)]));
   let outputs: Record<string, LiteTensor> = {};
   try {
-    outputs = await model.run(SIGNATURE, given);
+    outputs = signature ? await model.run(signature, given) : await model.run(given);
     return await Promise.all(artifact.outputs.map(async ({ name, datatype }) => {
       const tensor = outputs[name];
       if (!tensor) throw new Error(`The model has the outputs ${Object.keys(outputs).join(', ')}, expected ${name}.`);
