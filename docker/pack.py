@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-MANIFESTS = ("manifest.json", "parity.json", "behaviour.json")
+MANIFESTS = ("manifest.json", "parity.json", "behaviour.json", "ledger.json")
 
 
 def pack(artifacts: Path, target: Path, wanted: list[str]) -> None:
