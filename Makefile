@@ -13,9 +13,11 @@ HOST          ?= 127.0.0.1
 PORT          ?= 8000
 ## The model file to bring in place of training; for diagnose and conformance, a model's name
 MODEL         ?=
+## What a key may call, such as "keras_cnn-*,metrics"; everything where it is left out
+CALLS         ?=
 ## A folder of model files to bring
 MODELS        ?=
-## The brought model's name, where it is not the file's
+## The brought model's name, where it is not the file's; for key, the key's
 NAME          ?=
 ## The brought model's classes: a text file with one on each line
 LABELS        ?=
@@ -25,17 +27,23 @@ DATA          ?=
 PREPROCESS    ?=
 ## The function that builds the network of brought weights: module:callable
 ARCH          ?=
+## A folder in which Python finds that module
+ARCH_PATH     ?=
+## What the brought model takes, where that is open: pictures or tensors
+KIND          ?=
 ## What the brought model answers with: probabilities, logits or values
 ANSWERS       ?=
 ## 1 allows a brought file to run its own code
 TRUST         ?=
+## none reads a brought file even where a part of the sandbox cannot be had
+SANDBOX       ?=
 ## The memory that bringing one model may take, in GiB
 MEMORY_GIB    ?=
 ## The time that bringing one model may take, in minutes
 MINUTES       ?=
 ## The format to diagnose, such as tflite
 FORMAT        ?=
-## Where compare should choose a format for: server, browser or mobile
+## Where compare should choose a format for: server, browser, android or ios
 TARGET        ?=
 ## The most that a chosen format may weigh, in MB
 MAX_MB        ?=
@@ -43,12 +51,22 @@ MAX_MB        ?=
 MAX_MS        ?=
 ## The share of pictures whose class has to stay, such as 0.999
 MIN_AGREEMENT ?=
-## An earlier report.json to compare with
+## The precisions that compare may choose, such as float32 or int8,fp16; all where it is empty
+ALLOW_PRECISION ?=
+## An earlier folder of artifacts to measure by turns with these, or an earlier report.json
 BASELINE      ?=
+## What compare counts as a request to a server: binary, json, png or jpeg
+REQUEST       ?=
+## The reduced precisions to make: all, none, or some, such as int8,fp16; the usual ones where it is empty
+PRECISION     ?=
+## What a reduced precision may lose of its source's accuracy, such as 0.5%
+MAX_LOSS      ?=
 ## The server that conformance tests
 URL           ?= http://$(HOST):$(PORT)
 ## The architectures of the zoo to bring; all where it is empty
 ZOO           ?=
+## The models of public packages to bring, by name; all where it is empty
+ONLY          ?=
 ## The folder of the artifacts; by default it follows DATASET and MODEL
 ARTIFACTS     ?= artifacts$(if $(OWN),-$(OWN_NAME),$(if $(filter fashion_mnist,$(DATASET)),,-$(DATASET)))
 ## The Python that makes .venv
@@ -57,6 +75,8 @@ PYTHON        ?= python3
 TORCH_INDEX   ?=
 ## The folder of downloaded data sets
 ROSETTA_DATA  ?=
+## The optional runtimes to install: openvino, executorch
+RUNTIMES      ?=
 ## The Chromium that tests and measures the page
 CHROMIUM      ?=
 ## 1 shows the warnings of pip and of the frameworks
@@ -83,6 +103,8 @@ COMPARE       ?=
 DIAGNOSE      ?=
 ## Arguments for bench-serve, such as "--only json --seconds 5"
 SERVING       ?=
+## The faults to plant, by name; all where it is empty
+FAULTS        ?=
 ## Arguments for pytest
 PYTEST        ?=
 
@@ -97,8 +119,19 @@ endif
 # A brought model has a folder of artifacts of its own. For `conformance` and `diagnose` MODEL is the name of a model.
 OWN      := $(if $(filter conformance diagnose,$(MAKECMDGOALS)),,$(MODEL)$(MODELS))
 OWN_NAME := $(shell basename "$(OWN)" | sed 's/\.[A-Za-z0-9]*$$//' | tr A-Z a-z | sed 's/[^a-z0-9_]/_/g')
+# Variants of reduced precision are made when this file is missing: its name has the choice and the limit, so that others make
+# them and their parity anew. A % would make a pattern of the name.
+comma := ,
+space := $() $()
+CHOICE = .precision-$(subst $(space),,$(subst $(comma),-,$(or $(PRECISION),usual)))$(if $(MAX_LOSS),-$(subst %,percent,$(MAX_LOSS)))
 PY       := .venv/bin/python
 OURS     := keras_cnn torch_cnn
+# The optional runtimes that there are, and those that are installed: our own models are converted to these formats, too,
+# where an edge leads there.
+OPTIONAL := openvino executorch
+HERE     := $(filter $(OPTIONAL),$(notdir $(wildcard .venv/runtimes/*)))
+FORMATS_keras_cnn := onnx savedmodel tflite tfjs $(filter-out executorch,$(HERE))
+FORMATS_torch_cnn := onnx savedmodel tflite tfjs $(HERE)
 A        := $(ARTIFACTS)
 # The documents that have a table of this name, which a command writes.
 tables   = $(shell grep -l '<!-- figures: $(1)' README.md docs/*.md)
@@ -125,20 +158,20 @@ run: ## Do everything: install, train, export, verify, and serve the page (PORT=
 
 train: $(A)/keras_cnn/keras/manifest.json $(A)/torch_cnn/torch/manifest.json ## Train both models (DATASET= TRAIN="--epochs 2")
 
-export: $(foreach model,$(OURS),$(foreach format,onnx savedmodel tflite tfjs,$(A)/$(model)/$(format)/manifest.json)) ## Convert both models to every format
+export: $(foreach model,$(OURS),$(foreach format,$(FORMATS_$(model)),$(A)/$(model)/$(format)/manifest.json) $(A)/$(model)/$(CHOICE)) ## Convert both models to every format, and make variants of reduced precision (PRECISION=all|none|int8,fp16)
 
 artifacts: train export ## Write every artifact: train, then export
 
 upper  = $(shell echo $(subst -,_,$(1)) | tr a-z A-Z)
 option = $(if $($(call upper,$(1))),--$(1) "$($(call upper,$(1)))")
 
-# These describe a brought model. They count on the command line alone: many a shell has a NAME of its own.
-DESCRIPTION := name labels data preprocess arch answers trust
+# These describe a brought model, and what it is trusted with. They count on the command line alone: many a shell has a NAME of its own.
+DESCRIPTION := name labels data preprocess kind arch arch-path answers trust sandbox
 
 # The file takes the place of training. What is unchanged is not made again.
-bring: .venv/ready web/node_modules/.package-lock.json ## Bring your own model: write every format and compare it with the model (MODEL=file or MODELS=folder; LABELS= DATA= PREPROCESS= ARCH= ANSWERS= NAME= TRUST= MEMORY_GIB= MINUTES=)
+bring: .venv/ready web/node_modules/.package-lock.json ## Bring your own model: write every format and compare it with the model (MODEL=file or MODELS=folder; LABELS= DATA= PREPROCESS= KIND= ARCH= ARCH_PATH= ANSWERS= NAME= TRUST= SANDBOX= MEMORY_GIB= MINUTES=)
 	@test -n "$(OWN)" || { echo "error: No model is named. Set MODEL=path/to/model.h5, or MODELS=folder." >&2; exit 1; }
-	@$(PY) -m bring $(foreach path,MODEL MODELS,$(if $($(path)),"$($(path))")) --artifacts $(A) $(foreach name,memory-gib minutes,$(call option,$(name))) $(foreach name,$(DESCRIPTION),$(if $(findstring command,$(origin $(call upper,$(name)))),$(call option,$(name))))
+	@$(PY) -m bring $(foreach path,MODEL MODELS,$(if $($(path)),"$($(path))")) --artifacts $(A) $(foreach name,memory-gib minutes precision max-loss,$(call option,$(name))) $(foreach name,$(DESCRIPTION),$(if $(findstring command,$(origin $(call upper,$(name)))),$(call option,$(name))))
 
 brought: bring
 
@@ -147,13 +180,28 @@ verify: $(foreach model,$(OURS),$(A)/$(model)/.verified) ## Compare every artifa
 web: web/dist/index.html ## Build the page
 
 serve: ## Serve the artifacts that are there; build nothing (PORT= HOST=)
-	@./bootstrap serve
+	@$(if $(filter 1,$(TRUST)),SERVE_TRUST=1) ./bootstrap serve
+
+key: | .venv/ready ## Make a key for a caller of the service (NAME=app CALLS="keras_cnn-*" SERVE_KEYS_FILE=keys)
+	@$(PY) -m serve.keys $(if $(findstring command,$(origin NAME)),"$(NAME)") $(if $(CALLS),"$(CALLS)")
+
+certificate: ## Make a certificate for TLS in tls/, from an authority of its own that phones can trust (NAME=models.local)
+	@./bootstrap certificate $(if $(findstring command,$(origin NAME)),"$(NAME)")
 
 # --- The environment. bootstrap says what it downloads, and how much, before it does.
 
 .venv/ready: bootstrap requirements.lock
 	@./bootstrap python
 	@touch $@
+
+# An optional runtime, at the versions of its own lock.
+runtimes: $(patsubst %,.venv/runtimes/%,$(filter $(OPTIONAL),$(RUNTIMES))) ## Install optional runtimes, and with each the format that it runs (RUNTIMES="openvino executorch")
+	@test -n "$(RUNTIMES)" -a -z "$(filter-out $(OPTIONAL),$(RUNTIMES))" || \
+	  { echo "error: RUNTIMES=$(RUNTIMES) cannot be installed. Set it to some of: $(OPTIONAL)." >&2; exit 1; }
+
+.venv/runtimes/%: requirements.%.lock | .venv/ready
+	@./bootstrap runtime $*
+	@mkdir -p $(@D) && touch $@
 
 web/node_modules/.package-lock.json: web/package-lock.json web/package.json bootstrap | .venv/ready
 	@./bootstrap node
@@ -174,7 +222,7 @@ $(A)/torch_cnn/torch/manifest.json: $(CODE.train.torch_cnn) requirements.lock $(
 # --- Exports: one rule for each edge of the graph of formats. An upgraded converter remakes its artifacts.
 
 define edge # model, the parent's format, format
-$(A)/$(1)/$(3)/manifest.json: $(A)/$(1)/$(2)/manifest.json $(CODE.export) $(CODE.export.$(2)_to_$(3)) requirements.lock | .venv/ready
+$(A)/$(1)/$(3)/manifest.json: $(A)/$(1)/$(2)/manifest.json $(CODE.export) $(CODE.export.$(2)_to_$(3)) requirements.lock $(wildcard requirements.$(3).lock) | .venv/ready
 	@$(QUIETLY) export.$(1)-$(3) $(PY) -m export $(A)/$(1)/$(2) $(3)
 endef
 
@@ -184,6 +232,19 @@ $(eval $(call edge,torch_cnn,torch,onnx))
 $(eval $(call edge,torch_cnn,onnx,savedmodel))
 $(foreach model,$(OURS),$(eval $(call edge,$(model),savedmodel,tflite)))
 $(foreach model,$(OURS),$(eval $(call edge,$(model),savedmodel,tfjs)))
+$(foreach model,$(OURS),$(eval $(call edge,$(model),onnx,openvino)))
+$(eval $(call edge,torch_cnn,torch,executorch))
+
+# --- Reduced precisions: one process makes all of a model, so that their framework starts once.
+
+define precisions # model
+$(A)/$(1)/$(CHOICE): $(foreach format,onnx tflite tfjs,$(A)/$(1)/$(format)/manifest.json) $(CODE.export.precision) requirements.lock | .venv/ready
+	@rm -f $$(@D)/.precision-*
+	@$(QUIETLY) export.$(1)-precision $(PY) -m export.precision $$(@D) --dataset $(DATASET) --precision "$(PRECISION)"
+	@touch $$@
+endef
+
+$(foreach model,$(OURS),$(eval $(call precisions,$(model))))
 
 # --- Parity: one process compares all artifacts of a model, and runs the source once.
 
@@ -191,8 +252,8 @@ $(foreach model,$(OURS),$(eval $(call edge,$(model),savedmodel,tfjs)))
 # service gives it as the reason.
 
 define parity # model
-$(A)/$(1)/.verified: $(foreach format,onnx savedmodel tflite tfjs,$(A)/$(1)/$(format)/manifest.json) $(CODE.verify) | web/node_modules/.package-lock.json
-	@$(QUIETLY) verify.$(1) $(PY) -m verify $(A)/$(1) --dataset $(DATASET) $(VERIFY)
+$(A)/$(1)/.verified: $(foreach format,$(FORMATS_$(1)),$(A)/$(1)/$(format)/manifest.json) $(A)/$(1)/$(CHOICE) $(CODE.verify) | web/node_modules/.package-lock.json
+	@$(QUIETLY) verify.$(1) $(PY) -m verify $(A)/$(1) --dataset $(DATASET) $(call option,max-loss) $(VERIFY)
 	@touch $$@
 endef
 
@@ -236,15 +297,16 @@ bench-images: .venv/ready ## Measure the images: size, start, memory, the gatewa
 
 test-containers: .venv/ready ## Build the images and test the stack on a real engine; as root on Debian, install and start one
 	@./bootstrap browser
-	@docker/offline/with-engine $(PY) -m pytest tests/containers $(PYTEST)
+	@docker/offline/with-engine $(PY) -m pytest tests/containers --timeout 1500 $(PYTEST)
 
 # --- Checks, figures, and the rest.
 
-test: .venv/ready web/node_modules/.package-lock.json web/dist/index.html lint ## Install what the tests need, and run all tests, with the page in real Chromium
-	@./bootstrap browser
+test: .venv/ready $(patsubst %,.venv/runtimes/%,$(OPTIONAL)) web/node_modules/.package-lock.json web/dist/index.html lint ## Install what the tests need, and run all tests, with the page in Chromium, Firefox and WebKit
+	@./bootstrap browsers
+	@./bootstrap r
 	@./bootstrap data fashion_mnist
 	npm --prefix web test
-	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(PYTEST)
 
 conformance: .venv/ready ## Test any server of the Open Inference Protocol v2 (URL= MODEL=name)
 	$(PY) -m pytest tests/conformance --confcutdir=tests/conformance --url=$(URL) $(if $(MODEL),--model=$(MODEL)) -rs $(PYTEST)
@@ -259,16 +321,28 @@ lint: .venv/ready web/node_modules/.package-lock.json ## Check style and types: 
 	npm --prefix web run check
 
 # A damaged artifact or a failed parity is part of the answer, so `verify` is not a prerequisite.
-compare: $(if $(OWN),bring,artifacts) web ## Measure every artifact and say which format to ship (TARGET=server|browser|mobile MAX_MB= MAX_MS= MIN_AGREEMENT= BASELINE=report.json)
+compare: $(if $(OWN),bring,artifacts) web ## Measure every artifact and say which format to ship (TARGET=server|browser|android|ios MAX_MB= MAX_MS= MIN_AGREEMENT= ALLOW_PRECISION=int8 REQUEST=binary|json|png|jpeg BASELINE=old/artifacts)
 	-@./bootstrap browser
-	$(PY) -m compare $(A) --dataset $(DATASET) $(foreach name,target max-mb max-ms min-agreement baseline,$(call option,$(name))) $(COMPARE)
+	$(PY) -m compare $(A) --dataset $(DATASET) $(foreach name,target max-mb max-ms min-agreement allow-precision request baseline,$(call option,$(name))) $(COMPARE)
 
-zoo: .venv/ready web/node_modules/.package-lock.json ## Bring real architectures, and tabulate every format of each (ZOO="vit_tiny_torch lstm_keras")
+zoo: .venv/ready web/node_modules/.package-lock.json ## Bring real architectures, and tabulate every format of each (ZOO="vit_tiny_torch lstm_keras" PRECISION=)
 	@./bootstrap data fashion_mnist
-	@$(PY) -m bench.zoo $(or $(ZOO),--write $(call tables,zoo))
+	@$(PY) -m bench.zoo $(call option,precision) $(or $(ZOO),--write $(call tables,zoo))
+
+field: .venv/ready web/node_modules/.package-lock.json ## Bring the trained models of public packages, and tabulate every format of each (ONLY="magika centerface")
+	@$(PY) -m bench.field $(or $(ONLY),--write $(call tables,field))
+
+faults: verify ## Plant faults into copies of artifacts, and tabulate who sees them (FAULTS="dropout-left-on upside-down")
+	@$(PY) -m bench.faults --artifacts $(A) $(if $(FAULTS),--only $(FAULTS),--write $(call tables,faults))
 
 bench-serve: verify ## Measure the service beside the servers that you could use instead (SERVING="--only json --seconds 5")
 	$(PY) -m bench.serving --artifacts $(A) $(SERVING)
+
+fuzz: .venv/ready ## Send the service 100,000 hostile bodies, and fail where one costs much or disturbs others
+	FUZZ_CASES=100000 $(PY) -m pytest tests/test_serve_cost.py tests/test_serve_fuzz.py -s $(PYTEST)
+
+bench-runtimes: verify ## Time each runtime beside the other ways to drive it, fail where one of them is faster, and write the table
+	$(PY) -m bench.runtimes $(A) --write $(call tables,runtimes)
 
 bench: verify ## Measure what has no measurement yet, and print tables: answers, time, sizes, training, stages
 	@$(MAKE) --no-print-directory compare
@@ -287,9 +361,14 @@ UV_COMPILE := .venv/uv/bin/uv pip compile --python-version 3.11 --python-platfor
 PACKAGES := service=http train=train export=train,export,onnx,tflite \
   keras=http,keras torch=http,torch onnx=http,onnx tflite=http,tflite
 
-lock: pyproject.toml .venv/ready ## Resolve pyproject.toml into requirements.lock and the images' packages
+# KServe's server needs tabulate, its client does not.
+lock: pyproject.toml .venv/ready ## Resolve pyproject.toml into requirements.lock, a lock for each optional runtime, and the images' packages
 	$(PY) -m pip install --quiet --upgrade --target .venv/uv uv
-	$(UV_COMPILE) pyproject.toml --extra test --generate-hashes --no-emit-package torch --no-emit-package rosetta-serve -o requirements.lock
+	$(UV_COMPILE) pyproject.toml --extra test --generate-hashes --no-emit-package torch --no-emit-package tabulate --no-emit-package rosetta-serve -o requirements.lock
+	@for runtime in $(OPTIONAL); do \
+	  $(UV_COMPILE) pyproject.toml --extra $$runtime -c requirements.lock --generate-hashes --no-emit-package rosetta-serve \
+	    $$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock) -o requirements.$$runtime.lock; \
+	done
 	@echo "# Made by \`make lock\`: what each image installs, at the versions and hashes of requirements.lock." >docker/packages
 	@for list in $(PACKAGES); do \
 	  echo "[$${list%=*}]"; \

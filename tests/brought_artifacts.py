@@ -1,5 +1,6 @@
 """Artifacts of small models such as users bring: with other inputs than a grey picture, and failed conversions."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from contract.failed_edge import FailedEdge, FailedRoute, write_failed_edge
 from contract.manifest import ImageSpec, Manifest, TensorSpec, sha256_of_files, write_manifest
 
-PHOTO = ImageSpec(height=20, width=28, channels=3)
+PHOTO = ImageSpec(height=20, width=28, channels=3, fit="stretch")
 CLASSES = 30
 LOG = "Converting …\nERROR: GridSample is not supported <script>alert(1)</script>\n"
 
@@ -139,3 +140,27 @@ def write_onnx(
             folder.parent.name, folder.name, None, inputs=inputs, outputs=outputs, image=image, labels=(), files=files
         ),
     )
+
+
+def tfjs_that_answers_a_weight() -> dict[str, bytes]:
+    """The files of a TF.js graph of `x`, float32 (N, 4): `negative` is -x, and `constant` is a weight, [1, 2, 3]."""
+    real = {"type": "DT_FLOAT"}
+    rows, three = ({"dim": [{"size": size} for size in sizes]} for sizes in (("-1", "4"), ("3",)))
+    nodes = [
+        {"name": "constant", "op": "Const", "attr": {"dtype": real}},
+        {"name": "x", "op": "Placeholder", "attr": {"dtype": real, "shape": {"shape": rows}}},
+        {"name": "negative", "op": "Neg", "input": ["x"], "attr": {"T": real}},
+    ]
+    inputs, outputs = (
+        {name: {"name": f"{name}:0", "dtype": "DT_FLOAT", "tensorShape": shape} for name, shape in tensors.items()}
+        for tensors in ({"x": rows}, {"negative": rows, "constant": three})
+    )
+    content = {
+        "format": "graph-model",
+        "signature": {"inputs": inputs, "outputs": outputs},
+        "modelTopology": {"node": nodes, "library": {}, "versions": {}},
+        "weightsManifest": [
+            {"paths": ["shard.bin"], "weights": [{"name": "constant", "shape": [3], "dtype": "float32"}]}
+        ],
+    }
+    return {"model.json": json.dumps(content).encode(), "shard.bin": np.array([1, 2, 3], np.float32).tobytes()}

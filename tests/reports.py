@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from compare.figures import Figure, Measured, exact, over_rounds, share
+from compare.figures import Figure, Measured, exact, share
 from compare.recommend import TARGETS
 from compare.report import SCHEMA, Artifact, Constraints, Machine, Report, Row, Settings
 
@@ -14,7 +14,7 @@ NO_LIMITS = Constraints()
 
 def timed(seconds: float, spread: float = 0.02) -> Figure:
     """The median of three rounds; the other two differ from it by `spread`, as a share."""
-    return over_rounds([seconds * (1 - spread), seconds, seconds * (1 + spread)], "s", 300)
+    return Figure(seconds, "s", seconds * (1 - spread), seconds * (1 + spread), 300, "three rounds")
 
 
 def report_of(*rows: tuple[Artifact, Row], **more: object) -> Report:
@@ -75,4 +75,4 @@ KERAS = row("m-keras", ms=10, mb=1500)
 ONNX = row("m-onnx", ms=1.0, mb=140)
 TFLITE = row("m-tflite", ms=0.8, mb=130)
 TFJS = row("m-tfjs", ms=5, mb=20)
-WRONG = row("m-tflite", ms=0.1, mb=1, same=9_500, verdict="500 pictures change class at batch 1")
+WRONG = row("m-tflite", ms=0.1, mb=1, same=9_500, verdict="500 answers change class at batch 1")

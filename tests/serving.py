@@ -50,6 +50,20 @@ def settings(artifacts: Path, **more: str) -> Mapping[str, str]:
     return {**clean, "HOST": "127.0.0.1", "PORT": str(free_port()), "ARTIFACTS": str(artifacts), **more}
 
 
+def descendants_of(ancestor: int) -> dict[int, str]:
+    """The process id and name of every process that this one started, and that these started."""
+    parents, names = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            before, _, after = stat.read_text().rpartition(")")
+            process = int(stat.parent.name)
+            names[process], parents[process] = before.partition("(")[2], int(after.split()[1])
+    found = {ancestor}
+    while more := {process for process, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {process: names[process] for process in found - {ancestor}}
+
+
 @dataclass
 class Service:
     """A running `python -m serve`."""
@@ -73,16 +87,7 @@ class Service:
 
     def descendants(self) -> dict[int, str]:
         """The process id and name of every process that it started, and that these started."""
-        parents, names = {}, {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                before, _, after = stat.read_text().rpartition(")")
-                process = int(stat.parent.name)
-                names[process], parents[process] = before.partition("(")[2], int(after.split()[1])
-        found = {self.process.pid}
-        while more := {process for process, parent in parents.items() if parent in found} - found:
-            found |= more
-        return {process: names[process] for process in found - {self.process.pid}}
+        return descendants_of(self.process.pid)
 
     def workers(self) -> set[int]:
         """The process ids of the workers."""

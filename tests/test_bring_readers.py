@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from bring.description import Description, Preprocess, describe, parse_preprocess
+from bring.description import Description, Input, Preprocess, describe, parse_preprocess
 from bring.readers.keras import KerasSource
 from bring.readers.onnx import OnnxSource
 from bring.readers.savedmodel import SavedModelSource
@@ -65,6 +65,7 @@ def test_preprocessing_is_set_by_names_or_numbers(text: str, expected: Preproces
         ("size=1,2,3", "expected one number or height and width"),
         ("size=-4", "at least 1"),
         ("layout=NHCW", "did you mean 'NHWC'"),
+        ("fit=stretched", "fit is 'stretched'; did you mean 'stretch'"),
     ],
 )
 def test_a_mistake_in_preprocessing_is_named(text: str, words: str) -> None:
@@ -82,7 +83,7 @@ def test_model_toml_sets_everything_and_the_command_line_overrides_it(tmp_path: 
     description = describe(tmp_path / "pets.h5", {})
     assert (description.name, description.labels) == ("pets", ("cat", "dog"))
     assert description.preprocess == Preprocess(1 / 255, (0.5,), size=(6, 9))
-    assert description.inputs[0].shape == (128,)
+    assert description.inputs[0].shape == (None, 128)
     assert describe(tmp_path / "pets.h5", {"preprocess": "unit", "name": "others"}).preprocess == Preprocess(1 / 255)
     assert Description.from_json(description.to_json()) == description
 
@@ -99,6 +100,8 @@ def test_model_toml_sets_everything_and_the_command_line_overrides_it(tmp_path: 
         ('data = "nowhere"', "is not a folder"),
         ('answers = "logit"', "did you mean 'logits'"),
         ("[[input]]\nshape = [1]", "an input is"),
+        ('[preprocess]\nfit = "stretched"', "fit is 'stretched'; did you mean 'stretch'"),
+        ("[preprocess]\nfit = 3", "fit is '3'. Expected stretch or contain or cover"),
     ],
 )
 def test_a_typo_in_model_toml_names_the_key_and_the_nearest(tmp_path: Path, toml: str, words: str) -> None:
@@ -209,7 +212,7 @@ def test_pixels_go_in_and_probabilities_come_out(tmp_path: Path, kind: str, nchw
     wrapping = plan(source, Description(preprocess=parse_preprocess(SETTINGS)), "net")
     assert (wrapping.inputs[0].name, wrapping.inputs[0].shape) == ("pixels", (None, HEIGHT, WIDTH, 3))
     assert (wrapping.outputs[0].name, wrapping.outputs[0].shape) == ("probabilities", (None, CLASSES))
-    assert wrapping.softmax, "the answers look like logits"
+    assert wrapping.ending == ("softmax",), "the answers look like logits"
     answers = answers_of(source, wrapping, tmp_path / "artifact", PIXELS)
     np.testing.assert_allclose(answers, expected(PIXELS), atol=1e-5)
 
@@ -233,7 +236,7 @@ def test_a_file_that_needs_nothing_is_shipped_as_it_is(tmp_path: Path) -> None:
 
 
 def test_how_pixels_become_the_input_is_asked_for_with_examples(tmp_path: Path) -> None:
-    with pytest.raises(BroughtError, match=r"does not say how pixels 0\.\.255 become its input.*PREPROCESS=unit"):
+    with pytest.raises(BroughtError, match=r"nothing says how pixels 0\.\.255 become its input.*PREPROCESS=unit"):
         plan(write_keras(tmp_path, False), Description(), "net")
 
 
@@ -275,6 +278,29 @@ def test_weights_alone_ask_for_their_network_and_input(tmp_path: Path) -> None:
             read_weights(tmp_path / "net.pt", description)
 
 
+def test_a_long_message_of_a_framework_keeps_its_reason_at_the_end(tmp_path: Path) -> None:
+    """PyTorch lists every missing weight first, and the size that does not fit last."""
+    (tmp_path / "long_nets.py").write_text(
+        "from torch import nn\n\ndef build():\n    return nn.Sequential(*(nn.Linear(3, 3) for _ in range(60)))\n"
+    )
+    torch.save({"59.weight": torch.zeros(3, 4), "59.bias": torch.zeros(3)}, tmp_path / "net.pt")
+    with pytest.raises(BroughtError) as error:
+        read_weights(tmp_path / "net.pt", Description(architecture="long_nets:build"))
+    message = str(error.value)
+    assert "Missing key(s) in state_dict" in message and " ... " in message and len(message) < 800
+    assert "size mismatch for 59.weight: copying a param with shape torch.Size([3, 4])" in message
+
+
+def test_an_input_of_weights_alone_needs_a_shape(tmp_path: Path) -> None:
+    (tmp_path / "short_nets.py").write_text("from torch import nn\n\ndef build():\n    return nn.Linear(3, 2)\n")
+    torch.save(nn.Linear(3, 2).state_dict(), tmp_path / "net.pt")
+    first, second = Input("a", shape=(None, 3)), Input("b", range=(0, 1))
+    with pytest.raises(BroughtError, match=r"model\.toml gives no shape for the input b: expected its shape, such as"):
+        read_weights(tmp_path / "net.pt", Description(architecture="short_nets:build", inputs=(first, second)))
+    said = Description(architecture="short_nets:build", inputs=(replace(first, range=(0, 1)),))
+    assert plan(read_weights(tmp_path / "net.pt", said), said, "net").inputs[0].shape == (None, 3)
+
+
 # What cannot be shipped
 
 
@@ -298,7 +324,7 @@ def test_answers_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
 
 def test_answers_that_do_not_depend_on_the_input_are_refused(tmp_path: Path) -> None:
     zero = numpy_helper.from_array(np.zeros(1, np.float32), "zero")
-    with pytest.raises(BroughtError, match="do not depend on its input"):
+    with pytest.raises(BroughtError, match="gives the same answers to different invented rows"):
         plan(
             onnx_of(tmp_path, [helper.make_node("Mul", ["x", "zero"], ["y"])], ["batch", 3], [zero]),
             Description(),
@@ -310,7 +336,7 @@ def test_labels_that_do_not_match_the_answers_are_refused(tmp_path: Path) -> Non
     source = write_onnx(tmp_path, False)
     description = Description(preprocess=parse_preprocess(SETTINGS), labels=("a", "b", "c"))
     wrapping = plan(source, description, "net")
-    with pytest.raises(BroughtError, match=r"Got 3 labels for net, whose answers \[None, 4\] have 4 classes"):
+    with pytest.raises(BroughtError, match=r"gives 3 labels, and the answers of net, \[-1, 4\], have 4 classes"):
         labels_of(wrapping, description, "net")
     assert labels_of(wrapping, replace(description, labels=()), "net") == ("class 0", "class 1", "class 2", "class 3")
     assert labels_of(wrapping, replace(description, labels=(), classes=("p", "q", "r", "s")), "net") == (
@@ -322,7 +348,7 @@ def test_labels_that_do_not_match_the_answers_are_refused(tmp_path: Path) -> Non
 
 
 def test_a_size_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BroughtError, match="takes a height of 6, but PREPROCESS says 7"):
+    with pytest.raises(BroughtError, match=r"PREPROCESS or model\.toml says a height of 7, and net takes 6"):
         plan(write_onnx(tmp_path, False), Description(preprocess=parse_preprocess("unit size=7x9")), "net")
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from bring import words
 from bring.search import Attempt, Edge, Export, PutAside, Search, Verify, reachable
+from contract.formats import is_installed
+from contract.manifest import Manifest
 from contract.parity_result import BatchParity, ParityResult
 
 TOLERANCE = 1e-3
@@ -41,10 +43,9 @@ def run(search: Search, results: Results) -> list[str]:
                     edge.converted()
             case Verify():
                 steps.append("verify")
-                made = {edge.format: edge.artifact for edge in search.edges.values() if edge.artifact}
-                search.verified(
-                    {format: outcome(results.get(artifact.route, 0.0)) for format, artifact in made.items()}
-                )
+                made = [edge.artifact for edge in search.edges.values() if edge.format in search.unverified()]
+                outcomes = [outcome(results.get(artifact.route, 0.0)) for artifact in made if artifact]
+                search.verified(dict(zip(search.unverified(), outcomes, strict=True)))
             case PutAside(edge, is_best, below):
                 steps.append(" ".join(["aside" if is_best else "drop", edge.format, *below]))
                 search.put_aside(step)
@@ -78,6 +79,37 @@ def test_the_second_route_is_tried_when_the_first_fails_parity() -> None:
     search = Search([edge("s", "a", "a 1", "a 2")])
     assert run(search, {"a 1": 0.5}) == ["a 1", "verify", "aside a", "a 2", "verify"]
     assert kept(search, "a") == "a 2"
+
+
+def test_all_that_failed_parity_is_converted_again_and_compared_at_once() -> None:
+    search = Search([edge("s", "a"), edge("s", "b", "b 1", "b 2"), edge("s", "c", "c 1", "c 2", "c 3")])
+    steps = run(search, {"b 1": 0.5, "c 1": 0.5, "c 2": "fails"})
+    assert steps == ["a 1", "b 1", "c 1", "verify", "aside b", "aside c", "b 2", "c 2", "c 3", "verify"]
+    assert [kept(search, format) for format in "abc"] == ["a 1", "b 2", "c 3"]
+
+
+def test_what_has_its_result_is_not_compared_again() -> None:
+    search = Search([edge("s", "a"), edge("s", "b", "b 1", "b 2"), edge("s", "c")])
+    for each in search.edges.values():
+        each.converted()
+    assert search.unverified() == ["a", "b", "c"]
+    search.verified({"a": parity_of(0.0), "b": parity_of(0.5), "c": "ended with b"})
+    assert search.unverified() == ["c"], "what could not be run may have been ended together with another one"
+
+
+def test_what_is_made_after_a_comparison_is_compared_as_well() -> None:
+    search = Search([edge("s", "a", "a 1", "a 2"), edge("s", "b")])
+    search.edges["a"].failed("a 1 fails")
+    search.edges["b"].converted()
+    search.verified({"b": parity_of(0.0)})
+    assert run(search, {}) == ["a 2", "verify"]
+    assert [kept(search, format) for format in "ab"] == ["a 2", "b 1"]
+
+
+def test_what_could_not_be_run_makes_room_one_by_one() -> None:
+    search = Search([edge("s", "a", "a 1", "a 2"), edge("s", "b", "b 1", "b 2")])
+    steps = run(search, {"a 1": "cannot run", "b 1": "cannot run"})
+    assert steps == ["a 1", "b 1", "verify", "aside a", "a 2", "verify", "aside b", "b 2", "verify"]
 
 
 @pytest.mark.parametrize(("differences", "best"), [((0.1, 0.5), "a 1"), ((0.5, 0.1), "a 2"), ((0.1, 0.1), "a 1")])
@@ -141,7 +173,9 @@ FOLDER = Path("/cell")
 def reasons(search: Search, format: str) -> tuple[str, list[str]]:
     """The reason of the failed edge, and what is recorded of each of its routes."""
     failed_edge = search.edges[format]
-    failed = words.failed_edge("net", failed_edge, search.ending(failed_edge), "", FOLDER)
+    failed = words.failed_edge(
+        Manifest("net", "s", None, (), (), None, ("a",)), failed_edge, search.ending(failed_edge), "", FOLDER
+    )
     return failed.reason, [f"{route.route}: {route.error}" for route in failed.routes]
 
 
@@ -161,9 +195,27 @@ def test_the_runtimes_error_is_the_reason_where_no_artifact_can_be_run(last: str
     reason, routes = reasons(search, "a")
     assert reason == "s -> a: it was converted, and its runtime cannot run it: cannot run."
     assert routes == [
-        "a 1: its runtime cannot run it",
-        f"a 2: {'a 2 fails' if last == 'fails' else 'its runtime cannot run it'}",
+        "a 1: its runtime cannot run it: cannot run",
+        f"a 2: {'a 2 fails' if last == 'fails' else 'its runtime cannot run it: cannot run'}",
     ]
+
+
+def test_what_is_kept_without_passing_tells_what_the_other_routes_did() -> None:
+    tried = edge("s", "a", "a 1", "a 2", "a 3")
+    tried.failed("no such operator")
+    tried.converted()
+    tried.attempts[-1].runtime_error = "It took more than 6 GiB of memory and was ended."
+    tried.converted()
+    ending = tried.attempts[-1]
+    ending.parity = parity_of(0.5)
+    line = words.kept("net-a", tried, ending, False)
+    assert line.startswith("net-a: largest difference 5.0e-01, 64 questions: ")
+    assert line.endswith(
+        ". Tried as well, by a 1: no such operator; "
+        "by a 2: its runtime cannot run it: It took more than 6 GiB of memory and was ended."
+    )
+    ending.parity = parity_of(1e-7)
+    assert words.kept("net-a", tried, ending, False).endswith(", verified")
 
 
 def test_a_reason_does_not_name_a_folder_that_is_gone_when_it_is_read() -> None:
@@ -176,14 +228,28 @@ def test_a_reason_does_not_name_a_folder_that_is_gone_when_it_is_read() -> None:
 
 def test_an_attempt_is_described_by_how_far_it_is_off() -> None:
     attempt = Attempt("a 1", parity=parity_of(0.5))
-    assert words.of_attempt(attempt) == "largest difference 5.0e-01, same class 100.00% of 64: 0.5 is over 0.001"
-    assert words.of_parity(parity_of(0.0)).endswith(" of 64, passed")
+    assert words.of_attempt(attempt, True) == "largest difference 5.0e-01, same class 100.00% of 64: 0.5 is over 0.001"
+    assert words.of_attempt(attempt, False) == "largest difference 5.0e-01, 64 questions: 0.5 is over 0.001"
+    assert words.of_parity(parity_of(0.0), True).endswith(" of 64, verified")
 
 
 def test_the_last_line_about_an_artifact_is_its_runtimes_error() -> None:
     log = "error: net-b is odd\nnet-a: starting\nerror: net-a is odd\nTraceback"
     assert words.runtime_error(log, "net-a") == "net-a is odd"
     assert words.runtime_error("Traceback", "net-a") == "see the log"
+    assert words.runtime_error("Traceback", "net-a", "It took too long.") == "It took too long."
+
+
+def test_each_step_of_a_log_is_read_alone() -> None:
+    """What one edge's converter says is never the cause of another edge's failure."""
+    log = (
+        "--- savedmodel -> tflite\nTF Select ops: Erf\n--- keras -> onnx\nno translation of Foo\nerror: onnx: no Foo\n"
+        "--- savedmodel -> tfjs\n"
+    )
+    assert words.section(log, "keras -> onnx") == "no translation of Foo\n"
+    assert words.section(log, "savedmodel -> tflite") == "TF Select ops: Erf\n"
+    assert words.section(log, "savedmodel -> tfjs") == ""
+    assert words.section(log, "onnx -> openvino") == ""
 
 
 # The edges
@@ -194,6 +260,10 @@ def test_each_format_is_reached_along_the_fewest_edges() -> None:
         ("savedmodel", "tflite"),
         ("savedmodel", "tfjs"),
         ("savedmodel", "onnx"),
+        *([("onnx", "openvino")] if is_installed("openvino") else []),
     ]
     assert ("keras", "onnx") in [(edge.parent, edge.format) for edge in reachable("keras")]
-    assert list(reachable("tflite")) == []
+    of_tflite = [edge.format for edge in reachable("tflite")]
+    assert [format for format in of_tflite if format != "openvino"] == ["onnx", "savedmodel", "tfjs"]
+    assert ("openvino" in of_tflite) == is_installed("openvino")
+    assert list(reachable("tfjs")) == []

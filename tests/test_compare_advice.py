@@ -1,5 +1,6 @@
 """The sentences of a recommendation, and that every number in them stands in the report."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ import pytest
 
 from compare.advice import add_recommendations, advise
 from compare.figures import Missing, shown
-from compare.report import Constraints, Recommendation, Report, Sentence
+from compare.report import Artifact, Constraints, Recommendation, Report, Row, Sentence
+from contract.placement import Placement
 from tests.reports import KERAS, NO_LIMITS, ONNX, TFJS, TFLITE, WRONG, report_of, row
 
 
@@ -53,7 +55,7 @@ def test_the_source_itself_can_be_the_choice() -> None:
     ]
 
 
-@pytest.mark.parametrize("target", ["browser", "mobile"])
+@pytest.mark.parametrize("target", ["browser", "android", "ios"])
 def test_a_source_that_does_not_run_there_is_not_compared(target: str) -> None:
     browser = row("m-tfjs", ms=5, mb=20, where="browser", runtime="tfjs-wasm")
     assert reasons(KERAS, TFLITE, browser, target=target)[2] == (
@@ -64,15 +66,38 @@ def test_a_source_that_does_not_run_there_is_not_compared(target: str) -> None:
 def test_a_source_that_runs_on_a_phone_is_compared_there() -> None:
     """As after bringing an ONNX file."""
     source, tflite = row("m-onnx", ms=1, mb=2, source="m-onnx"), row("m-tflite", ms=1, mb=1, source="m-onnx")
-    assert reasons(source, tflite, target="mobile")[2].startswith(
+    assert reasons(source, tflite, target="android")[2].startswith(
         "Compared with its source, m-onnx, it takes 1.00 ms instead of 1.00 ms and 1.00 MB instead of 2.00 MB."
     )
 
 
 def test_a_target_that_was_not_measured_itself_says_so() -> None:
-    assert reasons(TFLITE, target="mobile")[-1] == (
+    assert reasons(TFLITE, target="android")[-1] == (
         "No phone was measured. The times come from this machine, so use them only to rank the formats."
     )
+
+
+@pytest.mark.parametrize(("target", "accelerator"), [("android", "NNAPI"), ("ios", "Core ML")])
+def test_the_choice_for_a_phone_says_which_of_its_operators_run_on_what_the_phone_has(
+    target: str, accelerator: str
+) -> None:
+    found = placed(TFLITE, Placement("XNNPACK", 8, 9, 2, True))
+    assert "In its file, 8 of 9 operators run on XNNPACK, in 2 pieces." in reasons(found, target=target)
+    checked = placed(ONNX, *(Placement(part, 5, 7, 1, False, True) for part in ("NNAPI", "Core ML")))
+    about = [text for text in reasons(checked, target=target) if "operators" in text]
+    assert about == [f"In its file, 5 of 7 operators could run on {accelerator}, in 1 piece, once its sizes are fixed."]
+    assert not [text for text in reasons(found, checked, target="server") if "operators" in text]
+
+
+def placed(row: tuple[Artifact, Row], *placements: Placement) -> tuple[Artifact, Row]:
+    return dataclasses.replace(row[0], placements=placements), row[1]
+
+
+def test_a_choice_that_its_makers_are_leaving_says_so() -> None:
+    artifact, its_row = TFJS
+    left = dataclasses.replace(artifact, outlook="The last release is of 2024 (as of 2026-11).")
+    assert left.outlook in reasons((left, its_row))
+    assert left.outlook not in reasons(row("m-tflite", ms=0.1), (left, its_row))
 
 
 def test_ties_are_named() -> None:
@@ -81,6 +106,48 @@ def test_ties_are_named() -> None:
     assert rejected(*rows)["m-tflite"] == (
         "Within the noise, it is as good as m-onnx@server: 1.05 ms against 1.00 ms, 10.0 MB against 10.0 MB."
     )
+
+
+NEAR = tuple(
+    zip(["onnx", "tflite", "savedmodel", "torch", "tfjs", "keras"], (1.0, 1.01, 1.02, 1.03, 1.04, 1.05), strict=True)
+)
+
+
+def test_at_most_three_ties_are_named_and_the_rest_is_a_count() -> None:
+    rows = [row(f"n-{format}", ms=ms, spread=0.1) for format, ms in NEAR]
+    *_, third, rest = reasons(*rows)
+    assert third == "Within the noise, n-torch@server is as good: 1.03 ms and 10.0 MB."
+    assert rest == "2 more rows are as good within the noise."
+    assert reasons(*rows[:5])[-1] == "1 more row is as good within the noise."
+    assert reasons(*rows[:4])[-1] == third
+
+
+def test_a_tie_that_measured_better_says_why_it_is_not_preferred() -> None:
+    stored = dataclasses.replace(row("m-tflite-fp16", ms=0.98, verdict="passed at 99.9 %", spread=0.1)[1], marks=("x",))
+    rows = row("m-tflite", spread=0.1), (row("m-tflite-fp16", verdict="passed at 99.9 %")[0], stored)
+    assert reasons(*rows)[0] == "For a server, ship m-tflite on Runtime 1.2."
+    why = "980 µs and 10.0 MB, but its verdict is 'passed at 99.9 %'."
+    assert reasons(*rows)[-1] == f"Within the noise, m-tflite-fp16@server is as good: {why}"
+    assert rejected(*rows)["m-tflite-fp16"].endswith("10.0 MB against 10.0 MB, but its verdict is 'passed at 99.9 %'.")
+
+
+def test_the_most_accurate_row_is_named_where_the_choice_is_another_one() -> None:
+    rows = row("m-onnx", ms=2, right=9_010), row("m-tflite", ms=1)
+    said = "The most accurate one, m-onnx, reaches 90.10 %: on these pictures that is within the noise."
+    assert said in reasons(*rows)
+    assert not [text for text in reasons(ONNX, TFLITE) if "most accurate" in text]
+
+
+def test_a_precision_that_is_not_allowed_says_so() -> None:
+    limits = Constraints(allow_precision=("int8", "fp16"))
+    rows = ONNX, row("m-tflite-int8", ms=3, verdict="passed at 99 %")
+    assert reasons(*rows, constraints=limits)[0] == "For a server, ship m-tflite-int8 on Runtime 1.2."
+    assert rejected(*rows, constraints=limits)["m-onnx"] == (
+        "Its format, onnx, is not within ALLOW_PRECISION=int8,fp16."
+    )
+    assert reasons(ONNX, constraints=limits) == [
+        "No artifact here is within ALLOW_PRECISION=int8,fp16. PRECISION says which variants are made."
+    ]
 
 
 # Why not another one
@@ -113,7 +180,7 @@ def test_a_row_that_costs_more_says_what_it_is_better_in() -> None:
 
 def test_other_answers_are_said_with_the_verdict() -> None:
     assert rejected(KERAS, WRONG)["m-tflite"] == (
-        "Its answers differ from its source's: 500 pictures change class at batch 1."
+        "Its answers differ from its source's: 500 answers change class at batch 1."
     )
 
 
@@ -173,8 +240,8 @@ def test_agreement_is_lowered_not_raised() -> None:
 
 
 def test_other_targets_get_a_recommendation_if_they_were_measured() -> None:
-    report = add_recommendations(report_of(ONNX, TFLITE), "mobile", Constraints(max_ms=1))
-    assert [each.target for each in report.recommendations] == ["mobile", "server"]
+    report = add_recommendations(report_of(ONNX, TFLITE), "android", Constraints(max_ms=1))
+    assert [each.target for each in report.recommendations] == ["android", "server", "ios"]
     assert report.recommendations[1].constraints == NO_LIMITS
 
 
@@ -200,6 +267,8 @@ def as_written(data: Any, pointer: str) -> str:
         return value
     if last == "value":
         return shown(value, at(data, "/".join(above))["unit"])
+    if isinstance(value, list):
+        return f"{last.upper()}={','.join(value)}"
     if "constraints" in above:
         return f"{last.upper()}={value:g}"
     return f"{value:,}" if last == "pictures" else f"{value:g}"
@@ -211,6 +280,20 @@ CASES = {
     "wrong answers": (NO_LIMITS, [KERAS, WRONG]),
     "limits": (Constraints(max_mb=200, max_ms=0.9, min_agreement=0.5), [KERAS, ONNX, TFLITE, TFJS]),
     "nothing fits": (Constraints(max_mb=10.5, max_ms=0.55), [KERAS, ONNX, TFLITE, TFJS]),
+    "many ties": (NO_LIMITS, [row(f"n-{format}", ms=ms, spread=0.1) for format, ms in NEAR]),
+    "a precision": (
+        Constraints(max_mb=2.5, allow_precision=("int8",)),
+        [ONNX, row("m-onnx-int8", verdict="passed at 9 %")],
+    ),
+    "a tie with a caveat": (
+        NO_LIMITS,
+        [row("m-onnx", ms=1, spread=0.1), row("m-onnx-fp16", ms=0.98, spread=0.1, verdict="passed at 99.9 %")],
+    ),
+    "where operators run": (NO_LIMITS, [placed(TFLITE, Placement("XNNPACK", 8, 9, 2, True))]),
+    "what is being left": (
+        NO_LIMITS,
+        [(dataclasses.replace(TFJS[0], outlook="It is of 2024 (as of 2026-11)."), TFJS[1])],
+    ),
     "one limit too low": (Constraints(max_mb=12.5), [ONNX, TFJS]),
     "not measured": (NO_LIMITS, [TFLITE, row("m-onnx", figures={"http_p50@1": Missing("It took longer than 300 s.")})]),
 }
@@ -224,7 +307,7 @@ def test_every_number_in_a_sentence_stands_in_the_report(case: str) -> None:
     sentences = list(sentences_of(report))
     assert sentences
     for sentence in sentences:
-        left = sentence.text
+        left = re.sub(r"\bm-\w+-\w+", "", sentence.text)  # a name of a variant
         for pointer, words in sentence.numbers.items():
             assert as_written(data, pointer) == words, sentence
             assert words in sentence.text

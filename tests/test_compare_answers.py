@@ -1,5 +1,7 @@
 """Accuracy, parity and flipped pictures, from the answers alone."""
 
+import base64
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -125,3 +127,21 @@ def test_a_picture_that_flips_at_both_batch_sizes_is_shown_once() -> None:
     source, artifact = both(table([0, 1, 2])), both(table([0, 0, 2]))
     flips = answers.flips(source, artifact, answers.parity(source, artifact), questions_of([0, 1, 2]), LABELS)
     assert [(flip.image, flip.batch) for flip in flips] == [(1, 1)]
+
+
+def test_a_fault_beyond_the_ordinary_batch_is_the_artifacts() -> None:
+    rows = table([0, 1, 2, 0, 1] * 20)
+    large = np.resize(rows[: answers.MANY], (answers.LARGEST, CLASSES))
+    wrong = large.copy()
+    wrong[answers.MANY :] = wrong[answers.MANY :, ::-1]
+    source, right, fault = ({1: rows, 64: rows, answers.LARGEST: each} for each in (large, large, wrong))
+    assert answers.verdict(answers.parity(source, fault)) == "passed"
+    assert answers.wrong_in_a_large_call(source, right) == ""
+    assert "at batch 128" in answers.wrong_in_a_large_call(source, fault)
+
+
+def test_right_answers_are_packed_as_bits() -> None:
+    packed = answers.pack_right(both(table([0, 1, 2, 0, 0, 0, 0, 0, 1])), questions_of([0, 1, 1, 1, 0, 0, 0, 0, 1]))
+    assert base64.b64decode(packed) == bytes([0b11001111, 0b10000000])
+    unlabelled = Questions({"pixels": np.zeros((2, 2, 2, 1), np.uint8)}, None, "")
+    assert answers.pack_right(both(table([0, 1])), unlabelled) == ""

@@ -11,8 +11,10 @@ import pytest
 
 from compare.__main__ import main
 from compare.answers import pack_classes, unpack_classes
-from compare.baseline import Change, changes, reversals
+from compare.baseline import WORK, Change, changed_answers, changes, failures_first, reversals
 from compare.figures import Measured, Missing, exact, share
+from compare.measure import run_child
+from compare.metrics import COMPUTE, START, SYSTEM
 from compare.report import REPORT, SCHEMA, Report, ReportError, read_report, write_report
 from contract.code import ROOT
 from tests.reports import MACHINE, report_of, row, timed
@@ -54,17 +56,59 @@ def test_a_time_fails_when_it_is_worse_than_noise_and_margin(ms: float, margin: 
     assert bool(failing(report(), report(ms=ms), margin)) == fails
 
 
-def test_a_slower_machine_is_mentioned_and_fails_nothing_else() -> None:
-    def at(pace: float, **others: float) -> Report:
-        """Forty rows with two times each, at the machine's pace or at their own."""
-        return report_of(*(row(f"m{n}-onnx", ms=others.get(f"m{n}", pace)) for n in range(40)))
+def at_pace(of: Report, **paces: float) -> Report:
+    """The report, measured while the machine's fixed work took this many times as long."""
+    return replace(of, paces={kind: timed(1e-4 * paces.get(kind, 1.0)) for kind in (COMPUTE, SYSTEM, START)})
 
-    pace = "machine: all times together are 1.60 times the old ones; each time is compared after division by that"
-    assert texts(at(1), at(1.6)) == [pace]
-    worse = failing(at(1), at(1.6, m7=3))
-    assert worse and all(text.startswith("m7-onnx@server: ") for text in worse)
-    assert failing(at(1), at(1.0, m7=1.6)), "one row alone does not show the machine's pace"
-    assert failing(at(1.6), at(1.0, m7=1.6)), "it did not get faster when the machine did"
+
+def test_a_slower_machine_is_mentioned_and_fails_nothing_else() -> None:
+    slow = at_pace(report(ms=1.6), compute=1.6, system=1.6)
+    assert texts(at_pace(report()), slow) == [
+        "machine: fixed computation takes 1.60 times as long; what depends on it is compared after division by that",
+        "machine: an exchange over loopback takes 1.60 times as long; what depends on it is compared after division "
+        "by that",
+    ]
+
+
+def test_a_runtime_that_got_slower_on_the_same_machine_fails() -> None:
+    assert failing(at_pace(report()), at_pace(report(ms=1.6)))
+
+
+def test_a_runtime_that_did_not_get_faster_when_the_machine_did_fails() -> None:
+    assert failing(at_pace(report(), compute=1.6, system=1.6), at_pace(report()))
+
+
+def test_each_kind_of_time_is_divided_by_its_own_pace() -> None:
+    """A machine with other load answers HTTP more slowly, while a runtime alone takes as long as before."""
+    http = {"http_p50@1": timed(1.6e-3)}
+    assert failing(at_pace(report()), at_pace(report(figures=http), system=1.6)) == []
+    both = failing(at_pace(report()), at_pace(report(ms=1.6, figures=http), system=1.6))
+    assert both == ["m-onnx@server: median of 1 picture 1.00 ms -> 1.60 ms (+60%)"]
+
+
+@pytest.mark.parametrize("pace", [0.6, 1.0, 1.7])
+def test_memory_does_not_follow_the_machines_pace(pace: float) -> None:
+    def of(megabytes: float, ms: float) -> Report:
+        memory = replace(timed(megabytes * 1e6, 0.01), unit="B")
+        return report(ms=ms, figures={"memory": memory, "service_memory": memory})
+
+    old = at_pace(of(44.3, 1.0))
+    assert failing(old, at_pace(of(44.3, pace), compute=pace, system=pace)) == []
+    grown = failing(old, at_pace(of(44.3 * 1.3, pace), compute=pace, system=pace))
+    assert [text.partition(" 44")[0] for text in grown] == [
+        "m-onnx@server: memory",
+        "m-onnx@server: memory of the service",
+    ]
+
+
+def test_a_pace_within_the_noise_is_none() -> None:
+    assert texts(at_pace(report()), at_pace(report(), compute=1.03)) == []
+
+
+@pytest.mark.parametrize("kind", WORK)
+def test_the_fixed_work_is_measured(kind: str) -> None:
+    seconds = json.loads(run_child("compare.pace", kind))
+    assert set(seconds) == {kind} and 1e-7 < seconds[kind] < 5
 
 
 def test_a_change_is_shown_with_both_values() -> None:
@@ -225,3 +269,20 @@ def test_a_report_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> None
 
 def test_exact_counts_that_fall_are_not_a_loss() -> None:
     assert failing(report(figures={"installed": exact(9e6, "B")}), report(figures={"installed": exact(1e6, "B")})) == []
+
+
+def test_besides_values_of_figures_answers_and_lost_figures_are_changes() -> None:
+    old = with_classes(report(), [1, 2, 3, 4])
+    assert changed_answers(old, with_classes(report(ms=9), [1, 2, 3, 4])) == []
+    gone = report(figures={"http_p50@1": Missing("The service did not start.")})
+    found = [str(change) for change in changed_answers(old, with_classes(gone, [1, 2, 9, 4]))]
+    assert found == [
+        "WORSE  m-onnx: 1 of 4 pictures changed their class",
+        "WORSE  m-onnx@server: median over HTTP of 1 picture was 1.00 ms, and is not measured now: The service did not "
+        "start.",
+    ]
+
+
+def test_each_change_is_told_once_and_failures_come_first() -> None:
+    same, worse = Change("a", "new", False), Change("b", "slower", True)
+    assert failures_first([same, worse, same]) == [worse, same]

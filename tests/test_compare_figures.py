@@ -1,10 +1,18 @@
 """Figures: correct intervals, and numbers that people can read."""
 
+import itertools
+import json
 import math
+import statistics
 
 import pytest
 
-from compare.figures import Figure, Missing, exact, once, over_rounds, share, shown
+from compare.figures import Figure, Missing, exact, once, over_rounds, share, shown, within_rounds
+from compare.metrics import metric
+from contract.code import ROOT
+
+REPEATS: dict[str, dict[str, list[list[float]]]] = json.loads((ROOT / "tests" / "recorded_repeats.json").read_text())
+"""Figure -> row -> the rounds of each run, of the same artifacts with the same code."""
 
 
 @pytest.mark.parametrize(
@@ -32,10 +40,46 @@ def test_a_share_of_nothing_is_an_error() -> None:
         share(0, 0)
 
 
-def test_rounds_give_their_median_and_their_ends() -> None:
-    figure = over_rounds([3.0, 1.0, 2.0], "s", 42)
-    assert (figure.value, figure.low, figure.high, figure.samples) == (2.0, 1.0, 3.0, 42)
+def test_rounds_give_their_median_within_an_interval_that_is_wider_than_they_are_apart() -> None:
+    figure = over_rounds([2.1, 1.9, 2.0], "s", 42)
+    assert (figure.value, figure.samples) == (2.0, 42)
+    assert figure.high / figure.value == figure.value / figure.low == pytest.approx((2.1 / 1.9) ** 2)
     assert "3 rounds" in figure.spread
+    assert over_rounds([2.1, 1.9, 2.0], "s", 42, reach=0.5).high == pytest.approx(1.5 * figure.high)
+    assert within_rounds([2.1, 1.9, 2.0], "s", 3).high == 2.1
+
+
+@pytest.mark.parametrize("name", REPEATS)
+def test_an_interval_holds_nine_of_ten_further_runs(name: str) -> None:
+    """Each run's interval beside every other run's median, on a machine with other load from run to run."""
+    held = [
+        over_rounds(run, "", reach=metric(name).reach).holds(statistics.median(further))
+        for runs in REPEATS[name].values()
+        for run, further in itertools.permutations(runs, 2)
+    ]
+    assert len(held) >= 30
+    assert statistics.mean(held) >= 0.9
+
+
+def test_the_range_of_the_rounds_alone_would_hold_far_fewer() -> None:
+    held = [
+        min(run) <= statistics.median(further) <= max(run)
+        for rows in REPEATS.values()
+        for runs in rows.values()
+        for run, further in itertools.permutations(runs, 2)
+    ]
+    assert statistics.mean(held) < 0.7
+
+
+def test_rounds_that_are_the_same_are_a_count() -> None:
+    figure = over_rounds([7.0, 7.0, 7.0], "B")
+    assert figure.low == figure.value == figure.high == 7.0
+
+
+def test_a_difference_may_be_below_zero() -> None:
+    figure = over_rounds([-1.0, 3.0, 1.0], "s", reach=0.1)
+    assert figure.low == pytest.approx(-7.1)
+    assert figure.high == pytest.approx(9.1)
 
 
 def test_one_round_knows_nothing_of_its_spread() -> None:

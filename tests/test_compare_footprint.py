@@ -1,14 +1,16 @@
 """Bytes of files, of packages with everything that they require, and of images; and the reason if there are none."""
 
 import gzip
+import importlib.metadata
 from pathlib import Path
 
 import brotli
 import pytest
 
-from compare.figures import Figure, Missing
+from compare import footprint
+from compare.figures import Figure, Missing, exact
 from compare.footprint import file_figures, image, installed, requirements
-from contract.formats import FORMATS, Format
+from contract.formats import FORMATS, Format, is_installed
 from contract.manifest import read_manifest
 
 
@@ -32,7 +34,7 @@ def test_what_a_package_requires_is_counted_with_it() -> None:
 
 
 def test_the_small_runtimes_are_small() -> None:
-    sizes = {family: installed(family) for family in FORMATS}
+    sizes = {family: installed(family) for family in FORMATS if is_installed(family)}
     values = {family: figure.value for family, figure in sizes.items() if isinstance(figure, Figure)}
     assert values.keys() == sizes.keys()
     assert values["tflite"] < values["torch"]
@@ -70,3 +72,20 @@ def test_an_image_that_does_not_exist_is_missing_with_the_engines_message(
     assert "No such image: some/image" in figure.missing
     monkeypatch.setenv("PATH", "/nowhere")
     assert image.__wrapped__("some/image") == Missing("There is no container engine: `docker` is not on the PATH.")
+
+
+def test_no_runtime_counts_its_language_or_what_a_first_import_writes(tmp_path: Path) -> None:
+    modules = tmp_path / "node_modules" / "net"
+    modules.mkdir(parents=True)
+    (modules / "package.json").write_text("{}")
+    (modules / "net.js").write_bytes(b"x" * 1000)
+    (modules / "net.pyc").write_bytes(b"x" * 100_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(footprint, "NODE_MODULES", tmp_path / "node_modules")
+        patch.setenv("PATH", "/nowhere")
+        assert footprint._installed_node(["net"]) == exact(1002, "B")
+    files = [file for name in requirements(["numpy"]) for file in importlib.metadata.files(name) or []]
+    assert any(file.suffix == ".pyc" and file.locate().exists() for file in files)  # type: ignore[attr-defined]
+    sizes = {file: Path(str(file.locate())).stat().st_size for file in files if Path(str(file.locate())).is_file()}
+    expected = sum(size for file, size in sizes.items() if file.suffix != ".pyc")
+    assert footprint._bytes(Path(str(file.locate())) for file in sizes) == expected < sum(sizes.values())

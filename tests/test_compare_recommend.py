@@ -70,10 +70,11 @@ def test_the_order_of_rows_changes_nothing() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_each_target_has_its_own_rows_and_figures(target: str) -> None:
-    """The server's rows are the faster ones, the browser's the smaller, and a phone takes only two formats."""
+    """The server's rows are the faster ones, the browser's the smaller, and a phone takes fewer formats."""
     browser = row("m-tfjs", ms=9, mb=1, where="browser", runtime="tfjs-wasm")
     decision = decide(ONNX, TFLITE, row("m-torch", ms=0.1, mb=0.1), browser, target=target)
-    expected = {"server": "m-torch@server", "browser": "m-tfjs@tfjs-wasm", "mobile": "m-tflite@server"}
+    expected = {"server": "m-torch@server", "browser": "m-tfjs@tfjs-wasm", "android": "m-tflite@server"}
+    expected["ios"] = expected["android"]
     assert decision.choice == expected[target]
 
 
@@ -151,7 +152,7 @@ def test_the_row_fits_after_the_constraints_are_relaxed(constraints: Constraints
     decision = decide(*rows, constraints=constraints)
     assert decision.choice is None
     for relaxed in [decision.relax] if decision.relax_together else [(each,) for each in decision.relax]:
-        loose = replace(constraints, **{each.constraint: each.needed for each in relaxed})
+        loose = replace(constraints, **{each.constraint: each.needed for each in relaxed})  # type: ignore[arg-type]
         assert decide(*rows, constraints=loose).choice == relaxed[0].row
 
 
@@ -163,13 +164,19 @@ def test_limits_are_rounded_up(value: float, rounded: float) -> None:
 @pytest.mark.parametrize(
     ("target", "constraints", "problem"),
     [
-        ("fridge", NO_LIMITS, "TARGET=fridge is not a target; use server, browser or mobile."),
+        ("fridge", NO_LIMITS, "TARGET=fridge is not a target; use server, browser, android or ios."),
         ("server", Constraints(max_mb=0), "MAX_MB=0 is not a limit; use a number above 0."),
         ("server", Constraints(max_ms=-1), "MAX_MS=-1 is not a limit"),
         ("server", Constraints(max_ms=float("nan")), "MAX_MS=nan is not a limit"),
         ("server", Constraints(max_mb=float("inf")), "MAX_MB=inf is not a limit"),
         ("server", Constraints(min_agreement=99.9), "use 0 to 1, such as 0.999 for 99.9 %."),
-        (None, Constraints(max_mb=1), "The constraints need a TARGET; use server, browser or mobile."),
+        (
+            "server",
+            Constraints(allow_precision=("int9",)),
+            "ALLOW_PRECISION has 'int9', which is not a precision; use some",
+        ),
+        (None, Constraints(allow_precision=("int8",)), "The constraints need a TARGET"),
+        (None, Constraints(max_mb=1), "The constraints need a TARGET; use server, browser, android or ios."),
     ],
 )
 def test_a_target_or_limit_that_nothing_can_meet_is_refused(
@@ -221,8 +228,14 @@ def test_the_choice_is_always_on_the_front() -> None:
     source = random.Random(3)
     for _ in range(300):
         candidates = [
-            candidate(f"c{n}", source.choice([0.9, 0.905, 0.95]), source.uniform(1, 3), source.choice([1, 2, 3]))
+            replace(
+                candidate(
+                    f"c{n}", source.choice([0.9, 0.905, 0.95]), source.uniform(1, 3), source.choice([1, 1.04, 3])
+                ),
+                caveats=(source.choice([0, 1]), source.choice([0, 1])),
+                steps=source.choice([0, 1, 2]),
+            )
             for n in range(6)
         ]
-        choice, _ = choose(candidates)
+        choice, *_ = choose(candidates)
         assert choice in front_of(candidates)

@@ -9,7 +9,8 @@ import pytest
 from compare.advice import add_recommendations
 from compare.figures import exact
 from compare.report import Constraints, Report, ReportError, write_report
-from compare.tables import TABLES, answer_table, main, write_tables
+from compare.tables import TABLES, answer_table, main, placement_table, write_tables
+from contract.placement import Placement
 from tests.reports import KERAS, NO_LIMITS, ONNX, TFJS, TFLITE, report_of, row
 
 
@@ -82,6 +83,14 @@ def test_the_command_line_takes_several_pages(tmp_path: Path, monkeypatch: pytes
 # The short answer
 
 
+def test_the_table_of_placements_has_the_artifacts_whose_runtime_shows_them() -> None:
+    artifact, its_row = TFLITE
+    placed = replace(artifact, placements=(Placement("XNNPACK", 8, 9, 2, True), Placement("NNAPI", 5, 9, 1, False)))
+    report = report_of(row("m-keras", ms=10, mb=3), (placed, its_row))
+    words = "8 of 9 operators run on XNNPACK, in 2 pieces; 5 of 9 operators could run on NNAPI, in 1 piece"
+    assert list(placement_table(report))[2:] == [f"| `m-tflite` | {words} |"]
+
+
 def test_the_short_answer_has_a_line_for_each_artifact_and_one_for_each_target() -> None:
     installed = {"installed": exact(2e9, "B")}
     browser = row("m-tfjs", ms=5, where="browser", runtime="tfjs-wasm")
@@ -97,7 +106,11 @@ def test_the_short_answer_has_a_line_for_each_artifact_and_one_for_each_target()
         "",
         "- For a server, ship `m-keras`.",
         "- For a browser, ship `m-tfjs`.",
-        "- For a phone, ship `m-tflite`.",
+        "- For an Android phone, ship `m-tflite`.",
+        "- For an iPhone, ship `m-tflite`.",
+        "",
+        "Measured on Processor, 2 cores, 8 GiB, System 1, Python 3.11.7, threads of each runtime: 1, 3 rounds, "
+        "2026-01-02.",
     ]
 
 
@@ -108,7 +121,7 @@ def choices(report: Report) -> list[str]:
 def test_the_short_answer_names_artifacts_that_are_as_good_once() -> None:
     near = [row("m-tflite", ms=0.99, mb=140), *(row("m-tfjs", ms=1.0, mb=140, runtime=name) for name in ("a", "b"))]
     report = add_recommendations(report_of(ONNX, *near), None, NO_LIMITS)
-    assert choices(report)[0] == "- For a server, ship `m-tflite`. As good within the noise: `m-onnx`, `m-tfjs`."
+    assert choices(report)[0] == "- For a server, ship `m-tflite`. As good within the noise: `m-onnx` and `m-tfjs`."
 
 
 def test_the_short_answer_says_where_nothing_fits() -> None:

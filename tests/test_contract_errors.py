@@ -19,5 +19,5 @@ def test_an_error_is_one_line(error: Exception, line: str) -> None:
 
 
 def test_a_long_error_is_cut() -> None:
-    assert one_line(ValueError("x" * 100), 20) == "ValueError: xxxxxxxx ..."
+    assert one_line(ValueError("x" * 100 + " no such axis"), 33) == "ValueError: ... xxxxxxxxx no such axis"
     assert one_line(ValueError("12345678"), 20) == "ValueError: 12345678"

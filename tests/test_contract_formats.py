@@ -3,8 +3,10 @@
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,11 +14,12 @@ import yaml
 from bench.images import IMAGES
 from contract import __version__
 from contract.code import ROOT
-from contract.formats import FORMATS, FORMATS_OF_IMAGE, family_of
-from export import EXPORTED, EXPORTERS
+from contract.formats import FORMATS, FORMATS_OF_IMAGE, TABLE, family_of, is_installed
+from contract.manifest import Manifest, write_manifest
+from export import EXPORTED, EXPORTED_HERE, EXPORTERS
 from serve.openapi import openapi
 from serve.runtimes import RUNTIMES
-from verify.diagnose.tracers import TRACERS
+from verify.diagnose.tracers import TRACERS, UNTRACED
 
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
 SERVING = {*FORMATS_OF_IMAGE, "gateway"}
@@ -26,9 +29,67 @@ def test_a_precision_belongs_to_its_family() -> None:
     assert [family_of(name) for name in ("onnx", "onnx-int8", "tflite-fp16")] == ["onnx", "onnx", "tflite"]
 
 
-def test_every_format_has_a_runtime_a_tracer_and_an_edge() -> None:
-    assert set(RUNTIMES) == set(TRACERS) == {name for edge in EXPORTERS for name in edge} == set(FORMATS)
+def test_every_format_has_a_runtime_an_edge_and_a_tracer_or_a_reason() -> None:
+    assert set(RUNTIMES) == {*TRACERS, *UNTRACED} == {name for edge in EXPORTERS for name in edge} == set(FORMATS)
+    assert not TRACERS.keys() & UNTRACED.keys()
     assert set(EXPORTED) == {target for _, target in EXPORTERS}
+    assert set(EXPORTED_HERE) == {name for name in EXPORTED if is_installed(name)}
+
+
+def test_an_optional_runtime_is_known_to_make_and_has_a_lock() -> None:
+    optional = [format.name for format in TABLE if format.is_optional]
+    assert words(r"^OPTIONAL := (.*?)$", (ROOT / "Makefile").read_text()) == optional
+    assert {path.name for path in ROOT.glob("requirements.*.lock")} == {
+        f"requirements.{name}.lock" for name in optional
+    }
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    always = (ROOT / "requirements.lock").read_text()
+    for name in optional:
+        lock = (ROOT / f"requirements.{name}.lock").read_text()
+        assert all(f"{pin} \\\n" in lock for pin in extras[name])
+        pinned = re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)
+        assert not [package for package in pinned if f"\n{package}==" in always], "the lock has only what is more"
+
+
+@pytest.mark.parametrize(("name", "source"), [("openvino", "onnx"), ("executorch", "torch")])
+def test_a_runtime_that_is_not_installed_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, name: str, source: str
+) -> None:
+    """Whatever is installed here: the module is hidden from a process of its own."""
+    program = (
+        "import importlib.util, sys\n"
+        "find = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name, *more: None if name == {name!r} else find(name, *more)\n"
+        "from export import EXPORTED_HERE, export_artifact\n"
+        "from contract.manifest import Manifest\n"
+        "from serve.runtimes import import_runtime\n"
+        "from verify.diagnose.tracers import load_tracer\n"
+        "from bring.search import reachable\n"
+        "from pathlib import Path\n"
+        f"assert {name!r} not in EXPORTED_HERE and 'onnx' in EXPORTED_HERE\n"
+        f"assert {name!r} not in [edge.format for edge in reachable('torch')]\n"
+        f"manifest = Manifest('net', {name!r}, {source!r}, (), (), None, (), {{}})\n"
+        "calls = (lambda: import_runtime(manifest), lambda: load_tracer(Path(), manifest),\n"
+        f"         lambda: export_artifact(Path(sys.argv[1]), {name!r}))\n"
+        "for call in calls:\n"
+        "    try:\n"
+        "        call()\n"
+        "    except Exception as error:\n"
+        "        print(type(error).__name__, error)\n"
+    )
+    folder = tmp_path / "net" / source
+    folder.mkdir(parents=True)
+    write_manifest(folder, Manifest("net", source, None, (), (), None, (), {}))
+    command = [sys.executable, "-c", program, str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    title = FORMATS[name].runtime
+    told = f"{title} is not installed. Install it: make runtimes RUNTIMES={name}"
+    untraced = f"{UNTRACED[name]}." if name in UNTRACED else told
+    assert done.stdout.splitlines() == [
+        f"ModelUnavailable net-{name} cannot be run here: {told}",
+        f"ModelUnavailable net-{name} cannot be traced: {untraced}",
+        f"ExportError net-{source} -> {name} cannot be made here: {told}",
+    ], done.stderr
 
 
 def test_every_format_names_the_packages_of_its_runtime() -> None:
@@ -45,7 +106,7 @@ def test_every_format_names_the_packages_of_its_runtime() -> None:
 
 
 def words(pattern: str, text: str) -> Iterable[str]:
-    (match,) = re.findall(pattern, text, re.DOTALL)
+    (match,) = re.findall(pattern, text, re.DOTALL | re.MULTILINE)
     return str(match).split()
 
 
@@ -85,7 +146,7 @@ def test_an_image_serves_its_formats(image: str) -> None:
 
 def test_the_gateway_knows_where_every_format_is_served() -> None:
     (remotes,) = words(r"SERVE_REMOTES=(\S+)", DOCKERFILE)
-    places = {name: f"http://{format.image}:8000" for name, format in FORMATS.items()}
+    places = {name: f"http://{format.image}:8000" for name, format in FORMATS.items() if format.image}
     assert dict(entry.split("=", 1) for entry in remotes.split(",")) == places
 
 
@@ -103,6 +164,23 @@ def test_the_page_has_the_browsers_runtimes() -> None:
         backends = re.findall(r"\w+\('(\w+)'", row) or ["wasm"]  # LiteRT.js has this one
         assert [id.partition("-")[2] for id in browser.ids] == backends
         assert f"title: '{browser.title}'" in source
+
+
+def test_an_outlook_names_the_version_that_is_installed_and_the_page_has_it_in_korean() -> None:
+    versions = json.loads((ROOT / "web" / "package.json").read_text())["dependencies"]
+    korean = (ROOT / "web" / "src" / "text.ko.ts").read_text()
+    for format in TABLE:
+        if format.outlook:
+            assert format.browser
+            version = versions[format.browser.package]
+            assert version in format.outlook
+            assert re.search(rf"outlooks: {{.*\b{format.name}: '[^']*{re.escape(version)}", korean)
+
+
+def test_the_page_knows_which_formats_no_image_serves() -> None:
+    source = (ROOT / "web" / "src" / "snippets.ts").read_text()
+    (names,) = re.findall(r"const WITHOUT_IMAGE = \[(.*?)\];", source)
+    assert re.findall(r"'(\w+)'", names) == [format.name for format in TABLE if not format.image]
 
 
 # The release

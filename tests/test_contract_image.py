@@ -18,8 +18,8 @@ import PIL.WebPImagePlugin
 import pytest
 
 from contract import dataset, errors
-from contract.image import Pixels, decode, fit, image_to_batch
-from contract.manifest import ImageSpec
+from contract.image import HELD_BYTES, Pixels, decode, fit, held_bytes, image_to_batch
+from contract.manifest import FITS, ImageSpec
 from tests.golden import make
 
 GOLDEN = Path(make.__file__).parent
@@ -58,6 +58,18 @@ def test_a_golden_error_is_raised_and_says_what_to_do(case: dict[str, Any]) -> N
     with pytest.raises(errors.ImageError, match=r"(Send|Make it|Save it)") as caught:
         decode((GOLDEN / case["file"]).read_bytes())
     assert type(caught.value).__name__ == case["error"]
+
+
+@pytest.mark.parametrize("format", ["heic", "avif"])
+def test_a_photo_of_a_phone_that_is_not_read_is_named(format: str) -> None:
+    with pytest.raises(errors.UnsupportedImage, match=rf"^{format.upper()} pictures are not read\. Save it as JPEG"):
+        decode((GOLDEN / f"phone.{format}").read_bytes())
+
+
+@pytest.mark.parametrize("data", [b"\0\0\0\x18ftyp", b"\xff\xff\xff\xffftypisom", b"\0\0\0\x10ftypisom\0\0\0\0heic"])
+def test_another_file_with_such_a_box_is_not_called_a_photo(data: bytes) -> None:
+    with pytest.raises(errors.UnsupportedImage, match="Not a picture in a supported format"):
+        decode(data)
 
 
 def test_the_golden_files_are_what_make_writes(tmp_path: Path) -> None:
@@ -115,7 +127,7 @@ def test_random_pictures_agree_with_the_slow_reference(seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(10):
         picture, layout = random_picture(rng)
-        fits, inverts = rng.choice(("contain", "cover")), rng.choice(("auto", "never"))
+        fits, inverts = rng.choice(FITS), rng.choice(("auto", "never"))
         spec = ImageSpec(rng.randint(1, 33), rng.randint(1, 33), rng.choice((1, 3)), fit=fits, invert=inverts)
         expected = np.frombuffer(make.reference(picture, spec), np.uint8).reshape(1, *spec.shape)
         np.testing.assert_array_equal(image_to_batch(make.encode(picture, layout), spec), expected)
@@ -148,6 +160,12 @@ def test_contain_centres_the_picture_on_black() -> None:
     batch = image_to_batch(saved(np.full((10, 20), 90, np.uint8)), FASHION)
     assert batch[0, 7:21].min() == batch.max() == 90
     assert batch[0, :7].max() == batch[0, 21:].max() == 0
+
+
+def test_stretch_shows_the_whole_picture_without_margins() -> None:
+    halves = np.repeat(np.array([[40, 200]], np.uint8), 5, axis=1).repeat(3, axis=0)  # 3 x 10: dark left, bright right
+    batch = image_to_batch(saved(halves), replace(FASHION, fit="stretch", invert="never"))
+    assert (batch[0, :, :14] == 40).all() and (batch[0, :, 14:] == 200).all()
 
 
 # Formats
@@ -267,16 +285,60 @@ def test_a_picture_at_the_limit_is_accepted() -> None:
     assert decode(saved(np.zeros((10, 10), np.uint8)), max_pixels=100).shape == (10, 10, 1)
 
 
+@pytest.mark.parametrize("fits", FITS)
 @pytest.mark.parametrize("shape", [(2, 2_000_000, 3), (2_000_000, 2, 3), (2000, 2000, 3)])
-def test_resampling_takes_little_more_memory_than_the_picture(shape: tuple[int, int, int]) -> None:
+def test_resampling_takes_little_more_memory_than_the_picture(shape: tuple[int, int, int], fits: str) -> None:
     pixels = np.zeros(shape, np.uint8)
     tracemalloc.start()
     try:
-        fit(pixels, ImageSpec(28, 28, 3))
+        fit(pixels, ImageSpec(28, 28, 3, fit=fits))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 1.5 * pixels.nbytes
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "RGB", "LA", "L"])
+def test_flattening_holds_little_more_than_its_result(mode: str, channels: int) -> None:
+    """Pillow's own memory, 4 bytes a pixel, is not traced."""
+    stream = io.BytesIO()
+    PIL.Image.new(mode, (2500, 2000)).save(stream, "PNG")
+    tracemalloc.start()
+    try:
+        result = decode(stream.getvalue(), channels=channels)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result.shape[2] == (channels if mode.startswith("RGB") else 1)
+    assert peak < result.nbytes + 10_000_000
+    assert held_bytes(stream.getvalue()) == HELD_BYTES * 2500 * 2000
+
+
+def test_what_is_no_picture_holds_nothing() -> None:
+    assert [held_bytes(data) for data in (b"", b"text", saved(np.zeros((9, 9), np.uint8))[:20])] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("case", TABLE["cases"], ids=lambda case: str(case["name"]))
+def test_a_picture_is_the_same_in_strips_of_a_few_rows(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    data, spec = (GOLDEN / case["file"]).read_bytes(), ImageSpec(**case["spec"])
+    whole = image_to_batch(data, spec)
+    monkeypatch.setattr("contract.image.STRIP", 50)
+    np.testing.assert_array_equal(image_to_batch(data, spec), whole)
+    np.testing.assert_array_equal(fit(decode(data), spec)[np.newaxis], whole)
+
+
+def test_every_alpha_over_every_value_and_a_million_colours_follow_the_rules() -> None:
+    alpha, value = np.mgrid[:256, :256].astype(np.uint8)
+    colour = value[:, :, np.newaxis]
+    stream = io.BytesIO()
+    PIL.Image.merge("LA", [PIL.Image.fromarray(value), PIL.Image.fromarray(alpha)]).save(stream, "PNG")
+    a = alpha[:, :, np.newaxis].astype(np.int64)
+    np.testing.assert_array_equal(decode(stream.getvalue()), (colour * a + 255 * (255 - a) + 127) // 255)
+    colours = np.random.default_rng(3).integers(0, 256, (1000, 1000, 3), np.uint8)
+    red, green, blue = np.moveaxis(colours.astype(np.int64), 2, 0)
+    grey = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+    np.testing.assert_array_equal(decode(saved(colours), channels=1)[:, :, 0], grey)
 
 
 # Broken files

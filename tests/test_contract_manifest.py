@@ -85,7 +85,7 @@ def test_a_bad_format_name_is_refused(name: str) -> None:
         {"width": -1},
         {"channels": 2},
         {"channels": 4},
-        {"fit": "stretch"},
+        {"fit": "stretched"},
         {"invert": "always"},
         {"resample": "cubic"},
     ],
@@ -122,7 +122,7 @@ def test_broken_json_is_a_corrupt_artifact(tmp_path: Path, text: bytes) -> None:
         ("inputs", [{"name": "image"}]),
         ("inputs", None),
         ("image", {"height": 28}),
-        ("image", {"height": 28, "width": 28, "channels": 1, "fit": "stretch"}),
+        ("image", {"height": 28, "width": 28, "channels": 1, "fit": "stretched"}),
         ("image", {"height": 28, "width": 28, "channels": 1, "colour": "sepia"}),
         ("image", {"height": "28", "width": 28, "channels": 1}),
         ("labels", None),
@@ -323,3 +323,11 @@ def test_infinity_is_written_as_json_that_browsers_read(tmp_path: Path) -> None:
         raise ValueError(constant)  # JavaScript's JSON.parse does
 
     assert json.loads(text, parse_constant=refuse) == data
+
+
+@pytest.mark.parametrize(("shape", "has_classes"), [((None, 3), True), ((None, 8, 8, 3), False)])
+def test_a_map_of_classes_is_no_answer_of_classes(shape: tuple[int | None, ...], has_classes: bool) -> None:
+    """A segmentation network's labels are those of places: "the same class" of a whole answer would mean nothing."""
+    pixels, answer = TensorSpec("pixels", "float32", (None, 8, 8, 3), "NHWC"), TensorSpec("map", "float32", shape, "N")
+    manifest = Manifest("net", "onnx", None, (pixels,), (answer,), None, ("sky", "sea", "sand"))
+    assert manifest.has_classes == has_classes

@@ -1,6 +1,7 @@
 """The documents say what is there: links, commands, settings, paths and figures are held to the project."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -26,6 +27,7 @@ README, SERVING, DEVELOPMENT = ROOT / "README.md", ROOT / "docs" / "serving.md",
 PAGES = (
     README,
     ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     ROOT / "CHANGELOG.md",
     ROOT / "tests" / "conformance" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
@@ -141,6 +143,13 @@ def test_every_path_in_the_text_is_there(page: Path) -> None:
     assert [path for path in paths if not path.startswith(made) and not (ROOT / path).exists()] == []
 
 
+def test_every_test_that_the_trust_page_names_is_there() -> None:
+    named = [name for _, name in table(ROOT / "docs" / "trust.md", "| attack | test |")]
+    written = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    assert named
+    assert [name for name in named if f"def {name.strip('`')}(" not in written] == []
+
+
 # Figures
 
 
@@ -154,7 +163,14 @@ def marks() -> dict[str, list[str]]:
 
 
 def test_every_table_of_figures_has_one_place_and_a_command() -> None:
-    written_by = {"serving": "bench.serving", "images": "bench.images", "zoo": "bench.zoo"}
+    written_by = {
+        "serving": "bench.serving",
+        "images": "bench.images",
+        "zoo": "bench.zoo",
+        "field": "bench.field",
+        "runtimes": "bench.runtimes",
+        "faults": "bench.faults",
+    }
     places = marks()
     assert set(places) == set(TABLES) | set(written_by)
     assert {name: pages for name, pages in places.items() if len(pages) > 1} == {}
@@ -168,11 +184,11 @@ def figures(page: Path, name: str) -> list[str]:
 
 def test_the_readmes_figures_are_those_of_the_formats_page() -> None:
     """Both are written from one report at once: nobody fills one of them from another run, or by hand."""
-    long = {line.split("|")[1]: line.split("|") for line in figures(ROOT / "docs" / "formats.md", "artifacts")}
+    long = {line.split("|")[1].strip(): line.split("|") for line in figures(ROOT / "docs" / "formats.md", "artifacts")}
     short = [line.split("|") for line in figures(README, "answer")]
     assert len(short) == len(long) > 0
     for _, name, answers, time, size, _ in short:
-        row = [cell.strip() for cell in long[name]]
+        row = [cell.strip() for cell in long[name.partition(",")[0].strip()]]  # without its marks
         assert answers.strip() == ", ".join(filter(None, row[4:6])), name
         assert [time.strip(), size.strip()] == [row[10], f"{row[6]} + {row[7]}"], name
 
@@ -282,18 +298,66 @@ def write_model(folder: Path) -> None:
 
 
 def curl_examples(page: Path) -> str:
-    """The blocks of a page that use curl, as one shell script: later ones need the files of earlier ones."""
-    return "\n".join(block for block in blocks(page) if "curl" in block)
+    """The blocks of a page that use curl, as one shell script: later ones need the files of earlier ones.
+
+    Those with TLS are tried by a test of their own.
+    """
+    return "\n".join(block for block in blocks(page) if "curl" in block and "https:" not in block)
+
+
+def test_the_calls_of_the_protocol_have_the_fields_that_the_table_names(small_service: Service) -> None:
+    pixels = {"name": "pixels", "datatype": "FP32", "shape": [1, 28, 28, 1], "data": [0] * 784}
+    body = json.dumps({"id": "a", "inputs": [pixels], "parameters": {"times": True}}).encode()
+    rows = list(table(SERVING, "| call of the protocol | fields of its answer |"))
+    assert len(rows) == 6
+    for call, names, *_ in rows:
+        method, path = in_backticks(call)[0].split()
+        path = path.replace("{model}", "keras_cnn-onnx").replace("{version}", "1")
+        answer = small_service.ask_json(method, path, body if method == "POST" else None)
+        assert answer.keys() >= set(in_backticks(names)), path
 
 
 @each_page(README, SERVING)
 def test_every_example_with_curl_is_answered(page: Path, small_service: Service, tmp_path: Path) -> None:
     script = curl_examples(page).replace(ADDRESS, small_service.url)
     assert script.count(small_service.url) >= 3
-    strict = 'set -euo pipefail; curl() { command curl --fail-with-body "$@"; echo >&2; echo "--- $*" >&2; }\n'
-    done = subprocess.run(["bash", "-c", strict + script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_strictly(script, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"probabilities"' in done.stdout
+
+
+def run_strictly(script: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script of curl examples: one that is refused ends it."""
+    strict = 'set -euo pipefail; curl() { command curl --fail-with-body "$@"; echo >&2; echo "--- $*" >&2; }\n'
+    environment = {**os.environ, **variables}
+    command = ["bash", "-c", strict + script]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_way_onto_a_network_leads_to_keys_and_tls(make: Run, tmp_path: Path) -> None:
+    """The commands of the section, with another folder for what they make."""
+    from tests.test_serve_tls import make_certificate
+
+    (commands,) = (block.splitlines() for block in blocks(SERVING) if "make certificate" in block)
+    (script,) = (block for block in blocks(SERVING) if "https:" in block)
+    write_model(tmp_path / "artifacts" / "keras_cnn" / "onnx")
+    make_certificate(tmp_path)
+    printed = {}
+    for line in commands:
+        if line.startswith("make key "):
+            done = make(*shlex.split(line)[1:], f"SERVE_KEYS_FILE={tmp_path / 'keys'}")
+            assert done.returncode == 0, done.stderr
+            printed[line] = done.stdout.strip()
+    *_, serve = commands
+    places = {"keys", "tls/cert.pem", "tls/key.pem"}
+    settings = dict(word.split("=") for word in shlex.split(serve)[2:])
+    settings = {name: str(tmp_path / value) if value in places else value for name, value in settings.items()}
+    with started(tmp_path / "artifacts", tmp_path / "output", **settings) as service:
+        here = script.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
+        assert run_strictly(here, tmp_path, KEY=printed["make key NAME=admin"]).returncode == 0
+        for key in (printed['make key NAME=app CALLS="keras_cnn-*"'], "wrong"):
+            assert run_strictly(here, tmp_path, KEY=key).returncode != 0
+        assert "warning" not in service.log
 
 
 def test_a_brought_file_is_examined_as_the_trust_page_says(tmp_path: Path) -> None:
@@ -392,7 +456,11 @@ def test_the_calls_are_those_of_the_service() -> None:
     """Every path of the service's own description is in the table of calls, and no other of these."""
     from serve.openapi import openapi
 
-    described = {path for path in json.loads(json.dumps(openapi()))["paths"] if "/versions/" not in path}
+    described = {
+        path
+        for path in json.loads(json.dumps(openapi()))["paths"]
+        if "/versions/" not in path and "/labels/" not in path
+    }
     named: set[str] = set()
     for row in table(SERVING, "| call | answer |"):
         named |= {code.removeprefix("GET ").removeprefix("POST ") for code in in_backticks(row[0])}

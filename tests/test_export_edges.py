@@ -28,6 +28,7 @@ from contract.behaviour import BEHAVIOUR
 from contract.code import ROOT
 from contract.dataset import Bytes, Split
 from contract.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ExportError, UnknownEdge
+from contract.formats import is_installed
 from contract.manifest import (
     MANIFEST,
     Manifest,
@@ -38,7 +39,7 @@ from contract.manifest import (
     write_manifest,
 )
 from contract.parity_result import PARITY
-from export import EXPORTERS, Route, export_artifact
+from export import EXPORTERS, Route, export_artifact, exported_from
 from export.onnx_graph import finish_onnx
 from serve.runtimes import Runtime, load_runtime
 
@@ -52,15 +53,15 @@ def edges_from(source: str) -> Iterator[tuple[str, str]]:
     """One edge to each format, the nearest first, as in the Makefile."""
     reached = {source}
     for parent, format in EXPORTERS:
-        if parent in reached and format not in reached:
+        if parent in reached and format not in reached and is_installed(format):
             reached.add(format)
             yield parent, format
 
 
 CASES = [(model, parent, format) for model, source in SOURCES.items() for parent, format in edges_from(source)]
 
-BROUGHT_ONLY = ("savedmodel", "onnx")
-"""Edges that our own models do not need: tests/test_bring.py tests them."""
+BROUGHT_ONLY = {("savedmodel", "onnx"), ("tflite", "onnx")}
+"""Edges that our own models do not need: tests/test_bring.py and tests/test_export_tflite_to_onnx.py test them."""
 
 each_export = pytest.mark.parametrize(("model", "parent", "format"), CASES, ids=lambda word: str(word))
 
@@ -92,8 +93,9 @@ def load() -> Iterator[Load]:
 
 
 def test_every_exporter_is_walked_here() -> None:
-    assert {(parent, format) for _, parent, format in CASES} == set(EXPORTERS) - {BROUGHT_ONLY}
-    assert len(CASES) == 8
+    here = {edge for edge in EXPORTERS if is_installed(edge[1])}
+    assert {(parent, format) for _, parent, format in CASES} == here - BROUGHT_ONLY
+    assert len(CASES) == sum(len(exported_from(source)) for source in SOURCES.values())
 
 
 @each_export
@@ -218,6 +220,27 @@ def test_a_traced_program_answers_any_number_of_pictures_one_at_a_time(
     assert_same_answers(load(odd_models / "torch_cnn" / "torch"), load(tmp_path / "onnx"), pixels)
 
 
+# OpenVINO
+
+
+@pytest.mark.skipif(not is_installed("openvino"), reason="OpenVINO is not installed")
+@pytest.mark.parametrize("route", ["0", "1"])
+def test_openvino_keeps_the_names_and_float32(
+    odd_models: Path, load: Load, odd_images: Bytes, tmp_path: Path, route: str
+) -> None:
+    done = export(odd_models / "torch_cnn" / "onnx", "openvino", tmp_path / "openvino", "--route", route)
+    assert done.returncode == 0, done.stderr
+    manifest = read_manifest(tmp_path / "openvino")
+    assert list(manifest.files) == ["model.bin", "model.xml"]
+    source = onnx.load(odd_models / "torch_cnn" / "onnx" / "model.onnx")
+    weights = sum(4 * int(np.prod(tensor.dims)) for tensor in source.graph.initializer if tensor.data_type == 1)
+    assert (tmp_path / "openvino" / "model.bin").stat().st_size >= weights > 10_000, "by default it would be float16"
+    assert str(tmp_path) not in (tmp_path / "openvino" / "model.xml").read_text()
+    assert_same_answers(
+        load(odd_models / "torch_cnn" / "torch"), load(tmp_path / "openvino"), odd_images[:7].astype(np.float32)
+    )
+
+
 # SavedModel
 
 
@@ -246,6 +269,22 @@ def test_both_signatures_of_tflite_give_the_same_answer(artifacts: Path, test_sp
     pixels = test_split.images[:8].astype(np.float32)
     single = [one(pixels=pixels[row : row + 1])["probabilities"] for row in range(8)]
     np.testing.assert_allclose(free(pixels=pixels)["probabilities"], np.concatenate(single), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("model", SOURCES)
+def test_an_interpreter_without_signatures_takes_any_batch(artifacts: Path, test_split: Split, model: str) -> None:
+    path = str(artifacts / model / "tflite" / "model.tflite")
+    interpreter, pixels = Interpreter(path), test_split.images[:8].astype(np.float32)
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert taken["shape"].tolist() == [1, 28, 28, 1]
+    free = Interpreter(path).get_signature_runner("serving_default")
+    for rows in (1, 8, 3):
+        interpreter.resize_tensor_input(taken["index"], (rows, 28, 28, 1))
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(taken["index"], pixels[:rows])
+        interpreter.invoke()
+        answers = interpreter.get_tensor(given["index"])
+        np.testing.assert_allclose(answers, free(pixels=pixels[:rows])["probabilities"], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("model", SOURCES)
@@ -333,8 +372,8 @@ def test_an_unknown_edge_names_the_known_ones(artifacts: Path, tmp_path: Path) -
         export_artifact(artifacts / "keras_cnn" / "keras", "coreml", tmp_path / "coreml")
     assert str(caught.value) == "No exporter keras -> coreml. Known from keras: onnx, savedmodel."
     with pytest.raises(UnknownEdge) as caught:
-        export_artifact(artifacts / "keras_cnn" / "tflite", "onnx", tmp_path / "onnx")
-    assert str(caught.value) == "No exporter tflite -> onnx. Known from tflite: none."
+        export_artifact(artifacts / "keras_cnn" / "tflite", "tfjs", tmp_path / "tfjs")
+    assert str(caught.value) == "No exporter tflite -> tfjs. Known from tflite: onnx."
     assert list(tmp_path.iterdir()) == []
 
 
@@ -372,7 +411,7 @@ def unknown_operator(path: Path) -> None:
     write_onnx(path, onnx.helper.make_node("NoSuchOperator", ["pixels"], ["probabilities"], domain="nowhere"))
 
 
-def operator_that_onnx2tf_gives_up_on(path: Path) -> None:
+def operator_that_is_known_in_part(path: Path) -> None:
     ends = ["pixels", "indices", "pixels"]
     write_onnx(path, onnx.helper.make_node("ScatterElements", ends, ["probabilities"], reduction="mul"))
 
@@ -390,8 +429,8 @@ def write_onnx(path: Path, node: onnx.NodeProto) -> None:
 
 FAULTS: Mapping[Fault, str] = {
     garbage: "failed in its converter: DecodeError: ",
-    unknown_operator: "failed in its converter: ModuleNotFoundError: .*NoSuchOperator",
-    operator_that_onnx2tf_gives_up_on: "onnx2tf gave up on torch_cnn-onnx: .*ScatterElements",
+    unknown_operator: r"There is no translation of the ONNX operator nowhere\.NoSuchOperator\.",
+    operator_that_is_known_in_part: "The ONNX node ScatterElements .* cannot be translated: .*products of scattered",
 }
 
 
@@ -424,6 +463,16 @@ def test_an_onnx_file_that_cannot_be_converted_is_one_line_and_keeps_the_old_art
     assert last.startswith("error: ")
     assert "\x1b" not in last
     assert re.search(FAULTS[write], last)
+
+
+def test_what_onnx2tf_gives_up_on_is_one_line_too(artifacts: Path, tmp_path: Path) -> None:
+    shutil.copytree(artifacts / "torch_cnn" / "onnx", tmp_path / "onnx")
+    operator_that_is_known_in_part(tmp_path / "onnx" / "model.onnx")
+    rewrite_manifest(tmp_path / "onnx")
+    number = [route.name for route in EXPORTERS["onnx", "savedmodel"]].index("onnx2tf")
+    done = export(tmp_path / "onnx", "savedmodel", "--route", str(number))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert re.search("^error: onnx2tf gave up on torch_cnn-onnx: .*ScatterElements", done.stderr.splitlines()[-1])
 
 
 def rewrite_manifest(folder: Path) -> None:

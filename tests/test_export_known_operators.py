@@ -52,3 +52,18 @@ def test_known_operators_compute_the_same(build: Callable[[], Any], known: set[s
     assert known <= operators
     assert ("Einsum" in operators) == ("Einsum" in known) and not any("Call" in operator for operator in operators)
     np.testing.assert_allclose(traced(tf.constant(rows)), model(rows, training=False), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("axis", "keepdims"), [(1, False), (-1, True), (None, False), (None, True)])
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+def test_places_are_found_without_looking_at_bits(name: str, axis: int | None, keepdims: bool) -> None:
+    rows = np.random.default_rng(3).normal(size=(2, 5, 3)).astype(np.float32)
+    find = getattr(keras.ops, name)
+    with in_known_operators():
+        traced = tf.function(lambda rows: find(rows, axis=axis, keepdims=keepdims)).get_concrete_function(
+            tf.TensorSpec((None, 5, 3), tf.float32)
+        )
+    assert "Bitcast" not in {operation.type for operation in traced.graph.get_operations()}
+    expected = getattr(np, name)(rows, axis=axis, keepdims=keepdims)
+    np.testing.assert_array_equal(traced(tf.constant(rows)), expected)
+    np.testing.assert_array_equal(find(rows, axis=axis, keepdims=keepdims), expected)

@@ -20,8 +20,11 @@ ORDER = ("contract", "train", "export", "serve.runtimes", "verify", "bring", "co
 
 BEFORE: dict[str, set[str]] = {stage: set(ORDER[:place]) for place, stage in enumerate(ORDER)}
 """What each folder may import besides itself; a module belongs to the longest name here that it starts with."""
-# The service needs runtimes, and nothing of what compares artifacts or brings models.
-BEFORE["serve"] = {"contract", "export", "serve.protocol", "serve.remote", "serve.runtimes"}
+# The verdict looks at bytes, whatever reads or converts them.
+BEFORE["bring.verdict"] = {"contract"}
+BEFORE["bring"] |= {"bring.verdict"}
+# The service needs runtimes and the verdict, and nothing of what compares artifacts or brings models.
+BEFORE["serve"] = {"contract", "export", "serve.protocol", "serve.remote", "serve.runtimes", "bring.verdict"}
 # Bytes and requests, whatever runs the models and whatever counts the requests.
 BEFORE["serve.protocol"] = {"contract"}
 # A remote runtime uses the protocol; nothing that compares artifacts loads it.
@@ -119,7 +122,8 @@ RUNS = [
 """(stage, module) for each of the project's modules that building an image runs."""
 
 TABLES = {
-    "verify": ["serve.runtimes.*"],
+    "verify": ["serve.runtimes.*", "verify.precision.*"],
+    "export.precision": ["export.precision.*"],
     "bring": ["bring.*", "export.*", "verify.*", "serve.runtimes.*"],
     "export": ["export.*"],
 }

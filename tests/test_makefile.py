@@ -20,15 +20,16 @@ from pathlib import Path
 import pytest
 
 from contract.code import ROOT
+from contract.formats import is_installed
 from contract.manifest import read_manifest, sha256_of_files, write_manifest
 from contract.parity_result import read_status
-from export import EXPORTERS
+from export import EXPORTERS, exported_from
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Rebuilt = Callable[..., set[str]]
 
 
-BROUGHT_ONLY = {"export.savedmodel_to_onnx"}
+BROUGHT_ONLY = {"export.savedmodel_to_onnx", "export.tflite_to_onnx"}
 """Exporters that our own two models do not need."""
 
 
@@ -38,7 +39,8 @@ BROUGHT_ONLY = {"export.savedmodel_to_onnx"}
 def test_the_makefiles_edges_are_the_exporters(make: Run, tmp_path: Path) -> None:
     planned = make("-n", f"ARTIFACTS={tmp_path}/new", "artifacts").stdout
     edges = {(Path(parent).name, format) for parent, format in re.findall(r"-m export (\S+) (\S+)", planned)}
-    assert edges == set(EXPORTERS) - {("savedmodel", "onnx")}, "a model that starts as a SavedModel leads there"
+    here = {edge for edge in EXPORTERS if is_installed(edge[1])}
+    assert edges == here - {("savedmodel", "onnx"), ("tflite", "onnx")}, "only brought models start there"
 
 
 def test_the_walk_trains_both_models_and_compares_both(make: Run, tmp_path: Path) -> None:
@@ -48,7 +50,29 @@ def test_the_walk_trains_both_models_and_compares_both(make: Run, tmp_path: Path
         "torch_cnn",
     ]
     assert sorted(re.findall(r"-m verify \S+/(\w+) ", planned)) == ["keras_cnn", "torch_cnn"]
-    assert planned.count("-m export ") == 8
+    assert planned.count("-m export ") == len(exported_from("keras")) + len(exported_from("torch"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "argument"),
+    [("", '--precision ""'), ("int8,fp16", '--precision "int8,fp16"'), ("none", '--precision "none"')],
+)
+def test_variants_are_made_of_both_models_before_they_are_compared(
+    make: Run, tmp_path: Path, setting: str, argument: str
+) -> None:
+    planned = make("-n", f"ARTIFACTS={tmp_path}/new", f"PRECISION={setting}", "verify").stdout
+    for model in ("keras_cnn", "torch_cnn"):
+        made = planned.index(f"-m export.precision {tmp_path}/new/{model} --dataset fashion_mnist {argument}")
+        assert planned.index(f"-m export {tmp_path}/new/{model}/savedmodel tflite") < made
+        assert made < planned.index(f"-m verify {tmp_path}/new/{model} ")
+
+
+def test_another_choice_of_variants_or_another_limit_is_compared_anew(make: Run, artifacts: Path) -> None:
+    assert "-m verify" not in make("-n", f"ARTIFACTS={artifacts}", "verify").stdout
+    planned = make("-n", f"ARTIFACTS={artifacts}", "PRECISION=int8", "verify").stdout
+    assert len(re.findall(r"-m (export\.precision|verify) ", planned)) == 4
+    planned = make("-n", f"ARTIFACTS={artifacts}", "MAX_LOSS=0.5%", "verify").stdout
+    assert planned.count('--max-loss "0.5%"') == 2
 
 
 def test_another_data_set_gets_a_folder_of_its_own(make: Run) -> None:
@@ -92,10 +116,11 @@ def test_a_failed_parity_stops_make_each_time_and_its_result_stays(make: Run, ar
     assert make("-q", f"ARTIFACTS={artifacts_copy}", "verify").returncode == 1
 
 
-FORMATS = ("onnx", "savedmodel", "tflite", "tfjs", "parity")
-KERAS = {"keras_cnn/keras", *(f"keras_cnn/{format}" for format in FORMATS)}
-TORCH = {"torch_cnn/torch", *(f"torch_cnn/{format}" for format in FORMATS)}
+KERAS = {"keras_cnn/keras", *(f"keras_cnn/{format}" for format in (*exported_from("keras"), "parity"))}
+TORCH = {"torch_cnn/torch", *(f"torch_cnn/{format}" for format in (*exported_from("torch"), "parity"))}
 BOTH = ("keras_cnn", "torch_cnn")
+OF_ONNX = {"keras_cnn/openvino"} & KERAS
+"""What is made from Keras's ONNX."""
 
 
 @pytest.mark.parametrize(
@@ -107,14 +132,31 @@ BOTH = ("keras_cnn", "torch_cnn")
         ("contract/dataset.py", KERAS | TORCH),
         ("requirements.lock", KERAS | TORCH),
         ("export/__init__.py", (KERAS | TORCH) - {"keras_cnn/keras", "torch_cnn/torch"}),
-        ("export/keras_to_onnx.py", {"keras_cnn/onnx", "keras_cnn/parity"}),
-        ("export/keras_to_savedmodel.py", KERAS - {"keras_cnn/keras", "keras_cnn/onnx"}),
-        ("export/torch_to_onnx.py", TORCH - {"torch_cnn/torch"}),
-        ("export/onnx_to_savedmodel.py", TORCH - {"torch_cnn/torch", "torch_cnn/onnx"}),
-        ("export/onnx_graph.py", {"keras_cnn/onnx", "keras_cnn/parity"} | TORCH - {"torch_cnn/torch"}),
-        ("export/onnx_padding.py", {"keras_cnn/onnx", "keras_cnn/parity"} | TORCH - {"torch_cnn/torch"}),
-        ("export/signatures.py", (KERAS | TORCH) - {"keras_cnn/keras", "torch_cnn/torch", "torch_cnn/onnx"}),
-        ("export/known_operators.py", (KERAS | TORCH) - {"keras_cnn/keras", "torch_cnn/torch", "torch_cnn/onnx"}),
+        ("export/keras_to_onnx.py", {"keras_cnn/onnx", "keras_cnn/parity", *OF_ONNX}),
+        ("export/keras_to_savedmodel.py", KERAS - {"keras_cnn/keras", "keras_cnn/onnx"} - OF_ONNX),
+        ("export/torch_to_onnx.py", TORCH - {"torch_cnn/torch", "torch_cnn/executorch"}),
+        (
+            "export/onnx_to_savedmodel.py",
+            TORCH - {"torch_cnn/torch", "torch_cnn/onnx", "torch_cnn/openvino", "torch_cnn/executorch"},
+        ),
+        (
+            "export/onnx_graph.py",
+            {"keras_cnn/onnx", "keras_cnn/parity"} | OF_ONNX | TORCH - {"torch_cnn/torch", "torch_cnn/executorch"},
+        ),
+        (
+            "export/onnx_padding.py",
+            {"keras_cnn/onnx", "keras_cnn/parity"} | OF_ONNX | TORCH - {"torch_cnn/torch", "torch_cnn/executorch"},
+        ),
+        (
+            "export/signatures.py",
+            (KERAS | TORCH)
+            - {"keras_cnn/keras", "torch_cnn/torch", "torch_cnn/onnx", "torch_cnn/openvino", "torch_cnn/executorch"},
+        ),
+        (
+            "export/known_operators.py",
+            (KERAS | TORCH)
+            - {"keras_cnn/keras", "torch_cnn/torch", "torch_cnn/onnx", "torch_cnn/openvino", "torch_cnn/executorch"},
+        ),
         ("export/savedmodel_to_tflite.py", {f"{m}/{f}" for m in BOTH for f in ("tflite", "parity")}),
         ("export/savedmodel_to_tfjs.py", {f"{m}/{f}" for m in BOTH for f in ("tfjs", "parity")}),
         ("verify/parity.py", {f"{m}/parity" for m in BOTH}),
@@ -134,7 +176,15 @@ def test_a_change_of_what_edges_share_makes_the_artifacts_out_of_date(make: Run,
 
 @pytest.mark.parametrize(
     "module",
-    sorted({route.exporter.partition(":")[0] for routes in EXPORTERS.values() for route in routes} - BROUGHT_ONLY),
+    sorted(
+        {
+            route.exporter.partition(":")[0]
+            for (_, format), routes in EXPORTERS.items()
+            for route in routes
+            if is_installed(format)
+        }
+        - BROUGHT_ONLY
+    ),
 )
 def test_every_exporters_file_is_watched(rebuilt: Rebuilt, module: str) -> None:
     assert rebuilt(module.replace(".", "/") + ".py")
@@ -231,7 +281,7 @@ def test_a_port_that_is_not_a_port_number_is_refused(environment: Mapping[str, s
 def test_an_unknown_part_prints_the_usage(environment: Mapping[str, str]) -> None:
     done = run_bootstrap(ROOT, environment, "everything")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: usage: ./bootstrap python | node")
+    assert done.stderr.startswith("error: usage: ./bootstrap python | runtime NAME | node")
 
 
 Checkout = Callable[..., tuple[Path, dict[str, str]]]

@@ -1,4 +1,4 @@
-"""Every call of the HTTP surface over the ten real artifacts: right answers, and JSON errors that say what to do."""
+"""Every call of the HTTP surface over all real artifacts: right answers, and JSON errors that say what to do."""
 
 import gzip
 import io
@@ -22,6 +22,7 @@ from contract.image import image_to_batch
 from contract.manifest import MANIFEST, sha256_of
 from contract.parity_result import PARITY
 from contract.tensors import Tensors
+from export import exported_from
 from serve.app import create_app
 from serve.catalog import Catalog, ServedModel, load_catalog, load_model
 from serve.dataplane import DataPlane
@@ -30,8 +31,8 @@ from serve.settings import PAGE, Settings
 from tests.brought_artifacts import CLASSES, FAILED, LOG, write_photo, write_sequence
 
 NAMES = [
-    *(f"keras_cnn-{format}" for format in ("keras", "onnx", "savedmodel", "tflite", "tfjs")),
-    *(f"torch_cnn-{format}" for format in ("torch", "onnx", "savedmodel", "tflite", "tfjs")),
+    *(f"keras_cnn-{format}" for format in ("keras", *exported_from("keras"))),
+    *(f"torch_cnn-{format}" for format in ("torch", *exported_from("torch"))),
 ]
 MAX_BYTES = 2_000_000
 MAX_PIXELS = 100_000
@@ -129,7 +130,7 @@ def test_the_server_describes_itself(client: Opened) -> None:
     answer = get(client, "/v2")
     assert answer["name"] == "rosetta-serve"
     assert answer["version"]
-    assert answer["extensions"] == ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+    assert answer["extensions"] == ["binary_tensor_data", "model_configuration", "statistics"]
 
 
 def test_the_server_is_live_and_ready(client: Opened) -> None:
@@ -171,6 +172,10 @@ def test_metadata_has_the_distance_of_the_answers_from_the_sources(client: Opene
         assert about["source"] in ("keras_cnn-keras", "torch_cnn-torch")
         assert about["status"] == "verified"
         assert about["parity"]["max_abs_diff"] < 1e-5
+        placed = [placement["part"] for placement in about["parity"]["placements"]]
+        assert placed == {"onnx": ["NNAPI", "Core ML"], "tflite": ["XNNPACK"], "executorch": ["XNNPACK"]}.get(
+            name.partition("-")[2], ["fast kernels"] if name.endswith("-openvino") else []
+        )
         assert about["parity"]["agreement"] == 1
 
 
@@ -331,7 +336,7 @@ def test_a_damaged_artifact_is_unavailable_and_the_others_answer(
     index = {model["name"]: model for model in post(client, "/v2/repository/index")}
     assert index["keras_cnn-onnx"]["state"] == "UNAVAILABLE"
     assert "run `make artifacts`" in index["keras_cnn-onnx"]["reason"]
-    assert get(client, "/v2/health/ready") == {"ready": True}
+    assert get(client, "/v2/health/ready", 503) == {"ready": False}
     for name in NAMES:
         if name != "keras_cnn-onnx":
             assert client.post(f"/v2/models/{name}/infer", json=body).status_code == 200
@@ -367,6 +372,25 @@ def test_compare_shows_a_faulty_conversion(catalog: Catalog, artifacts: Path, pi
     assert rows[1]["max_abs_diff"] > 0.1
 
 
+def test_an_answer_with_nan_is_an_error_of_the_model_and_names_no_class(
+    catalog: Catalog, artifacts: Path, picture: bytes
+) -> None:
+    class NotANumber(Turned):
+        def predict(self, inputs: Tensors) -> Tensors:
+            return {
+                name: np.where(value == value.max(), np.nan, value) for name, value in super().predict(inputs).items()
+            }
+
+    fault = replace(catalog["keras_cnn-onnx"], loaded=NotANumber(catalog, "keras_cnn-onnx"))
+    client = with_models(catalog, artifacts, fault)
+    message = post(client, "/predict/keras_cnn-onnx", 503, data=picture)["error"]
+    assert "with 1 values that are not numbers (NaN) of 10" in message
+    assert "make diagnose MODEL=keras_cnn FORMAT=onnx" in message
+    rows = post(client, "/compare", data=picture)["results"]
+    assert rows[1]["error"] == message
+    assert all(row["label"] for row in rows if row is not rows[1])
+
+
 @pytest.mark.parametrize("why", ["its source is not known", "its source cannot be run"])
 def test_without_its_source_nothing_agrees(catalog: Catalog, artifacts: Path, picture: bytes, why: str) -> None:
     if why == "its source is not known":
@@ -390,6 +414,29 @@ def test_a_model_that_takes_other_tensors_takes_no_pictures(
     assert [row["model"] for row in rows] == [name for name in NAMES if name != "keras_cnn-onnx"]
     assert get(client, "/v2/models/keras_cnn-onnx")["parameters"]["image"] is None
     assert post(client, "/v2/models/keras_cnn-onnx/infer", json=infer_body(images[:1]))["outputs"]
+
+
+@pytest.mark.parametrize(
+    ("models", "all_of_them", "any_of_them"),
+    [
+        ("good bad", False, True),
+        ("good refused", True, True),
+        ("refused", False, False),
+        ("bad refused", False, False),
+        ("good", True, True),
+    ],
+)
+def test_ready_means_all_that_should_run_or_any(
+    catalog: Catalog, broken: ServedModel, models: str, all_of_them: bool, any_of_them: bool
+) -> None:
+    kinds = {
+        "good": catalog["torch_cnn-onnx"],
+        "bad": broken,
+        "refused": replace(broken, name="keras_cnn-tfjs", is_refused=True),
+    }
+    served = Catalog([kinds[kind] for kind in models.split()])
+    for word, expected in (("all", all_of_them), ("any", any_of_them)):
+        assert DataPlane(served, Settings(ready=word)).ready == expected, word
 
 
 def test_without_a_model_nothing_is_ready(artifacts: Path, broken: ServedModel, picture: bytes) -> None:
@@ -418,15 +465,14 @@ LONG = "x" * 3000
 
 MISSING = {
     "/nothing": "There is nothing at /nothing",
-    "/v2/": "There is nothing at /v2/",
     "/v1/models": "There is nothing",
     "/v1/models/keras_cnn": "Served here: ",
-    "/v1/models/keras_cnn-onnx/versions/2": "There is nothing",
+    "/v1/models/keras_cnn-onnx/versions/2": "no version '2' here. Served of it: 1",
     "/v2/models/keras_cnn": "No model is named 'keras_cnn'. Served here: keras_cnn-keras, ",
     f"/v2/models/{LONG}": "Served here: ",
     "/v2/models/%00": "Served here: ",
     "/v2/models/%ff%fe": "Served here: ",
-    "/v2/models/keras_cnn-onnx/versions/2": "There is nothing",
+    "/v2/models/keras_cnn-onnx/versions/2": "no version '2' here. Served of it: 1",
     "/v2/models/keras_cnn/ready": "Served here: ",
     "/samples/none.png": "There is nothing",
     "/samples/..%2fkeras_cnn%2fonnx%2fmanifest.json": "There is nothing",
@@ -521,7 +567,7 @@ def test_a_form_without_exactly_one_file_is_400(client: Opened, path: str, pictu
     [
         (b"", "not JSON"),
         (b"\xff" * 100, "not JSON"),
-        (b"[" * 100_000, "depth"),
+        (b"[" * 60_000, "depth"),
         (b"{}", "'inputs' is missing"),
         (json.dumps(infer_body(np.zeros((1, 28, 28)))).encode(), "expected [-1, 28, 28, 1]"),
         (json.dumps(infer_body(np.zeros((1, 28, 28, 1)), id="\ud800")).encode(), "surrogate"),

@@ -24,7 +24,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from contract.dataset import Split
 from serve.app import create_app
 from serve.catalog import load_catalog
-from serve.connection import MAX_CONNECTIONS
 from serve.pipeline import LARGE
 from serve.protocol.oip import HEADER_LENGTH
 from serve.replies import HEADERS
@@ -52,7 +51,7 @@ def light(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(light: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Two workers, with an access log."""
-    more = {"SERVE_WORKERS": "2", "SERVE_ACCESS_LOG": "1", "SERVE_MAX_BYTES": str(MAX_BYTES)}
+    more = {"SERVE_WORKERS": "2", "SERVE_ACCESS_LOG": "1", "SERVE_MAX_BYTES": str(MAX_BYTES), "SERVE_READY": "any"}
     with started(light, tmp_path_factory.mktemp("output") / "service", **more) as running:
         wait_until(lambda: len(running.workers()) == 2)
         yield running
@@ -61,7 +60,7 @@ def service(light: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture(scope="module")
 def flask_client(light: Path) -> Iterator[FlaskClient]:
     catalog = load_catalog(light)
-    yield create_app(catalog, Settings(artifacts=light, max_bytes=MAX_BYTES)).test_client()
+    yield create_app(catalog, Settings(artifacts=light, max_bytes=MAX_BYTES, ready="any")).test_client()
     catalog.close()
 
 
@@ -101,7 +100,8 @@ GETS = [
     *("/artifacts/keras_cnn/failed/onnx.log", "/artifacts/keras_cnn/failed/x"),
     *("/v2//health/live", "/v2/models/%6beras_cnn-onnx", "/v2/models/%ff%00%0a%22", "/v2/models/짧은"),
     *(INFER, "/predict/keras_cnn-onnx", "/compare", "/v2/repository/index", f"/{'x' * 3000}", "/favicon.ico"),
-    *("/report/report.html", "/report/../samples/index.json"),
+    *("/predict/none", "/predict/", "/predict/a/./b?c", "/predict/%ed%95%9c/config"),
+    *("/report/report.html", "/report/../samples/index.json", "/report/diagnose-keras_cnn-onnx.json", "/report/x.json"),
 ]
 
 OTHERS = [
@@ -147,6 +147,12 @@ def predict_posts(pixels: Any) -> Iterator[Post]:
     """TensorFlow Serving's."""
     yield "/v1/models/keras_cnn-onnx:predict", json.dumps({"instances": pixels.tolist()}).encode(), NO_HEADERS
     yield "/v1/models/keras_cnn-tfjs:predict", json.dumps({"inputs": pixels.tolist()}).encode(), NO_HEADERS
+    examples = json.dumps({"examples": [{"pixels": row.ravel().tolist()} for row in pixels]}).encode()
+    for path in ("", "/versions/1", "/labels/stable"):
+        yield f"/v1/models/keras_cnn-onnx{path}:classify", examples, NO_HEADERS
+    yield "/v1/models/keras_cnn-onnx:regress", examples, NO_HEADERS
+    yield "/v1/models/keras_cnn-onnx:explain", examples, NO_HEADERS
+    yield "/v1/models/keras_cnn-onnx/labels/canary:predict", examples, NO_HEADERS
     for name in ("keras_cnn", "torch_cnn", "none"):
         yield f"/v1/models/{name}-onnx:predict", b"{}", NO_HEADERS
 
@@ -166,6 +172,9 @@ def picture_posts(picture: bytes) -> Iterator[Post]:
 def other_posts() -> Iterator[Post]:
     for body in (b"", b"{}", b'{"ready": true}', b"[]", TOO_LARGE):
         yield "/v2/repository/index", body, NO_HEADERS
+    yield "/v2/repository/models/keras_cnn-onnx/unload", b"", NO_HEADERS
+    yield "/v2/repository/models/none/load", b"{}", NO_HEADERS
+    yield from (("/devices", body, NO_HEADERS) for body in (b"", b'{"check":{},"sha256":"0"}', TOO_LARGE))
     yield "/v2/health/live", b"", NO_HEADERS
     yield "/nothing", TOO_LARGE, NO_HEADERS
 
@@ -392,7 +401,7 @@ NOT_HTTP = [
     (b"GET /v2 HTTP/1.1\r\nHost: a\r\nA b: c\r\n\r\n", 400),
     (b"GET /v2 HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n", 431),
     (b"GET /v2 HTTP/1.1\r\na: " + b"b" * 1_000_000, 431),
-    (b"GET /" + b"b" * 1_000_000, 431),
+    (b"GET /" + b"b" * 1_000_000, 414),
 ]
 
 
@@ -473,8 +482,9 @@ def test_one_who_does_not_read_is_let_go(impatient: Service, pixels: Any) -> Non
 
 def test_a_connection_over_the_limit_is_refused_with_retry_after(single: Service, pixels: Any) -> None:
     with contextlib.ExitStack() as stack:
-        for _ in range(MAX_CONNECTIONS):
-            stack.enter_context(socket.create_connection(("127.0.0.1", single.port), timeout=20))
+        for _ in range(Settings().max_connections):
+            busy = stack.enter_context(socket.create_connection(("127.0.0.1", single.port), timeout=20))
+            busy.sendall(b"POST /v2")
         answer = raw_request(single, post_bytes(INFER, infer_json(pixels)))
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1" in answer.lower()
@@ -575,7 +585,8 @@ def test_each_request_has_a_line_with_its_numbers(service: Service, pixels: Any)
     _, _, body = service.ask("POST", INFER, infer_json(pixels), {"X-Request-ID": "this one"})
     wait_until(lambda: any(line["request_id"] == "this one" for line in logged(service)))
     (line,) = (line for line in logged(service) if line["request_id"] == "this one")
-    assert line.keys() == {"time", "client", "method", "path", "status", "bytes", "seconds", "request_id"}
+    of_request = {"time", "client", "key", "method", "path", "model", "request_id"}
+    assert line.keys() == of_request | {"rows", "queue_ms", "status", "bytes", "seconds"}
     assert (line["path"], line["status"], line["bytes"]) == (INFER, 200, len(body))
     assert 0 < line["seconds"] < 10
     assert line["time"].endswith("+00:00")
@@ -706,3 +717,12 @@ def test_a_request_that_takes_too_long_is_504(light: Path, tmp_path: Path, pixel
         assert (status, "within 0.05 s" in json.loads(answer)["error"]) == (504, True)
         os.kill(node, signal.SIGCONT)
         wait_until(lambda: running.ask("POST", tfjs, infer_json(pixels))[0] == 200)
+
+
+def test_each_request_that_wants_times_gets_its_own(service: Service) -> None:
+    pixels = np.zeros((1, 28, 28, 1))
+    wanted = infer_json(pixels, parameters={"times": True})
+    for _ in range(3):  # the fast ways to read a request remember what came before
+        times = service.ask_json("POST", INFER, wanted)["parameters"]
+        assert 0 < times["compute_ms"] < 5000 and times["queue_ms"] >= 0
+        assert "parameters" not in service.ask_json("POST", INFER, infer_json(pixels))

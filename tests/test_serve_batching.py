@@ -15,7 +15,7 @@ from contract.errors import DeadlineExceeded, InputError, Overloaded, RosettaErr
 from contract.manifest import Manifest, TensorSpec
 from contract.parity_result import Status
 from contract.tensors import Tensors
-from serve.batching import RELAYED, Batcher, Limits
+from serve.batching import RELAYED, Answered, Batcher, Limits
 from serve.catalog import Catalog, ServedModel
 from serve.dataplane import DataPlane
 from serve.protocol import InferRequest, Reply
@@ -573,7 +573,7 @@ def test_a_model_that_hangs_blocks_neither_the_loop_nor_other_models() -> None:
     plane = DataPlane(Catalog([*hanging, slow, quick]), Settings())
 
     async def ask(model: ServedModel, timeout: float | None = None) -> list[float]:
-        outputs = await plane.infer(model, request(7, timeout=timeout), plane.clock())
+        outputs, _, _ = await plane.infer(model, request(7, timeout=timeout), plane.clock())
         return outputs["y"][:, 0].tolist()  # type: ignore[no-any-return]
 
     async def main() -> None:
@@ -609,7 +609,8 @@ def test_a_time_limit_is_never_longer_than_the_services() -> None:
     with pytest.raises(DeadlineExceeded, match="within 1 s"):
         plane.infer_now(model, request(1, timeout=3600), plane.clock())
     assert time.monotonic() - start < 10
-    model.runtime.close()
+    assert model.loaded is not None
+    model.loaded.close()
     plane.close()
 
 
@@ -634,10 +635,10 @@ def test_a_model_that_takes_no_eight_rows_is_served_all_the_same(caplog: pytest.
     plane = DataPlane(Catalog([model]), Settings())
     assert "double-onnx could not be measured: ValueError: one row only" in caplog.text
 
-    async def main() -> list[Tensors]:
+    async def main() -> list[Answered]:
         return await asyncio.gather(*(plane.infer(model, request(n), plane.clock()) for n in range(4)))
 
-    assert [outputs["y"].item() for outputs in asyncio.run(main())] == [0, 2, 4, 6]
+    assert [outputs["y"].item() for outputs, _, _ in asyncio.run(main())] == [0, 2, 4, 6]
     plane.close()
 
 

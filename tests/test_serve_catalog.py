@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import TensorProto, helper
 
 from contract.errors import ModelUnavailable, UnknownModel
 from contract.manifest import MANIFEST, read_manifest, write_json, write_manifest
 from contract.parity_result import PARITY, read_status
-from serve.catalog import Catalog, ServedModel, find_artifacts, load_catalog, load_model
+from export import exported_from
+from serve.app import create_app
+from serve.artifacts import find_artifacts
+from serve.catalog import Catalog, ServedModel, load_catalog, load_model
+from serve.settings import Settings
+from tests.test_export_precision import WIDTH, artifact
 
 CHEAP = ("onnx", "tflite")
 """The formats that load in an instant; the sources are not needed to run them."""
@@ -56,19 +62,12 @@ def flip_a_byte(path: Path) -> None:
 # What is there
 
 
-def test_all_ten_are_served_in_order_with_their_sources_and_statuses(catalog: Catalog) -> None:
-    assert [(model.name, model.source, model.status.word, model.ready) for model in catalog.values()] == [
-        ("keras_cnn-keras", None, "source", True),
-        ("keras_cnn-onnx", "keras_cnn-keras", "verified", True),
-        ("keras_cnn-savedmodel", "keras_cnn-keras", "verified", True),
-        ("keras_cnn-tflite", "keras_cnn-keras", "verified", True),
-        ("keras_cnn-tfjs", "keras_cnn-keras", "verified", True),
-        ("torch_cnn-torch", None, "source", True),
-        ("torch_cnn-onnx", "torch_cnn-torch", "verified", True),
-        ("torch_cnn-savedmodel", "torch_cnn-torch", "verified", True),
-        ("torch_cnn-tflite", "torch_cnn-torch", "verified", True),
-        ("torch_cnn-tfjs", "torch_cnn-torch", "verified", True),
-    ]
+def test_all_are_served_in_order_with_their_sources_and_statuses(catalog: Catalog) -> None:
+    expected: list[tuple[str, str | None, str, bool]] = []
+    for model, source in (("keras_cnn", "keras"), ("torch_cnn", "torch")):
+        expected.append((f"{model}-{source}", None, "source", True))
+        expected += [(f"{model}-{format}", f"{model}-{source}", "verified", True) for format in exported_from(source)]
+    assert [(model.name, model.source, model.status.word, model.ready) for model in catalog.values()] == expected
 
 
 def test_a_verified_artifact_knows_its_parity_and_its_sizes(onnx: Path) -> None:
@@ -286,3 +285,26 @@ def test_closing_the_catalog_closes_what_was_loaded(onnx: Path) -> None:
     failed = ServedModel("m-tflite", onnx, None, status, None, failure="it is broken")
     Catalog([loaded, failed]).close()
     assert runtime.closed == 1
+
+
+# The first answer
+
+
+def test_an_answer_to_zeros_that_is_no_number_is_said_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """0 / 0 at each of them: the model is served, since other inputs may have answers."""
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", WIDTH])] for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Div", ["x", "x"], ["y"])], "net", *ends)
+    with caplog.at_level(logging.WARNING):
+        model = load_model(artifact(tmp_path / "net", graph, "x", "y", WIDTH))
+    trouble = f"its answer to a row of zeros has values that are not numbers (NaN): {WIDTH} of {WIDTH} in y"
+    assert (model.ready, model.warm_up) == (True, trouble)
+    assert f"net-onnx: {trouble}" in caplog.text
+    client = create_app(Catalog([model]), Settings(artifacts=tmp_path)).test_client()
+    described = client.get("/v2/models/net-onnx").get_json()["parameters"]
+    assert described["warm_up"] == trouble
+    assert described["status_reason"].endswith(f"; {trouble}")
+    model.runtime.close()
+
+
+def test_a_sound_first_answer_says_nothing(cheap: Path) -> None:
+    assert only(cheap, "keras_cnn-onnx")["keras_cnn-onnx"].warm_up == ""

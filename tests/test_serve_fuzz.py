@@ -14,7 +14,7 @@ import struct
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,9 @@ PICTURE = picture()
 class Fuzzer:
     """Makes malformed requests, the same ones for the same seed."""
 
-    def __init__(self, seed: int, pixels: Any) -> None:
+    def __init__(self, seed: int, pixels: Any, models: Sequence[str] = MODELS) -> None:
         self.random = np.random.default_rng(seed)
+        self.models = list(models)
         self.document = json.loads(infer_body(pixels, "x"))
         self.payload = pixels.tobytes()
         self.kinds: list[Callable[[], Request]] = [
@@ -122,7 +123,7 @@ class Fuzzer:
         return kind.__name__, kind()
 
     def infer_path(self) -> str:
-        return f"/v2/models/{self.pick(MODELS)}{self.pick(['', '', '/versions/1'])}/infer"
+        return f"/v2/models/{self.pick(self.models)}{self.pick(['', '', '/versions/1'])}/infer"
 
     def odd_document(self) -> Request:
         return "POST", self.infer_path(), json.dumps(changed(self.document, self.random)).encode(), {}
@@ -148,7 +149,7 @@ class Fuzzer:
         return "POST", self.infer_path(), header + payload, {LENGTH: length}
 
     def odd_types(self) -> Request:
-        """The model of every datatype, byte strings that are no text among them."""
+        """The model of every datatype, byte strings that are not text among them."""
         path = "/v2/models/every_type-onnx/infer"
         if self.random.integers(3):
             return "POST", path, json.dumps(changed(typed_document(), self.random)).encode(), {}
@@ -167,10 +168,10 @@ class Fuzzer:
         document = self.pick([{"instances": rows}, {"inputs": {"pixels": rows}}, {"instances": [{"pixels": rows[0]}]}])
         body = json.dumps(changed(document, self.random)).encode()
         body = damaged(body, self.random) if self.random.integers(3) == 0 else body
-        return "POST", f"/v1/models/{self.pick(MODELS)}:predict", body, {}
+        return "POST", f"/v1/models/{self.pick(self.models)}:predict", body, {}
 
     def odd_picture(self) -> Request:
-        path = self.pick([f"/predict/{self.pick(MODELS)}"] * 30 + ["/compare"])
+        path = self.pick([f"/predict/{self.pick(self.models)}"] * 30 + ["/compare"])
         if self.random.integers(20) == 0:
             sizes = [1, 10, 60_000, 2**31 - 1]
             return "POST", path, large_picture_in_few_bytes(self.pick(sizes), self.pick(sizes)), {}
@@ -184,7 +185,7 @@ class Fuzzer:
         if self.random.integers(25) == 0:
             packed = BOMB
         names = ["gzip", "deflate", "gzip, deflate", "gzip, gzip", "identity", "br", "", ",", "x" * 300]
-        path = self.pick([self.infer_path(), f"/predict/{self.pick(MODELS)}", "/v2/repository/index"])
+        path = self.pick([self.infer_path(), f"/predict/{self.pick(self.models)}", "/v2/repository/index"])
         return "POST", path, packed, {"Content-Encoding": self.pick(names)}
 
     def odd_path(self) -> Request:

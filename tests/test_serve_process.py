@@ -22,6 +22,7 @@ import pytest
 from contract.code import ROOT
 from contract.dataset import Split
 from contract.manifest import MANIFEST, read_manifest, staged, write_manifest
+from export import exported_from
 from serve.banner import banner
 from serve.catalog import Catalog
 from serve.replies import DATA_HEADERS, DATA_TYPES, HEADERS
@@ -29,6 +30,8 @@ from serve.settings import SettingError, Settings
 from tests.serving import Answer, Service, ask_on, settings, started, wait_until
 
 MAX_BYTES = 1_000_000
+EXPORTS = len(exported_from("keras")) + len(exported_from("torch"))
+"""Of both of our models."""
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +76,14 @@ def without_times(answer: Any) -> Any:
 
 def test_the_banner_names_the_page_and_every_artifact(service: Service) -> None:
     assert f"The page:    http://127.0.0.1:{service.port}/\n" in service.printed
-    assert "answers with 10 of 10 artifacts" in service.printed
+    count = 2 + EXPORTS
+    assert f"answers with {count} of {count} artifacts" in service.printed
     rows = [line.split()[:2] for line in service.printed.splitlines() if "_cnn-" in line]
     assert rows[0] == ["keras_cnn-keras", "source"]
     assert [name for name, _ in rows] == [model["name"] for model in index(service)]
-    assert [status for _, status in rows].count("verified") == 8
+    assert [status for _, status in rows].count("verified") == EXPORTS
+    right = [float(share) for share in re.findall(r"([0-9.]+)% of the test pictures right", service.printed)]
+    assert len(right) == count and all(20 < share <= 100 for share in right)
 
 
 def test_the_banners_line_works_when_it_is_pasted_into_a_shell(service: Service) -> None:
@@ -85,7 +91,7 @@ def test_the_banners_line_works_when_it_is_pasted_into_a_shell(service: Service)
     done = subprocess.run(["bash", "-c", line], capture_output=True, check=True)
     rows = json.loads(done.stdout)["results"]
     assert [row["model"] for row in rows] == [model["name"] for model in index(service)]
-    assert len(rows) == 10
+    assert len(rows) == 2 + EXPORTS
     assert all(row["agrees"] for row in rows)
 
 
@@ -295,6 +301,7 @@ NUMBERS = {
     "SERVE_THREADS": (1, 1024),
     "SERVE_MAX_BYTES": (1, 2**40),
     "SERVE_MAX_PIXELS": (1, 2**32),
+    "SERVE_MAX_HELD": (1, 2**50),
     "SERVE_WORKERS": (1, 256),
     "SERVE_BATCHING": (0, 1),
     "SERVE_MAX_BATCH": (1, 4096),
@@ -302,6 +309,19 @@ NUMBERS = {
     "SERVE_BATCH_DELAY_US": (0, 10**6),
     "SERVE_TIMEOUT": (1, 3600),
     "SERVE_ACCESS_LOG": (0, 1),
+    "SERVE_ISOLATION": (0, 1),
+    "GRPC_PORT": (0, 65535),
+    "SERVE_CONTROL": (0, 1),
+    "SERVE_MAX_REQUESTS": (0, 2**30),
+    "SERVE_MAX_CONNECTIONS": (1, 2**20),
+    "SERVE_CALLER_CONNECTIONS": (0, 2**20),
+    "SERVE_CALLER_REQUESTS": (0, 2**30),
+    "SERVE_CALLER_ROWS": (0, 2**30),
+    "SERVE_CALLER_BYTES": (0, 2**50),
+    "SERVE_OPEN_HEALTH": (0, 1),
+    "SERVE_OPEN_METRICS": (0, 1),
+    "SERVE_TRUST": (0, 1),
+    "SERVE_VERSIONS": (1, 1000),
 }
 
 
@@ -344,6 +364,14 @@ def test_a_state_folder_that_cannot_be_written_is_one_clear_line(small: Path, tm
 def test_every_setting_is_checked_here() -> None:
     names = set(variables().values())
     lists = {"SERVE_FORMATS", "SERVE_REMOTES"}  # in test_serve_remote.py
+    lists |= {"SERVE_HOSTS", "SERVE_CORS"}  # in test_serve_http.py
+    lists |= {
+        "SERVE_KEYS_FILE",
+        "SERVE_REMOTE_KEY",
+        "SERVE_TLS_CERT",
+        "SERVE_TLS_KEY",
+    }  # in test_serve_keys.py, _tls.py
+    lists |= {"SERVE_READY"}  # in test_serve_settings.py
     assert names == {"ARTIFACTS", "HOST", "PORT", "SERVE_STATE", *lists, *NUMBERS}
 
 

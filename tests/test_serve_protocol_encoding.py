@@ -5,10 +5,11 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from contract.errors import BodyTooLarge, InputError, UnsupportedEncoding
-from serve.protocol.encoding import WORTH_IT, compress, decompress
+from serve.protocol.encoding import PIECE, WORTH_IT, compress, decompress
 
 BODY = b'{"inputs": []}' * 100
 LIMIT = 10_000
@@ -35,6 +36,16 @@ def test_a_compressed_body_is_read(name: str, encode: Callable[[bytes], bytes]) 
     assert decompress(encode(b""), name, LIMIT) == b""
 
 
+@every_encoder
+def test_long_bodies_are_put_together_from_their_pieces(name: str, encode: Callable[[bytes], bytes]) -> None:
+    noise = np.random.default_rng(0).bytes(3 * PIECE)
+    for body in (b"x" * PIECE, b"x" * (4 * PIECE), b"x" * (4 * PIECE + 1), noise, noise + b"x" * 10 * PIECE):
+        assert decompress(encode(body), name, len(body)) == body
+        for broken in (encode(body)[:-1], encode(body) + b"x", encode(body) + b"x" * PIECE):
+            with pytest.raises(InputError, match="not complete"):
+                decompress(broken, name, len(body))
+
+
 @pytest.mark.parametrize("name", ["", "identity", "Identity", " , identity ,"])
 def test_without_an_encoding_the_body_is_as_it_was_sent(name: str) -> None:
     assert decompress(BODY, name, LIMIT) is BODY
@@ -45,11 +56,10 @@ def test_the_name_is_read_as_http_reads_it(name: str) -> None:
     assert decompress(gzip.compress(BODY), name, LIMIT) == BODY
 
 
-def test_stacked_encodings_are_undone_from_the_last_to_the_first() -> None:
-    assert decompress(gzip.compress(zlib.compress(BODY)), "deflate, gzip", LIMIT) == BODY
-    assert decompress(gzip.compress(gzip.compress(BODY)), "gzip,gzip", LIMIT) == BODY
-    with pytest.raises(InputError, match="not complete"):
-        decompress(gzip.compress(zlib.compress(BODY)), "gzip, deflate", LIMIT)
+@pytest.mark.parametrize("names", ["gzip, gzip", "deflate, gzip", "gzip,identity,gzip", ", ".join(["gzip"] * 401)])
+def test_a_second_layer_is_refused_before_the_first_is_undone(names: str) -> None:
+    with pytest.raises(UnsupportedEncoding, match="expected gzip, deflate or none, once"):
+        decompress(b"not compressed at all", names, LIMIT)
 
 
 @every_encoder
@@ -60,15 +70,12 @@ def test_the_limit_counts_what_comes_out(name: str, encode: Callable[[bytes], by
 
 
 @every_encoder
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_bomb_takes_no_more_memory_than_the_limit(name: str, encode: Callable[[bytes], bytes], times: int) -> None:
-    bomb = b"\0" * 50_000_000
-    for _ in range(times):
-        bomb = encode(bomb)
+def test_a_bomb_takes_no_more_memory_than_the_limit(name: str, encode: Callable[[bytes], bytes]) -> None:
+    bomb = encode(b"\0" * 50_000_000)
     tracemalloc.start()
     try:
         with pytest.raises(BodyTooLarge):
-            decompress(bomb, ",".join([name] * times), LIMIT)
+            decompress(bomb, name, LIMIT)
         assert tracemalloc.get_traced_memory()[1] < 500_000
     finally:
         tracemalloc.stop()

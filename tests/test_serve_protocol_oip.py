@@ -12,10 +12,11 @@ import numpy as np
 import orjson
 import pytest
 
-from contract.errors import InputError
+from contract.errors import BodyTooLarge, InputError
 from contract.manifest import Manifest, TensorSpec
 from contract.tensors import numpy_dtype
 from serve.protocol import MAX_BATCH, InferRequest, Reply
+from serve.protocol.json_text import MAX_VALUES
 from serve.protocol.oip import HEADER_LENGTH, infer_reply, parse_request, tensor_metadata
 from serve.protocol.oip_reader import RequestReader
 from serve.protocol.tensors import DATATYPES
@@ -108,6 +109,17 @@ def test_nested_numbers_are_the_same_as_flat_ones() -> None:
 def test_whole_numbers_and_fractions_mix_in_a_float_input() -> None:
     parsed = parse(pixels(data=[1, 0.5, -2, 1e-30, 255, *range(7)])).inputs["pixels"]
     np.testing.assert_array_equal(parsed.ravel()[:5], np.array([1, 0.5, -2, 1e-30, 255], np.float32))
+
+
+def test_nan_and_infinities_are_read_as_python_and_javascript_clients_write_them() -> None:
+    parsed = parse(pixels(data=[*range(9), math.nan, math.inf, -math.inf])).inputs["pixels"].ravel()
+    np.testing.assert_array_equal(parsed, np.array([*range(9), math.nan, math.inf, -math.inf], np.float32))
+
+
+def test_null_stands_for_parameters_that_were_left_out() -> None:
+    tensors = [PIXELS | {"parameters": None}, COUNT]
+    request = parse(body(inputs=tensors, parameters=None, outputs=[{"name": "index", "parameters": None}]))
+    assert request.outputs == (("index", False),)
 
 
 def test_the_order_of_the_inputs_does_not_matter() -> None:
@@ -252,10 +264,8 @@ BAD: dict[str, tuple[bytes, *tuple[str, ...]]] = {
     "true among numbers": (pixels(data=[*range(11), True]), "true or false", "FP32"),
     "null among numbers": (pixels(data=[*range(11), None]), "null", "FP32"),
     "an object among numbers": (pixels(data=[*range(11), {}]), "objects", "FP32"),
-    "NaN": (pixels(data=[*range(11), math.nan]), "JSON has no NaN or Infinity: send them as raw tensor data"),
-    "Infinity": (pixels(data=[*range(11), math.inf]), "JSON has no NaN or Infinity"),
-    "-Infinity": (pixels(data=[*range(11), -math.inf]), "JSON has no NaN or Infinity"),
-    "NaN where it is not read": (body(parameters={"x": math.nan}), "JSON has no NaN or Infinity"),
+    "NaN in an int32": (body(inputs=[PIXELS, COUNT | {"data": [0, math.nan]}]), "fractions", "whole numbers"),
+    "NaN in a broken text": (pixels(data=[*range(11), math.nan]) + b"}", "is not JSON"),
     "1e999": (body().replace(b"11]", b"1e999]"), "is not JSON", "infinity"),
     "more than a float32 holds": (pixels(data=[*range(11), 1e39]), "'pixels'", "do not fit FP32"),
     "more than a double holds": (pixels(data=[*range(11), 10**400]), "is not JSON", "infinity"),
@@ -268,9 +278,10 @@ BAD: dict[str, tuple[bytes, *tuple[str, ...]]] = {
     "numbers beside rows": (pixels(data=[0, [0] * 11]), "'pixels'", "unevenly"),
     "rows of nothing": (pixels(data=[[]] * 12), "[12, 0]", "expected [2, 2, 3, 1]"),
     "nested 60 deep": (pixels(data=json.loads(nested(60))), "nested as [1, 1, ", "expected [2, 2, 3, 1]"),
-    "nested 500 deep": (pixels(data=json.loads(nested(500))), "'pixels'", "too deeply"),
-    "nested 100,000 deep": (f'{{"inputs": {nested(100_000)}}}'.encode(), "depth"),
-    "objects nested 100,000 deep": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "depth"),
+    "nested 500 deep": (pixels(data=json.loads(nested(500))), "nested as [1, 1, ", "expected [2, 2, 3, 1]"),
+    "nested 10,000 deep": (f'{{"inputs": {nested(10_000)}}}'.encode(), "depth"),
+    "objects nested 10,000 deep": (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "depth"),
+    "objects nested 100,000 deep": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "400000 values", "250000 at most"),
     "id is a number": (body(id=1), "id is 1", "string"),
     "id is a list": (body(id=["a"]), "id is ['a']", "string"),
     "id is half of a surrogate pair": (body(id="\ud800"), "surrogate"),
@@ -489,6 +500,13 @@ def test_all_outputs_are_raw_when_the_request_sets_it() -> None:
     assert answer["id"] == "a"
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_an_answer_states_its_times_only_where_the_request_wants_them(wanted: bool) -> None:
+    request = parse(body(outputs=None, parameters={"times": wanted}))
+    answer = json.loads(infer_reply("m", request, OUTPUTS, 0.25, 0.0015).body)
+    assert answer.get("parameters") == ({"queue_ms": 250, "compute_ms": 1.5} if wanted else None)
+
+
 @pytest.mark.parametrize(("general", "own"), [(False, True), (True, False), (None, True)])
 def test_an_outputs_own_word_counts_more_than_the_requests(general: bool | None, own: bool) -> None:
     requested = [{"name": "index", "parameters": {"binary_data": own}}, {"name": "probabilities"}]
@@ -607,17 +625,23 @@ def test_byte_strings_that_are_no_text_survive_as_bytes() -> None:
 @pytest.mark.parametrize(
     ("payload", "words"),
     [
-        (b"\x01\x00\x00", "ends inside a length"),
+        (b"\x01\x00\x00", "ends after 0 byte strings, expected 1"),
         (b"\x05\x00\x00\x00abc", "announces 5 bytes, got 7"),
         (b"\xff\xff\xff\xff", "announces 4294967295 bytes"),
-        (b"\x00\x00\x00\x00" * 3, "3 values, expected 1"),
-        (b"", "0 values, expected 1"),
+        (b"\x00\x00\x00\x00" * 3, "8 bytes behind its 1 byte strings"),
+        (b"", "ends after 0 byte strings, expected 1"),
     ],
 )
 def test_byte_strings_with_lying_lengths_are_refused(payload: bytes, words: str) -> None:
     tensor = raw({"name": "x", "datatype": "BYTES", "shape": [1]}, len(payload))
     with pytest.raises(InputError, match=words):
         parse_infer(*with_payload({"inputs": [tensor]}, payload), model_of("bytes"))
+
+
+def test_more_byte_strings_than_a_model_can_use_are_refused_before_one_is_made() -> None:
+    tensor = raw({"name": "x", "datatype": "BYTES", "shape": [1, MAX_VALUES + 1]}, 0)
+    with pytest.raises(BodyTooLarge, match=f"is {MAX_VALUES + 1} byte strings, expected {MAX_VALUES} at most"):
+        parse_infer(*with_payload({"inputs": [tensor]}, b""), model_of("bytes", None))
 
 
 def test_a_raw_bool_is_0_or_1() -> None:
@@ -797,3 +821,37 @@ DUPLICATES = [
 @pytest.mark.parametrize("data", DUPLICATES, ids=range(3))
 def test_a_key_that_is_there_twice_means_the_same_to_both(data: bytes) -> None:
     assert outcome(parse, data, SHORTCUT) == outcome(parse_request, data, memoryview(b""), SHORTCUT)
+
+
+# Ids, which are rows of a table
+
+
+def bounded(dtype: str) -> RequestReader:
+    inputs = (TensorSpec("ids", dtype, (None, 2), "NT", bounds=(0, 49)),)
+    return RequestReader(Manifest("net", "onnx", None, inputs, (TensorSpec("y", "float32", (None,), "N"),), None, ()))
+
+
+@pytest.mark.parametrize(("dtype", "datatype"), [("int64", "INT64"), ("uint8", "UINT8"), ("float32", "FP32")])
+@pytest.mark.parametrize("raw", [False, True])
+def test_an_id_beyond_the_table_is_refused_however_often_its_layout_came_before(
+    dtype: str, datatype: str, raw: bool
+) -> None:
+    reader = bounded(dtype)
+
+    def read(ids: list[int]) -> Any:
+        tensor: dict[str, Any] = {"name": "ids", "datatype": datatype, "shape": [1, 2]}
+        if not raw:
+            return reader.read(json.dumps({"inputs": [tensor | {"data": ids}]}).encode(), None)
+        payload = np.array(ids, dtype).tobytes()
+        header = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": len(payload)}}]}).encode()
+        return reader.read(header + payload, str(len(header)))
+
+    for _ in range(3):
+        assert read([0, 49]).inputs["ids"].tolist() == [[0, 49]]
+        with pytest.raises(InputError, match=r"'ids' holds 50(\.0)?, expected ids from 0 to 49"):
+            read([50, 0])
+
+
+def test_what_is_no_number_is_no_id() -> None:
+    with pytest.raises(InputError, match="holds nan, expected ids"):
+        bounded("float32").read(np.array([1, np.nan], np.float32).tobytes(), "0")

@@ -8,9 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract.errors import InputError
+from contract.errors import InputError, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec
-from serve.protocol.tfserving import metadata, parse_predict, predict_reply, status
+from serve.protocol import InferRequest
+from serve.protocol.tfserving import (
+    check_classifies,
+    check_regresses,
+    classify_reply,
+    metadata,
+    parse_examples,
+    parse_predict,
+    predict_reply,
+    regress_reply,
+    status,
+)
 
 ONE = Manifest(
     model="one",
@@ -75,7 +86,7 @@ def test_several_inputs_have_their_names(form: str, value: Any) -> None:
 
 @pytest.mark.parametrize("signature", [{}, {"signature_name": "serving_default"}])
 def test_the_one_signature_may_be_named(signature: dict[str, str]) -> None:
-    assert parse(ONE, instances=PIXELS.tolist(), **signature)[0].rows == 2
+    assert parse(ONE, instances=PIXELS.tolist(), **signature)[0].inputs["pixels"].shape[0] == 2
 
 
 NOT_TEXT = b"\xff\x00\xfe"
@@ -108,7 +119,7 @@ BAD: dict[str, tuple[Manifest, dict[str, Any], *tuple[str, ...]]] = {
     "two inputs, no names": (TWO, {"instances": PIXELS.tolist()}, "A row is [[", "'pixels', 'count'"),
     "two inputs, one name": (TWO, {"instances": [{"count": 1}]}, "A row is {'count': 1}", "'pixels', 'count'"),
     "two inputs, no columns' names": (TWO, {"inputs": [1]}, "'inputs' is [1]", "'pixels', 'count'"),
-    "columns of other names": (TWO, {"inputs": {"x": 1}}, "The inputs are 'x'", "pixels, count"),
+    "columns of other names": (TWO, {"inputs": {"x": 1}}, "The inputs are ['x']", "pixels, count"),
     "columns of other sizes": (TWO, {"inputs": {"pixels": PIXELS.tolist(), "count": [1]}}, "differ in their batch"),
     "another shape": (ONE, {"instances": PIXELS.reshape(2, 3, 2).tolist()}, "[2, 3, 2]", "[-1, 2, 3]"),
     "uneven rows": (ONE, {"instances": [[[1, 2, 3], [1, 2]]]}, "'pixels'", "unevenly"),
@@ -121,7 +132,7 @@ BAD: dict[str, tuple[Manifest, dict[str, Any], *tuple[str, ...]]] = {
     "base64 of nothing": (TEXT, {"instances": [{"b64": None}]}, 'expected {"b64": "..."}'),
     "another object": (TEXT, {"inputs": {"text": [{"b65": ""}]}}, 'expected {"b64": "..."}'),
     "a number for text": (TEXT, {"instances": [1]}, "whole numbers", "strings"),
-    "too many rows": (TEXT, {"instances": ["a"] * 4097}, "batch of 4097", "1 to 4096"),
+    "too many rows": (TEXT, {"instances": ["a"] * 4097}, "4097 rows", "1 to 4096"),
 }
 
 
@@ -135,7 +146,7 @@ def test_a_bad_request_is_refused_with_what_was_got_and_what_was_expected(case: 
     assert len(message) < 400
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"3", b"\xff", b'{"instances": [NaN]}'])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"3", b"\xff", b'{"instances": [Nan]}'])
 def test_a_body_that_is_not_a_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(InputError, match=r"not JSON|expected a JSON object"):
         parse_predict(body, ONE)
@@ -172,6 +183,14 @@ def test_rows_are_answered_as_rows() -> None:
     }
 
 
+@pytest.mark.parametrize("form", ["instances", "inputs"])
+@pytest.mark.parametrize(("dtype", "shape"), [("float32", (2**40, 0)), ("uint8", (2**20, *[1] * 30))])
+def test_an_answer_of_endless_empty_rows_is_not_written(form: str, dtype: str, shape: tuple[int, ...]) -> None:
+    request = InferRequest({}, (("y", False),))
+    with pytest.raises(RuntimeFailure, match=rf"'y' in the shape \[{shape[0]}, .*which is too long to write"):
+        predict_reply(request, form, {"y": np.zeros(shape, dtype)})
+
+
 def test_columns_are_answered_as_columns() -> None:
     assert answer(ONE, "inputs", probabilities=TABLE) == {"outputs": TABLE.tolist()}
     assert answer(TWO, "inputs", probabilities=TABLE, index=INDEX) == {
@@ -179,9 +198,77 @@ def test_columns_are_answered_as_columns() -> None:
     }
 
 
-def test_byte_strings_are_answered_as_base64() -> None:
+def test_byte_strings_are_text_and_base64_where_the_name_ends_so_or_it_is_no_text() -> None:
     texts = np.array([b"a", NOT_TEXT], object)
-    assert answer(TEXT, "instances", y=texts) == {"predictions": [{"b64": "YQ=="}, B64]}
+    assert answer(TEXT, "instances", y=texts) == {"predictions": ["a", B64]}
+    outputs = (TensorSpec("y_bytes", "bytes", (None,), "N"),)
+    assert answer(replace(TEXT, outputs=outputs), "instances", y_bytes=texts) == {"predictions": [{"b64": "YQ=="}, B64]}
+
+
+@pytest.mark.parametrize("name", ["", None, "serving_default"])
+def test_an_empty_signature_is_the_default_one(name: str | None) -> None:
+    assert parse(ONE, instances=PIXELS.tolist(), signature_name=name)[1] == "instances"
+
+
+# Classify and regress
+
+SCORES = replace(ONE, outputs=(TensorSpec("scores", "float32", (None, 2), "NC"),), labels=("no", "yes"))
+NUMBER = replace(ONE, outputs=(TensorSpec("price", "float32", (None, 1), "NC"),), labels=())
+
+
+def examples(manifest: Manifest, examples: Any, **fields: Any) -> InferRequest:
+    return parse_examples(json.dumps({"examples": examples, **fields}).encode(), manifest)
+
+
+def test_examples_are_rows_whose_features_are_flat_lists() -> None:
+    request = examples(ONE, [{"pixels": row.ravel().tolist()} for row in PIXELS])
+    np.testing.assert_array_equal(request.inputs["pixels"], PIXELS)
+    pixels = [{"pixels": row.ravel().tolist()} for row in PIXELS]
+    request = examples(TWO, pixels, context={"count": 7, "text": "a"}, signature_name="")
+    assert request.inputs["count"].tolist() == [7, 7]
+    text = examples(TEXT, [{"text": {"b64": "YQ=="}}, {"text": "b"}])
+    assert text.inputs["text"].tolist() == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({}, "'examples' is missing"),
+        ({"examples": []}, "a list of 1 to"),
+        ({"examples": [1]}, "have to be objects"),
+        ({"examples": [{}]}, "example 0 has no feature 'pixels'"),
+        ({"examples": [{"pixels": [1, 2]}]}, "is 2 values, expected 6"),
+        ({"examples": [{"pixels": [[1, 2, 3], [4, 5, 6]]}]}, "nested"),
+        ({"examples": [{"pixels": ["a"] * 6}]}, "holds strings"),
+        ({"examples": [{"pixels": [1] * 6}], "context": []}, "have to be objects"),
+        ({"examples": [{"pixels": [1] * 6}], "signature_name": "x"}, "The signature is"),
+        ([], "expected a JSON object with 'examples'"),
+    ],
+)
+def test_examples_that_do_not_fit_are_refused(request_: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_examples(json.dumps(request_).encode(), ONE)
+
+
+def test_each_class_has_its_probability_and_each_row_its_number() -> None:
+    request = examples(SCORES, [{"pixels": [0] * 6}] * 2)
+    reply = classify_reply(SCORES, request, {"scores": np.array([[0.25, 0.75], [1, 0]], np.float16)})
+    assert json.loads(reply.body) == {"results": [[["no", 0.25], ["yes", 0.75]], [["no", 1.0], ["yes", 0.0]]]}
+    request = examples(NUMBER, [{"pixels": [0] * 6}] * 2)
+    assert json.loads(regress_reply(request, {"price": np.array([[1.5], [2]], np.float32)}).body) == {
+        "results": [1.5, 2.0]
+    }
+
+
+def test_a_model_is_called_for_what_it_does() -> None:
+    check_classifies(SCORES)
+    check_regresses(NUMBER)
+    with pytest.raises(InputError, match="does not classify"):
+        check_classifies(NUMBER)
+    with pytest.raises(InputError, match="does not classify"):
+        check_classifies(replace(SCORES, labels=("one", "two", "three")))
+    with pytest.raises(InputError, match="does not give one number"):
+        check_regresses(SCORES)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -195,9 +282,12 @@ def test_an_output_that_is_column_major_is_answered_row_by_row() -> None:
 
 
 def test_the_status_is_available_or_states_why_not() -> None:
-    (good,) = status(True, "")["model_version_status"]
+    (good,) = status("one-onnx", {"1": (True, "")})["model_version_status"]
     assert good == {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-    (bad,) = status(False, "gone")["model_version_status"]
+    assert status("one-onnx", {"1": (True, "")})["ready"] is True
+    both = status("one-onnx", {"3": (False, "gone"), "2": (True, "")})
+    bad, older = both["model_version_status"]
+    assert both["ready"] is True and (bad["version"], older["version"]) == ("3", "2")
     assert (bad["state"], bad["status"]) == ("END", {"error_code": "UNAVAILABLE", "error_message": "gone"})
 
 

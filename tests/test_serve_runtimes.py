@@ -21,20 +21,24 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from contract.cell.frames import Frames
 from contract.code import ROOT
 from contract.dataset import Split
 from contract.errors import InputError, ModelUnavailable, RuntimeFailure
+from contract.formats import is_installed
 from contract.manifest import Manifest, TensorSpec, read_manifest, sha256_of_files, verify_files
+from export import exported_from
 from serve.catalog import Catalog
 from serve.runtimes import RUNTIMES, Runtime, load_runtime, tfjs, warm_up_inputs
-from tests.brought_artifacts import write_pair
+from tests.brought_artifacts import tfjs_that_answers_a_weight, write_pair
 
 SOURCES = {"keras_cnn": "keras", "torch_cnn": "torch"}
+HERE = [format for format in RUNTIMES if is_installed(format)]
 ARTIFACTS = [
     (model, format)
-    for format in RUNTIMES
+    for format in HERE
     for model, source in SOURCES.items()
-    if format == source or format not in SOURCES.values()
+    if format in (source, *exported_from(source))
 ]
 """(model, format) of every artifact: each runtime is there, or the table has grown and this list has not."""
 
@@ -61,8 +65,8 @@ def ask(runtime: Runtime, pixels: Images) -> Images:
 
 
 def test_every_runtime_is_tested() -> None:
-    assert {format for _, format in ARTIFACTS} == set(RUNTIMES)
-    assert len(ARTIFACTS) == 10
+    assert {format for _, format in ARTIFACTS} == set(HERE)
+    assert len(ARTIFACTS) == 2 + sum(len(exported_from(source)) for source in SOURCES.values())
 
 
 # Answers
@@ -137,7 +141,7 @@ def test_free_sizes_are_one_in_the_warm_up() -> None:
     assert value.dtype == np.uint8
 
 
-@pytest.mark.parametrize("format", RUNTIMES)
+@pytest.mark.parametrize("format", HERE)
 def test_files_that_are_overwritten_after_loading_change_nothing(
     artifacts: Path, tmp_path: Path, images: Images, format: str
 ) -> None:
@@ -154,8 +158,10 @@ def test_files_that_are_overwritten_after_loading_change_nothing(
 
 # What a process pays for
 
-FRAMEWORKS = {"tensorflow", "keras", "torch", "onnxruntime", "ai_edge_litert", "flask"}
+FRAMEWORKS = {"tensorflow", "keras", "torch", "onnxruntime", "ai_edge_litert", "flask", "openvino", "executorch"}
+OPTIONAL = {"openvino": {"openvino"}, "executorch": {"executorch", "torch"}}
 PAID = {"onnx": {"onnxruntime"}, "tflite": {"ai_edge_litert"}, "tfjs": set[str](), "torch": {"torch"}}
+PAID |= {name: paid for name, paid in OPTIONAL.items() if is_installed(name)}
 
 
 @pytest.mark.parametrize("format", PAID)
@@ -186,6 +192,8 @@ MODEL_FILES = [
     ("tflite", "model.tflite"),
     ("tfjs", "model.json"),
     ("tfjs", "group1-shard1of1.bin"),
+    *([("openvino", "model.xml"), ("openvino", "model.bin")] if "openvino" in HERE else []),
+    *([("executorch", "model.pte")] if "executorch" in HERE else []),
 ]
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -219,7 +227,7 @@ DAMAGED = [
     for format, file in MODEL_FILES
     for damage in DAMAGES
     # Weights of any value are weights: parity is what finds these.
-    if (file, damage) != ("group1-shard1of1.bin", "noise")
+    if (file, damage) not in [("group1-shard1of1.bin", "noise"), ("model.bin", "noise")]
 ]
 
 
@@ -245,7 +253,7 @@ def test_a_file_that_is_not_there_is_unavailable(artifacts: Path, tmp_path: Path
         load_runtime(folder, read_manifest(folder))
 
 
-@pytest.mark.parametrize("format", RUNTIMES)
+@pytest.mark.parametrize("format", HERE)
 def test_a_model_that_contradicts_its_manifest_is_unavailable(artifacts: Path, format: str) -> None:
     folder = any_model(artifacts, format)
     manifest = read_manifest(folder)
@@ -256,7 +264,7 @@ def test_a_model_that_contradicts_its_manifest_is_unavailable(artifacts: Path, f
 
 def test_a_format_without_a_runtime_is_unavailable(artifacts: Path) -> None:
     manifest = replace(read_manifest(artifacts / "keras_cnn" / "onnx"), format="coreml")
-    with pytest.raises(ModelUnavailable, match=r"'coreml' is not one of keras, .*, tfjs"):
+    with pytest.raises(ModelUnavailable, match=r"'coreml' is not one of keras, .*, tfjs, "):
         load_runtime(artifacts / "keras_cnn" / "onnx", manifest)
 
 
@@ -355,14 +363,32 @@ def test_a_call_that_fails_halfway_ends_the_node_process(
     node: tfjs.TFJSRuntime, loaded: Loaded, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The header of a frame is written, the rest is not: the next call must not get the answer to what is left."""
-    write, broken = tfjs.TFJSRuntime._write, node.process_id
+    write, broken = Frames._write, node.process_id
+
+    def fail_halfway(frames: Frames, parts: list[memoryview], deadline: float | None) -> None:
+        write(frames, parts[:1], deadline)
+        raise OSError("broken")
+
     with monkeypatch.context() as patch:
-        parts = iter([write])
-        patch.setattr(tfjs.TFJSRuntime, "_write", lambda *call: next(parts)(*call))  # the second part raises
+        patch.setattr(Frames, "_write", fail_halfway)
         with pytest.raises(RuntimeFailure, match=r"The Node process of keras_cnn-tfjs failed"):
             ask(node, images[:2])
     assert has_ended(broken)
     np.testing.assert_array_equal(ask(node, images[2:4]), ask(loaded["keras_cnn", "tfjs"], images[2:4]))
+
+
+def test_layouts_that_come_again_and_those_without_a_number_are_answered_alike(
+    node: tfjs.TFJSRuntime, loaded: Loaded, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short frames from the second call of a layout on; the third and the fourth layout have no number."""
+    monkeypatch.setattr(tfjs, "LAYOUTS", 2)
+    for batch in (1, 3, 5, 64, 1, 3, 5, 64, 1, 1):
+        np.testing.assert_array_equal(ask(node, images[:batch]), ask(loaded["keras_cnn", "tfjs"], images[:batch]))
+    assert sorted(node._answers) == [1, 2]
+    os.kill(node.process_id, signal.SIGKILL)
+    node._child.wait()
+    np.testing.assert_array_equal(ask(node, images[:3]), ask(loaded["keras_cnn", "tfjs"], images[:3]))
+    assert sorted(node._answers) == [1], "a new process knows no layouts"
 
 
 def test_an_answer_to_another_call_is_never_given(node: tfjs.TFJSRuntime, loaded: Loaded, images: Images) -> None:
@@ -374,7 +400,7 @@ def test_an_answer_to_another_call_is_never_given(node: tfjs.TFJSRuntime, loaded
 
 def test_a_frame_whose_length_is_wrong_ends_the_node_process(node: tfjs.TFJSRuntime, images: Images) -> None:
     header = json.dumps({"call": 1, "inputs": [], "nodes": None, "bytes": 8}).encode()
-    node._write(memoryview(struct.pack("<I", len(header)) + header), time.monotonic() + 5)
+    node._frames._write([memoryview(struct.pack("<I", len(header)) + header)], time.monotonic() + 5)
     wait_until(lambda: has_ended(node.process_id))
     assert ask(node, images[:2]).shape == (2, 10)
 
@@ -427,6 +453,19 @@ def test_outputs_go_by_their_names_in_whatever_order_the_file_has_them(tmp_path:
             answer = runtime.predict(inputs)
         assert answer["doubled"].tolist() == [[2, 4, 6], [8, 10, 12]]
         assert answer["scores"].tolist() == [[0.5, 0.5], [0.5, 0.5]]
+
+
+def test_a_weight_that_is_an_output_is_answered_again_and_again(tmp_path: Path) -> None:
+    for name, data in tfjs_that_answers_a_weight().items():
+        (tmp_path / name).write_bytes(data)
+    x, negative = (TensorSpec(name, "float32", (None, 4), "NC") for name in ("x", "negative"))
+    constant = TensorSpec("constant", "float32", (3,), "C")
+    manifest = Manifest("net", "tfjs", "savedmodel", (x,), (negative, constant), None, ())
+    with contextlib.closing(tfjs.TFJSRuntime(tmp_path, manifest, 1)) as runtime:
+        for _ in range(3):
+            answer = runtime.predict({"x": np.ones((2, 4), np.float32)})
+            assert answer["negative"].tolist() == [[-1] * 4] * 2
+            assert answer["constant"].tolist() == [1, 2, 3]
 
 
 def test_a_node_process_is_not_restarted_with_other_files(artifacts: Path, tmp_path: Path, images: Images) -> None:

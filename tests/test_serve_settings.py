@@ -1,7 +1,12 @@
 """A setting of the service that does not exist is named, with the nearest that does."""
 
+import subprocess
+import sys
+
 import pytest
 
+from contract.code import ROOT
+from contract.image import MAX_PIXELS
 from serve.settings import SettingError, Settings
 
 
@@ -30,3 +35,20 @@ def test_what_kubernetes_says_of_other_services_is_not_a_setting(monkeypatch: py
     for name in ("PORT", "PORT_8000_TCP", "PORT_8000_TCP_ADDR", "SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP"):
         monkeypatch.setenv(f"SERVE_ONNX_{name}", "10.0.0.1")
     Settings.from_environment()
+
+
+def test_ready_is_all_or_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    for word in ("all", "any"):
+        monkeypatch.setenv("SERVE_READY", word)
+        assert Settings.from_environment().ready == word
+    monkeypatch.setenv("SERVE_READY", "some")
+    with pytest.raises(SettingError, match="SERVE_READY=some cannot be used: expected all or any"):
+        Settings.from_environment()
+
+
+def test_the_first_process_starts_without_numpy() -> None:
+    """It only checks the settings and becomes gunicorn, whose workers import the rest."""
+    heavy = "import serve.__main__, sys; print([name for name in ('numpy', 'PIL', 'flask') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert Settings().max_pixels == MAX_PIXELS  # so it is written twice

@@ -8,6 +8,8 @@ import select
 import shutil
 import signal
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -23,8 +25,10 @@ from uvicorn import Config
 from serve.asgi import Front
 from serve.catalog import Catalog
 from serve.dataplane import DataPlane
-from serve.listeners import open_listeners
+from serve.generations import LOADING, READY, REFUSED, Generations
+from serve.listeners import drop_new, open_listeners
 from serve.settings import SettingError, Settings
+from serve.stats import FILES
 from serve.worker import ListeningServer, Worker, _accept
 from tests.serving import Service, started, wait_until
 
@@ -101,7 +105,8 @@ async def serving(listener: socket.socket, other: socket.socket) -> AsyncIterato
     front = Front(DataPlane(Catalog([]), Settings()))
     kept = ("http", "ws", "lifespan", "interface", "access_log", "server_header", "proxy_headers")
     config = Config(front, log_config=None, **{name: Worker.CONFIG_KWARGS[name] for name in kept})
-    worker = SimpleNamespace(config=config, wsgi=front, listener=listener, sockets=[listener, other])
+    known = {"generations": Generations(), "age": 1, "ppid": os.getppid(), "cfg": SimpleNamespace(workers=1)}
+    worker = SimpleNamespace(config=config, wsgi=front, listener=listener, sockets=[listener, other], **known)
     server = ListeningServer(cast(Worker, worker))
     config.load()
     server.lifespan = config.lifespan_class(config)
@@ -210,3 +215,123 @@ def test_a_reload_loses_no_connection(service: Service) -> None:
             client.join()
     assert set(statuses) == {200}
     assert len(statuses) >= 16, "hardly a connection came during the reloads"
+
+
+@pytest.fixture
+def slow_to_load(artifacts: Path, tmp_path: Path) -> Iterator[Service]:
+    """Two workers that wait for Node to start before they are ready."""
+    for format in ("onnx", "tfjs"):
+        shutil.copytree(artifacts / "keras_cnn" / format, tmp_path / "artifacts" / "keras_cnn" / format)
+    state = tmp_path / "state"
+    with started(tmp_path / "artifacts", tmp_path / "output", SERVE_WORKERS="2", SERVE_STATE=str(state)) as running:
+        wait_until(lambda: len(list(state.glob(FILES))) == 2)  # a worker writes its counts once it is ready
+        yield running
+
+
+def test_the_old_workers_answer_until_the_new_ones_are_ready_and_stay_if_these_are_worse(
+    slow_to_load: Service, tmp_path: Path
+) -> None:
+    service = slow_to_load
+    model = tmp_path / "artifacts" / "keras_cnn" / "onnx" / "model.onnx"
+    whole, old = model.read_bytes(), service.workers()
+
+    def is_answered() -> bool:
+        """Whether every model answers, which it does at any time."""
+        codes = [service.ask("GET", f"/v2/models/keras_cnn-{name}/ready")[0] for name in ("onnx", "tfjs")]
+        assert codes == [200, 200]
+        return True
+
+    model.write_bytes(b"damaged")
+    os.kill(service.process.pid, signal.SIGHUP)
+    wait_until(lambda: is_answered() and service.log.count("The reload is refused") == 2)
+    wait_until(lambda: is_answered() and service.workers() == old)
+    model.write_bytes(whole)
+    os.kill(service.process.pid, signal.SIGHUP)
+    wait_until(lambda: is_answered() and len(service.workers()) == 2 and not service.workers() & old)
+
+
+def test_workers_know_who_is_old_and_who_is_ready() -> None:
+    known = Generations()
+    assert (known.is_old(1), known.next_ones(2), known.models_before()) == (False, {LOADING}, set())
+    assert not known.is_reloaded(1, 2)
+    known.set_ready(1, ["b", "a"])
+    assert known.next_ones(1) == {READY}
+    assert known.models_before() == {"a", "b"}
+    known.begin(3)
+    assert [known.is_old(age) for age in (1, 2, 3)] == [True, True, False]
+    # one that replaces a worker that died has nobody to leave the service to
+    assert [known.is_reloaded(age, 2) for age in (2, 3, 4, 5)] == [False, True, True, False]
+    assert known.next_ones(2) == {LOADING}
+    known.refuse(3)
+    known.set_ready(4, [])
+    assert known.next_ones(2) == {REFUSED, READY}
+    assert known.models_before() == set()
+    known.stop()
+    assert not known.is_old(1)
+
+
+def test_nothing_comes_into_a_queue_once_new_connections_are_dropped() -> None:
+    with listening(1) as (listener,), connect_to(listener):
+        drop_new(listener)
+        with pytest.raises(TimeoutError):
+            socket.create_connection(listener.getsockname(), timeout=0.3)
+        accepted = _accept(listener)
+        assert len(accepted) == 1
+        accepted[0].close()
+
+
+def test_the_end_of_the_service_answers_every_connection_that_was_made(artifacts: Path, tmp_path: Path) -> None:
+    shutil.copytree(artifacts / "keras_cnn" / "onnx", tmp_path / "artifacts" / "keras_cnn" / "onnx")
+    stop, answers, lost = threading.Event(), list[bytes](), list[OSError]()
+
+    def connect_again_and_again(port: int) -> None:
+        while not stop.is_set():
+            try:
+                connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+            except OSError:  # the service has ended
+                continue
+            try:
+                connection.sendall(REQUEST)
+                with connection:
+                    answers.append(connection.recv(65536)[:15])
+            except OSError as error:
+                lost.append(error)
+
+    with started(tmp_path / "artifacts", tmp_path / "output", SERVE_WORKERS="2") as service:
+        wait_until(lambda: len(service.workers()) == 2)
+        clients = [threading.Thread(target=connect_again_and_again, args=[service.port]) for _ in range(8)]
+        for client in clients:
+            client.start()
+        wait_until(lambda: len(answers) > 200)
+        service.stop()
+        stop.set()
+        for client in clients:
+            client.join()
+    assert lost == []
+    assert set(answers) == {b"HTTP/1.1 200 OK"}
+
+
+def test_every_worker_speaks_tls_where_gunicorn_has_a_certificate(artifacts: Path, tmp_path: Path) -> None:
+    shutil.copytree(artifacts / "keras_cnn" / "onnx", tmp_path / "artifacts" / "keras_cnn" / "onnx")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost"
+    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    settings = {"SERVE_WORKERS": "2", "GUNICORN_CMD_ARGS": f"--certfile={certificate} --keyfile={key}"}
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.check_hostname = False
+    with started(tmp_path / "artifacts", tmp_path / "output", **settings) as service:
+        wait_until(lambda: len(service.workers()) == 2)
+        stopped = min(service.workers())
+        for hangs in (False, True):  # one worker takes the connections of the other
+            if hangs:
+                os.kill(stopped, signal.SIGSTOP)
+            for _ in range(12):
+                plain = socket.create_connection(("127.0.0.1", service.port), timeout=20)
+                with context.wrap_socket(plain, server_hostname="localhost") as connection:
+                    connection.sendall(REQUEST)
+                    assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        os.kill(stopped, signal.SIGCONT)
+        with socket.create_connection(("127.0.0.1", service.port), timeout=20) as plain:
+            plain.sendall(REQUEST)
+            with contextlib.suppress(ConnectionResetError):
+                assert not plain.recv(65536).startswith(b"HTTP")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,18 +14,44 @@ from numpy.typing import NDArray
 
 from contract.dataset import Split
 from contract.errors import ArtifactCorrupt, ArtifactMissing, ParityError
-from contract.manifest import MANIFEST, read_manifest, sha256_of, sha256_of_files, write_manifest
-from contract.parity_result import PARITY, ParityResult, read_status, write_parity
+from contract.manifest import (
+    MANIFEST,
+    ImageSpec,
+    Manifest,
+    TensorSpec,
+    read_manifest,
+    sha256_of,
+    sha256_of_files,
+    write_manifest,
+)
+from contract.parity_result import PARITY, BatchParity, ParityResult, read_status, write_parity
 from contract.records import decode
 from contract.tensors import Tensors
-from export import EXPORTED
+from export import exported_from
 from train.keras_cnn import build
+from verify import parity
 from verify.__main__ import main
-from verify.parity import BATCHES, FLOAT32, Answers, Tolerance, answer, compare, judge, verify_model
+from verify.behaviour import Alone, ask_alone
+from verify.parity import (
+    BATCHES,
+    FLOAT32,
+    LARGE,
+    USUAL,
+    Answers,
+    Time,
+    Tolerance,
+    answer,
+    compare,
+    compare_all,
+    differences_in_words,
+    judge,
+    large_call,
+    verify_model,
+)
 from verify.questions import Questions, of_split
 
 MODELS = {"keras_cnn": "keras", "torch_cnn": "torch"}
-EVERY_EXPORT = [(model, format) for model in MODELS for format in EXPORTED]
+EVERY_EXPORT = [(model, format) for model, source in MODELS.items() for format in exported_from(source)]
 
 
 # The real artifacts
@@ -49,10 +76,12 @@ def test_every_export_passes_and_its_result_names_exactly_its_bytes(artifacts: P
 
 
 @pytest.mark.parametrize(("model", "format"), EVERY_EXPORT)
-def test_parity_is_computed_at_batch_1_and_at_batch_64(artifacts: Path, model: str, format: str) -> None:
+def test_parity_is_computed_at_batch_1_at_batch_64_and_in_a_large_call(
+    artifacts: Path, model: str, format: str
+) -> None:
     result = read_status(artifacts / model / format).parity
     assert result is not None
-    assert [batch.batch for batch in result.batches] == [1, 64]
+    assert [batch.batch for batch in result.batches] == [1, 64, LARGE]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -107,8 +136,9 @@ def test_a_new_source_makes_all_its_exports_unverified(artifacts_copy: Path) -> 
     source = artifacts_copy / "torch_cnn" / "torch"
     manifest = read_manifest(source)
     write_manifest(source, replace(manifest, made_with={**manifest.made_with, "seed": 2}))
-    for format in EXPORTED:
+    for format in exported_from("torch"):
         assert_unverified(artifacts_copy / "torch_cnn" / format, "its source changed")
+    for format in exported_from("keras"):
         assert read_status(artifacts_copy / "keras_cnn" / format).word == "verified"
 
 
@@ -257,7 +287,7 @@ def test_a_failed_parity_ends_the_command_with_exit_status_1(plant: Plant, capsy
     hint = r"make diagnose DATASET=fashion_mnist MODEL=torch_cnn FORMAT=keras$"
     with pytest.raises(SystemExit, match=rf"^error: parity failed for torch_cnn-keras: .*unverified\. .*{hint}"):
         main([str(plant(without_scaling)), "--limit", "64"])
-    assert "FAILED: the largest difference at batch 1 is" in capsys.readouterr().out
+    assert "unverified: the largest difference at batch 1 is" in capsys.readouterr().out
 
 
 def test_no_pictures_are_an_error_and_not_a_pass(plant: Plant) -> None:
@@ -367,7 +397,7 @@ def test_a_class_that_changes_beyond_a_near_tie_is_a_reason_of_its_own() -> None
     reasons = judge([compare(*swapped(margin=0.3, difference=0.2), 1)])
     assert reasons == [
         "the largest difference at batch 1 is 0.2, at most 0.0001",
-        "1 pictures change class at batch 1 (0)",
+        "1 answers change class at batch 1 (0)",
     ]
 
 
@@ -376,3 +406,228 @@ def test_every_batch_is_judged() -> None:
     bad = replace(good, batch=64, max_abs_diff=0.25)
     assert judge([good, bad]) == ["the largest difference at batch 64 is 0.25, at most 0.0001"]
     assert BATCHES == (1, 64)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0.001, 64), (0.5, 40), (10.0, 16)])
+def test_a_slow_model_is_asked_fewer_questions_and_says_so(
+    capsys: pytest.CaptureFixture[str], seconds: float, count: int
+) -> None:
+    spec = TensorSpec("pixels", "float32", (None, 4, 4, 1), "NHWC")
+    manifest = Manifest("net", "onnx", None, (spec,), (spec,), None, ())
+    questions = Questions({"pixels": np.arange(64 * 16).reshape(64, 4, 4, 1)}, np.arange(64), "")
+    asked = parity._in_time(manifest, questions, seconds)
+    assert asked.labels is not None and asked.count == len(asked.labels) == count
+    np.testing.assert_array_equal(asked.inputs["pixels"], questions.inputs["pixels"][:count])
+    assert (f"{count} of 64 rows are compared" in capsys.readouterr().out) == (count < 64)
+
+
+def test_invented_questions_are_given_less_time(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = TensorSpec("x", "float32", (None, 2), "ND")
+    manifest = Manifest("net", "onnx", None, (spec,), (spec,), None, ())
+    real = Questions({"x": np.zeros((64, 2), np.float32)}, None, "")
+    assert parity._in_time(manifest, real, 0.05).count == 64
+    assert parity._in_time(manifest, replace(real, are_invented=True), 0.05).count == 20
+    assert "20 of 64 rows are compared" in capsys.readouterr().out
+
+
+def test_an_artifact_may_be_given_less_time_than_usual(
+    plant: Plant, test_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[float] = []
+    in_time = parity._in_time
+
+    def noted(manifest: Manifest, questions: Questions, seconds: float, allowed: float) -> Questions:
+        times.append(allowed)
+        return in_time(manifest, questions, 0.5, allowed)
+
+    monkeypatch.setattr(parity, "_in_time", noted)
+    result = verify_model(plant(keras_twin), of_split(test_split), time_allowed=Time(10.0))["keras"]
+    assert times == [10.0, 10.0]  # the source's, and the artifact's
+    assert result.images == 20
+    assert result.passed, result.reasons
+
+
+@pytest.mark.parametrize(("invented", "count"), [(True, 9), (False, 256)])
+def test_where_the_first_answers_to_invented_questions_are_wrong_the_others_are_not_asked_for(
+    plant: Plant, test_split: Split, invented: bool, count: int
+) -> None:
+    folder = plant(without_scaling)
+    result = verify_model(folder, replace(of_split(test_split), labels=None, are_invented=invented))["keras"]
+    assert not result.passed
+    assert result.images == count
+    assert "the largest difference at batch 1 is" in result.reasons[0]
+
+
+def test_right_answers_to_invented_questions_are_all_compared(
+    plant: Plant, test_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "INVENTED_SECONDS", 1e9)
+    asked = replace(of_split(test_split), labels=None, are_invented=True)
+    result = verify_model(plant(keras_twin), asked)["keras"]
+    assert result.passed, result.reasons
+    assert result.images == 256
+    assert [batch.batch for batch in result.batches] == [1, 64, LARGE]
+
+
+def test_an_artifact_that_is_asked_fewer_questions_gets_the_same_large_call(
+    plant: Plant, test_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        parity, "_in_time", lambda manifest, given, *_: given if manifest.is_source else given.first(16)
+    )
+    result = verify_model(plant(keras_twin), replace(of_split(test_split), labels=None))["keras"]
+    assert result.images == 16
+    assert [batch.batch for batch in result.batches] == [1, 64, LARGE]
+    assert result.passed, result.reasons
+
+
+def test_artifacts_are_compared_as_they_come(tmp_path: Path) -> None:
+    spec = TensorSpec("x", "float32", (None, 2), "ND")
+
+    def make(format: str) -> None:
+        (tmp_path / format).mkdir()
+        write_manifest(tmp_path / format, Manifest("net", format, "keras", (spec,), (spec,), None, ()))
+
+    make("onnx")
+    coming = parity._arriving(tmp_path, ["onnx", "tflite", "tfjs"], tmp_path / "over")
+    assert next(coming)[0].name == "onnx"
+    make("tflite")
+    assert next(coming)[1].format == "tflite"
+    (tmp_path / "over").touch()
+    assert list(coming) == [], "tfjs could not be made"
+
+
+def test_what_came_last_is_compared_too(tmp_path: Path) -> None:
+    spec = TensorSpec("x", "float32", (None, 2), "ND")
+    (tmp_path / "over").touch()
+    (tmp_path / "onnx").mkdir()
+    write_manifest(tmp_path / "onnx", Manifest("net", "onnx", "keras", (spec,), (spec,), None, ()))
+    assert [path.name for path, _ in parity._arriving(tmp_path, ["onnx", "tfjs"], tmp_path / "over")] == ["onnx"]
+
+
+@pytest.mark.parametrize(("seconds", "takes_long"), [(0.1, False), (0.2, True)])
+def test_a_slow_artifact_is_not_sent_the_large_call_and_that_is_said(
+    capsys: pytest.CaptureFixture[str], seconds: float, takes_long: bool
+) -> None:
+    spec = TensorSpec("x", "float32", (None, 2), "ND")
+    manifest = Manifest("net", "tfjs", "onnx", (spec,), (spec,), None, ())
+    assert parity._takes_long(manifest, Alone((), (), seconds)) == takes_long
+    assert ("it is not asked 257 rows in one call" in capsys.readouterr().out) == takes_long
+
+
+def test_a_slow_artifact_is_compared_with_the_answers_to_the_questions_that_it_is_asked() -> None:
+    questions = Questions({"pixels": np.zeros((64, 2))}, np.arange(64), "")
+    answers = {1: {"y": np.arange(64.0)[:, None]}, 64: {"y": np.arange(64.0)[:, None]}}
+    some = parity.Reference(questions, answers, None, ()).first(16)
+    assert some.questions.count == 16 and all(len(table["y"]) == 16 for table in some.ordinary.values())
+    state = {1: {"y": np.zeros((64, 1)), "h": np.zeros((128, 1))}}
+    assert parity.Reference(questions, state, None, ()).first(16).questions.count == 64, "a state is not a row for each"
+
+
+@pytest.mark.parametrize(("row", "rows"), [(1 << 20, 64), (50 << 20, 16), (1 << 30, 4)])
+def test_fewer_rows_are_asked_at_once_where_they_take_much_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], row: int, rows: int
+) -> None:
+    runtime = Noted()
+    monkeypatch.setattr(parity, "_peak", lambda: (1 << 30) + row * max(runtime.batches, default=1))
+    spec = TensorSpec("pixels", "float32", (None, 4, 4, 1), "NHWC")
+    manifest = Manifest("net", "onnx", None, (spec,), (spec,), None, ())
+    questions = Questions({"pixels": np.zeros((64, 4, 4, 1), np.uint8)}, None, "")
+    assert parity._batches(runtime, manifest, questions) == (1, rows)
+    assert ("compared" in capsys.readouterr().out) == (rows < 64)
+
+
+def test_no_question_is_asked_twice_only_to_be_answered(artifacts: Path) -> None:
+    """The nine that show its behaviour, and those together, are answers already."""
+    manifest = read_manifest(artifacts / "torch_cnn" / "torch")
+    pictures = np.random.default_rng(1).integers(0, 255, manifest.inputs[0].sizes_at(64)).astype(np.uint8)
+    questions, runtime = Questions({"pixels": pictures}, np.zeros(64, int), ""), Noted()
+    alone = ask_alone(runtime, manifest, questions)
+    asked, ordinary = parity._answered(runtime, manifest, questions, alone, USUAL)
+    assert asked is questions
+    assert sorted(runtime.batches) == [1] * 64 + [4, 16, 64]
+    for table in (ordinary[1], ordinary[64]):
+        np.testing.assert_array_equal(table["probabilities"], pictures.reshape(64, -1)[:, :10])
+    _, fewer = parity._answered(runtime, manifest, questions, replace(alone, seconds=0.05), Time(20.0, 1.0))
+    assert {batch: len(table["probabilities"]) for batch, table in fewer.items()} == {1: 20, 64: 64}
+
+
+def test_where_time_is_short_all_questions_are_asked_together_and_fewer_alone(
+    plant: Plant, test_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[int, int, int]] = []
+
+    def noted(reference: Any, candidate: Any, batch: int, tolerance: Tolerance) -> BatchParity:
+        compared.append((batch, len(reference["probabilities"]), len(candidate["probabilities"])))
+        return compare_all(reference, candidate, batch, tolerance)
+
+    monkeypatch.setattr(parity, "compare_all", noted)
+    result = verify_model(plant(keras_twin), of_split(test_split), time_allowed=Time(20.0, 1e-9))["keras"]
+    assert sorted(compared) == [(1, 16, 16), (64, 256, 256), (LARGE, LARGE, LARGE)]
+    assert result.images == 256
+    assert result.passed, result.reasons
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0.001, 64), (0.05, 20), (10.0, 16)])
+def test_an_artifact_is_asked_alone_what_it_answers_in_time(seconds: float, count: int) -> None:
+    questions = Questions({"x": np.zeros((64, 2), np.float32)}, None, "")
+    answers = {1: {"y": np.zeros((40, 1))}, 64: {"y": np.zeros((64, 1))}}  # the source was asked 40
+    spec = TensorSpec("x", "float32", (None, 2), "ND")
+    manifest, alone = Manifest("net", "onnx", "keras", (spec,), (spec,), None, ()), Alone((), (), seconds)
+    source = parity.Reference(questions, answers, None, (), time_allowed=Time(1e9, 1.0))
+    reference = parity._to_ask(manifest, source, alone, FLOAT32)
+    assert reference.questions_at(1).count == len(reference.ordinary[1]["y"]) == min(40, count)
+    assert reference.questions_at(64).count == len(reference.ordinary[64]["y"]) == 64
+    state = {1: {"h": np.zeros((40, 2))}, 64: {"h": np.zeros((128, 2))}}
+    whole = parity._to_ask(manifest, replace(source, ordinary=state), alone, FLOAT32)
+    assert len(whole.ordinary[1]["h"]) == 40 and whole.questions_at(1).count == 64, "a state is not a row for each"
+
+
+# The large call, and what manifests say
+
+
+def test_the_large_call_repeats_the_questions_where_they_are_few() -> None:
+    images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
+    large = large_call(Questions({"pixels": images}, None, ""))
+    assert large is not None
+    assert large.count == LARGE > BATCHES[-1]
+    np.testing.assert_array_equal(large.inputs["pixels"].ravel(), np.arange(LARGE) % 10)
+
+
+def test_large_pictures_are_not_sent_in_one_large_call() -> None:
+    assert large_call(Questions({"pixels": np.zeros((2, 224, 224, 3), np.uint8)}, None, "")) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "phrase"),
+    [
+        ({}, None),
+        ({"made_with": {}, "format": "onnx", "parent": "torch"}, None),
+        ({"labels": ("b", "a", "c")}, "2 labels are not its source's: class 0 is 'b' instead of 'a'"),
+        ({"labels": ("a", "b")}, "1 labels are not its source's: class 2 is 'none' instead of 'c'"),
+        (
+            {"image": ImageSpec(28, 28, 1, fit="cover", invert="auto")},
+            "its pictures are not made as its source's: "
+            "fit is 'cover' instead of 'contain', invert is 'auto' instead of 'never'",
+        ),
+        (
+            {"outputs": (TensorSpec("p", "float32", (None, 4), "NC"),)},
+            "its manifest's outputs are p float32 [None, 4] NC, its source's p float32 [None, 3] NC",
+        ),
+    ],
+)
+def test_what_a_manifest_says_is_compared(changes: dict[str, Any], phrase: str | None) -> None:
+    pixels, p = TensorSpec("pixels", "float32", (None, 28, 28, 1), "NHWC"), TensorSpec("p", "float32", (None, 3), "NC")
+    source = Manifest("m", "torch", None, (pixels,), (p,), ImageSpec(28, 28, 1), ("a", "b", "c"))
+    assert differences_in_words(source, replace(source, **changes)) == ([] if phrase is None else [phrase])
+
+
+def test_two_swapped_labels_are_not_verified(artifacts_copy: Path, test_split: Split) -> None:
+    """The answers are the source's, and /predict would name another class."""
+    folder = artifacts_copy / "keras_cnn" / "onnx"
+    manifest = read_manifest(folder)
+    write_manifest(folder, replace(manifest, labels=manifest.labels[::-1]))
+    result = verify_model(artifacts_copy / "keras_cnn", of_split(test_split))["onnx"]
+    assert result.max_abs_diff < 1e-5
+    assert result.reasons == ("10 labels are not its source's: class 0 is 'Ankle boot' instead of 'T-shirt/top'",)
+    assert_unverified(folder, "labels are not its source's")

@@ -1,7 +1,10 @@
 """The real service in a process of its own, and its page in a real Chromium that can reach nothing else."""
 
 import contextlib
+import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +17,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 from compare.browser import chromium as launched
 from contract.code import ROOT
 from contract.manifest import read_manifest, write_manifest
-from tests.serving import Service, started
+from tests.serving import Service, descendants_of, started
 
 PAGE = ROOT / "web" / "dist" / "index.html"
 
@@ -28,6 +31,12 @@ addEventListener('unhandledrejection', ({ reason }) => reportProblem(`unhandled 
 addEventListener('securitypolicyviolation', (event) =>
   reportProblem(`${event.violatedDirective} of the page's policy refused ${event.blockedURI}`));
 """
+
+DRAWN = """new Promise((drawn) => {
+  requestAnimationFrame(() => requestAnimationFrame(drawn));
+  setTimeout(drawn, 300);
+})"""
+"""Resolves when the page shows what it knows by now: rows are drawn once a frame, after 200 ms at the latest."""
 
 READ_ROWS = """
 () => [document.querySelector('.results').dataset.picture, [...document.querySelectorAll('[data-row]')].map((row) => {
@@ -55,17 +64,47 @@ CONSOLE = "on the console: "
 
 OpenPage = Callable[..., Page]
 
+TEST_SECONDS = 400
+"""More than any test takes, and any wait of its own."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """A script that a page never answers has no limit of its own in Playwright: so each test has one."""
+    with limited(TEST_SECONDS):
+        return (yield)
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """End every Chromium of this process after so long; whoever waits for a page then gets Playwright's Error."""
+    over = threading.Event()
+
+    def end() -> None:
+        while not over.wait(seconds):
+            for process, name in descendants_of(os.getpid()).items():
+                if "chrom" in name:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+
+    threading.Thread(target=end, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
 
 def chromium() -> contextlib.AbstractContextManager[Browser]:
-    """A headless Chromium with a camera that shows a test picture."""
-    return launched("--use-fake-device-for-media-stream")
+    """A headless Chromium with a camera that shows a test picture; it measures memory at once when it is asked."""
+    return launched("--use-fake-device-for-media-stream", "--enable-blink-features=ForceEagerMeasureMemory")
 
 
 def wait_until(page: Page, expression: str, seconds: float = 30) -> Any:
     """Ask the page again and again until the expression is true. (wait_for_function does not get past the policy.)"""
     deadline = time.monotonic() + seconds
     while not (value := page.evaluate(expression)):
-        assert time.monotonic() < deadline, f"Not within {seconds} s: {expression}"
+        if time.monotonic() > deadline:
+            pytest.fail(f"Not within {seconds} s: {expression}\nThe page shows:\n{page.locator('body').inner_text()}")
         page.wait_for_timeout(25)
     return value
 
@@ -86,10 +125,13 @@ class Row:
 
 
 def finished_rows(page: Page, picture: str) -> dict[str, Row]:
-    """The rows by name, once each has answered or failed for the picture with this title."""
+    """The rows by name, once each has answered or failed for the picture with this title.
+
+    What the page was told to do just before is seen: it is asked a frame later, not while it shows the rows of before.
+    """
     deadline = time.monotonic() + ROW_SECONDS
     while True:
-        shown, found = page.evaluate(READ_ROWS)
+        shown, found = page.evaluate(f"{DRAWN}.then({READ_ROWS})")
         rows = {row["id"]: Row(**row) for row in found}
         if shown == picture and rows and all(row.state in ("done", "failed") for row in rows.values()):
             return rows
@@ -116,6 +158,13 @@ def light_artifacts(artifacts: Path, tmp_path: Path) -> Path:
         folder = shutil.copytree(artifacts / "keras_cnn" / format, tmp_path / "light" / "keras_cnn" / format)
         write_manifest(folder, replace(read_manifest(folder), parent=None if format == "onnx" else "onnx"))
     return tmp_path / "light"
+
+
+@pytest.fixture
+def light_service(light_artifacts: Path, tmp_path: Path) -> Iterator[Service]:
+    """The service of one model."""
+    with started(light_artifacts, tmp_path / "log") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

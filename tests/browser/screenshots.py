@@ -16,7 +16,7 @@ from typing import Literal
 import PIL.Image
 from playwright.sync_api import Browser, Page, ViewportSize
 
-from tests.browser.conftest import chromium, finished_rows, wait_until
+from tests.browser.conftest import ROW_SECONDS, chromium, finished_rows, wait_until
 from tests.serving import started
 
 Theme = Literal["light", "dark"]
@@ -83,12 +83,9 @@ def shrink(file: Path) -> None:
 
 
 def show_every_answer(page: Page) -> None:
-    """Wait for all rows, for several pictures: the first one's times are cold. Raises RuntimeError if a row failed."""
+    """Wait until all rows have answered and are timed. Raises RuntimeError if a row failed."""
     rows = finished_rows(page, "test image 0")
-    for index in (1, 2, 7):
-        page.locator(f'[data-sample="{index:04}.png"]').click()
-        rows = finished_rows(page, f"test image {index}")
-    page.mouse.move(0, 0)
+    wait_until(page, "document.querySelector('[data-summary]').dataset.summary === 'done'", ROW_SECONDS)
     failed = {row.id: row.error for row in rows.values() if row.state != "done"}
     if failed:
         raise RuntimeError(f"These rows failed: {failed}")
@@ -98,6 +95,16 @@ def show_race(page: Page) -> None:
     page.locator("[name=seconds]").fill(str(RACE_SECONDS))
     page.locator("form .primary").click()
     wait_until(page, "document.querySelector('[data-race]')?.dataset.race === 'done'", 200)
+
+
+def show_device(page: Page) -> None:
+    page.locator(".checking .primary").click()
+    wait_until(page, "document.querySelector('[data-check]').dataset.check === 'done'", 300)
+
+
+def show_inside(page: Page) -> None:
+    """Both graphs where `make diagnose` has run, or the page's word that it has not."""
+    page.locator("[data-inside] .card").nth(1).wait_for()
 
 
 def show_report(page: Page) -> None:
@@ -113,6 +120,8 @@ def show_shipping(page: Page) -> None:
 VIEWS: Mapping[str, Callable[[Page], None]] = {
     "compare": show_every_answer,
     "race": show_race,
+    "device": show_device,
+    "inside": show_inside,
     "report": show_report,
     "ship": show_shipping,
 }

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from contract.code import ROOT
+from contract.formats import FORMATS
 from tests.browser.conftest import PAGE, OpenPage, finished_rows, wait_until
 from tests.browser.test_page import FIRST, LIGHT_BROWSER_ROWS, LIGHT_SERVER_ROWS
 from tests.serving import Service, started
@@ -15,7 +16,14 @@ from tests.serving import Service, started
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 SERIOUS = ("serious", "critical")
 
-VIEWS = ("compare", "race", "report", "ship")
+SMALL = """
+() => [...document.querySelectorAll('a[href], button, input, select, textarea, summary')].filter((one) => {
+  const { width, height } = (one.closest('label') ?? one).getBoundingClientRect();
+  return width && (width < 24 || height < 24) && !one.closest('p'); // links in a sentence are as high as its line
+}).map((one) => one.outerHTML.slice(0, 200))
+"""
+
+VIEWS = ("compare", "race", "device", "inside", "report", "ship")
 
 COMPRESSED_BYTES = 200_000
 
@@ -32,7 +40,14 @@ def show(page: Page, view: str) -> None:
     page.locator(f".views a[href='#{view}']").click()
     expect(page.locator(f".views a[href='#{view}']")).to_have_attribute("aria-current", "page")
     page.locator(
-        {"compare": ".comparing", "race": ".racing", "report": ".reporting", "ship": ".shipping"}[view]
+        {
+            "compare": ".comparing",
+            "race": ".racing",
+            "device": ".checking",
+            "inside": ".inside",
+            "report": ".reporting",
+            "ship": ".shipping",
+        }[view]
     ).wait_for()
 
 
@@ -62,6 +77,7 @@ def test_a_picture_is_answered_in_every_theme_and_language_without_serious_fault
             found = page.evaluate("async () => (await axe.run()).violations")
             with subtests.test(view=view, dark=dark):
                 assert [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in SERIOUS] == []
+                assert page.evaluate(SMALL) == [], "what is clicked, or touched, is at least 24 pixels wide and high"
 
 
 def test_axe_finds_what_is_not_readable(idle: Page) -> None:
@@ -95,10 +111,12 @@ def test_korean_leaves_nothing_in_english(open_page: OpenPage, service: Service)
     page = open_page(service, path="/?idle", locale="ko-KR")
     wait_until(page, "document.documentElement.dataset.ready")
     names = {"Rosetta Serve", "English", "WebGPU", "Fashion-MNIST", "JSON", "PNG, JPEG, WebP, GIF, BMP"}
-    for view in ("compare", "race"):
+    names |= {"Markdown", "CSV", *FORMATS}
+    for view in ("compare", "race", "device", "inside"):
         show(page, view)
         shown = page.evaluate(WORDS)
-        for name in (*names, *page.evaluate("fetch('/samples/index.json').then((index) => index.json())")["labels"]):
+        labels = page.evaluate("fetch('/samples/index.json').then((index) => index.json())")["labels"]
+        for name in sorted(names | {*labels}, key=len, reverse=True):  # executorch before torch
             shown = shown.replace(name, "")
         assert set(re.findall("[A-Za-z]{4,}", shown)) == set(), shown
 

@@ -2,23 +2,24 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from contract.code import ROOT
+from contract.image import image_to_batch
 from serve.protocol import MAX_BATCH
 from tests.brought_artifacts import CLASSES, FAILED, LOG, PHOTO, write_brought
-from tests.browser.conftest import OpenPage, finished_rows, wait_until
+from tests.browser.conftest import DRAWN, OpenPage, finished_rows, wait_until
 from tests.browser.test_care import AXE, SERIOUS
 from tests.browser.test_page import SAME_TENSOR, shoe_photo, upload
+from tests.browser.test_ship import ROUNDING, do_what_it_says_before, printed, run_python, serving_files, snippets
 from tests.browser.test_ship import choose as choose_row
-from tests.browser.test_ship import do_what_it_says_before, serving_files, snippets
 from tests.conftest import write_every_type
 from tests.serving import Service, started
 
@@ -36,6 +37,13 @@ ANSWERS = """
   diff: row.querySelector('[data-cell=diff]')?.textContent ?? '',
   error: row.querySelector('[data-cell=error]')?.textContent ?? '',
 }]))
+"""
+
+# What reaches beyond the right edge, where the page can be scrolled sideways.
+WIDER = """
+() => document.documentElement.scrollWidth <= innerWidth ? [] : [...document.querySelectorAll('body *')]
+  .filter((element) => element.getBoundingClientRect().right > innerWidth)
+  .map((element) => `${element.tagName} ${element.className}: ${element.textContent.slice(0, 80)}`)
 """
 
 Answers = dict[str, dict[str, Any]]
@@ -80,7 +88,7 @@ def answers(page: Page, model: str) -> Answers:
 
     def finished() -> bool:
         nonlocal rows
-        rows = page.evaluate(ANSWERS, model)
+        rows = page.evaluate(f"async (model) => {{ await {DRAWN}; return ({ANSWERS})(model); }}", model)
         return bool(rows) and all(row["state"] in ("done", "failed") for row in rows.values())
 
     for _ in range(1200):
@@ -214,6 +222,7 @@ def test_a_picture_without_labels_and_one_that_is_not_classified(page: Page, own
     assert len(rows["photo-onnx@server"].probabilities) == CLASSES
     expect(page.get_by_test_id("same-tensor")).to_have_text(SAME_TENSOR)
     expect(page.get_by_text(f"{PHOTO.height} x {PHOTO.width} x {PHOTO.channels}")).to_be_visible()
+    expect(page.get_by_text("what the model sees: the whole picture, stretched")).to_be_visible()
     features = answers(page, "features")
     assert {row["outputs"]["features"][0] for row in features.values()} == {f"FP32 [1, {CLASSES}]"}
     assert float(features["features-onnx@onnx-wasm"]["diff"]) < 1e-5
@@ -237,7 +246,7 @@ def test_a_conversion_that_failed_says_why_and_what_to_try(page: Page, own: Serv
     assert popup.value.evaluate("document.scripts.length") == 0
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
+@pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (360, "dark"), (1280, "light")])
 def test_the_form_is_for_all(open_page: OpenPage, own: Service, width: int, scheme: str) -> None:
     page = opened(open_page, own, "/?idle", viewport={"width": width, "height": 800}, color_scheme=scheme)
     choose(page, "pair", "sequence", "texts")
@@ -246,7 +255,7 @@ def test_the_form_is_for_all(open_page: OpenPage, own: Service, width: int, sche
     page.evaluate(AXE.read_text())
     found = page.evaluate("async () => (await axe.run()).violations")
     assert [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in SERIOUS] == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(WIDER) == []
     page.locator(".chooser input").first.focus()
     page.keyboard.press("Space")
     expect(page.locator(".chooser input").first).to_be_checked()
@@ -283,14 +292,33 @@ def test_what_calls_a_tensor_model_works_when_pasted(ship: Page, brought: Path, 
         choose_row(ship, row)
         model, _, format = row.partition("@")[0].partition("-")
         folder = shutil.copytree(brought / model / format, tmp_path / row)
-        curl = subprocess.run(["bash", "-c", snippets(ship, "sh")["curl"]], capture_output=True, text=True, check=True)
-        assert json.loads(curl.stdout)["outputs"][0]["name"] == expected
+        answer = json.loads(printed(["bash", "-c", snippets(ship, "sh")["curl"]], folder))
+        assert answer["outputs"][0]["name"] == expected
         codes = snippets(ship, "python")
         assert len(codes) == 2
         for code in codes.values():
-            done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
-            assert any(line.startswith(f"{expected} ") for line in done.stdout.splitlines())
+            lines = printed([sys.executable, "-c", code], folder).splitlines()
+            assert any(line.startswith(f"{expected} ") for line in lines)
+        if shutil.which("Rscript"):
+            lines = printed(["Rscript", "-"], folder, snippets(ship, "r")["R"]).splitlines()
+            assert any(line.startswith(f"{expected} ") for line in lines)
+
+
+def test_code_for_a_stretched_picture_works_when_pasted(
+    ship: Page, own: Service, brought: Path, tmp_path: Path
+) -> None:
+    shoe = shoe_photo("PNG")
+    choose_row(ship, "photo-onnx@onnx-wasm")
+    folder = shutil.copytree(brought / "photo" / "onnx", tmp_path / "photo")
+    (folder / "shoe").write_bytes(shoe)
+    ((label, values),) = run_python(snippets(ship, "python")["Python, ONNX Runtime"], folder, "shoe")
+    answer = own.ask_json("POST", "/predict/photo-onnx", shoe)
+    assert label == answer["label"]
+    assert values == pytest.approx(list(answer["probabilities"].values()), abs=ROUNDING)
+    ((_, code),) = snippets(ship, "javascript").items()
+    function = code[code.index("async function toTensor") : code.index("const pixels = await")]
+    script = f"async (bytes) => {{ {function} return [...await toTensor(new Blob([new Uint8Array(bytes)]))]; }}"
+    np.testing.assert_allclose(ship.evaluate(script, list(shoe)), image_to_batch(shoe, PHOTO).ravel(), atol=1)
 
 
 def test_a_missing_example_is_named_with_its_reason(ship: Page) -> None:
@@ -319,9 +347,7 @@ def test_javascript_that_runs_a_tensor_model_works_when_pasted(
     names = json.dumps([f"{number}.html" for number in range(len(SNIPPET_ROWS))])
     options = f"build: {{ target: 'es2022', rolldownOptions: {{ input: {names} }} }}, logLevel: 'error'"
     (tmp_path / "vite.config.js").write_text(f"export default {{ {options} }};")
-    vite = [str(tmp_path / "node_modules" / ".bin" / "vite"), "build"]
-    done = subprocess.run(vite, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    printed([str(tmp_path / "node_modules" / ".bin" / "vite"), "build"], tmp_path)
     with serving_files(tmp_path / "dist") as url, browser.new_context() as context:
         for number, (name, values) in enumerate([("scores", [0.5, 0.5]), ("scores", [0.5, 0.5]), ("mean", [0, 1])]):
             page, start = context.new_page(), f"{name} "

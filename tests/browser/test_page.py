@@ -25,9 +25,10 @@ from contract.code import ROOT
 from contract.dataset import Split
 from contract.image import FORMATS, image_to_batch
 from contract.manifest import ImageSpec
+from export import exported_from
 from serve.replies import HEADERS
 from tests import reports
-from tests.browser.conftest import OpenPage, Row, assert_none, finished_rows, hear_out, opening, wait_until
+from tests.browser.conftest import ROW_SECONDS, OpenPage, Row, assert_none, finished_rows, hear_out, opening, wait_until
 from tests.serving import Service, started
 from verify.parity import compare as compare_answers
 from verify.parity import judge
@@ -37,9 +38,7 @@ CASES = json.loads((GOLDEN / "cases.json").read_bytes())["cases"]
 FASHION = dataset.get("fashion_mnist").image
 
 SOURCES = {"keras_cnn-keras", "torch_cnn-torch"}
-CONVERTED = {
-    f"{model}-{format}" for model in ("keras_cnn", "torch_cnn") for format in ("onnx", "savedmodel", "tflite", "tfjs")
-}
+CONVERTED = {f"{source}_cnn-{format}" for source in ("keras", "torch") for format in exported_from(source)}
 RUNTIMES = {
     family: tuple(name for name in runtimes if not name.endswith("-webgpu"))
     for family, runtimes in compare.browser.RUNTIMES.items()
@@ -155,7 +154,7 @@ def shoe_photo(format: str, orientation: int = 1, **options: Any) -> bytes:
 
 
 def sample_png(service: Service, file: str) -> bytes:
-    with urllib.request.urlopen(f"{service.url}/samples/{file}") as response:
+    with urllib.request.urlopen(f"{service.url}/samples/{file}", timeout=60) as response:
         data: bytes = response.read()
         return data
 
@@ -172,13 +171,13 @@ def assert_all_answered(rows: dict[str, Row], expected: Set[str] = SERVER_ROWS |
 
 def choose_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name).click()
-    assert page.get_by_role("tab", name=name).get_attribute("aria-selected") == "true"
+    expect(page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
 
 
 def upload(page: Page, name: str, data: bytes) -> None:
     choose_tab(page, "Upload")
     files: Any = {"name": name, "mimeType": "application/octet-stream", "buffer": data}
-    page.locator("input[type=file]").set_input_files(files)
+    page.locator(".drop input[type=file]").set_input_files(files)
 
 
 def notice(page: Page) -> str:
@@ -296,11 +295,25 @@ def test_the_page_sees_a_photo_as_the_server_does(
 # --- What is seen of the answers
 
 
-def test_times_are_split_and_digits_are_compared(page: Page) -> None:
-    finished_rows(page, FIRST)
+def test_each_row_is_timed_warm_when_all_have_answered(page: Page) -> None:
+    """The runtime's own time is the large figure; what is not the runtime's is named apart."""
+    settled(page)
     parts = "(cells) => cells.map((cell) => [...cell.querySelectorAll('dt')].map((part) => part.textContent).join())"
-    assert set(page.locator("[data-where=server] .time").evaluate_all(parts)) == {"preprocess,queue,compute,network"}
-    assert set(page.locator("[data-where=browser] .time").evaluate_all(parts)) == {"preprocess,compute,first load"}
+    for where, besides in {"server": "queue,network", "browser": ""}.items():
+        for shown in page.locator(f"[data-where={where}] .time").evaluate_all(parts):
+            calls, _, rest = shown.partition(",")
+            assert int(calls.removeprefix("median of ").removesuffix(" calls")) >= 3
+            assert rest == besides
+
+
+def settled(page: Page) -> str:
+    """Wait until every row has answered and is timed; the line above the tables."""
+    wait_until(page, "document.querySelector('[data-summary]').dataset.summary === 'done'", ROW_SECONDS)
+    return page.locator(".summary").inner_text()
+
+
+def test_digits_are_compared(page: Page) -> None:
+    finished_rows(page, FIRST)
     rows = page.locator("[data-row]").evaluate_all(
         "(rows) => rows.map(({ dataset, children }) =>"
         " [dataset.row, dataset.probabilities, children[5].querySelector('.digits').innerText])"
@@ -372,7 +385,7 @@ def test_where_no_format_disagrees_the_closest_call_is_shown(page: Page, service
             best = sorted(answers.values())
             margins[sample["index"]] = min(margins.get(sample["index"], 1), best[-1] - best[-2])
     page.get_by_test_id("disagree").click()
-    found = page.get_by_role("status").first
+    found = page.locator(".found")
     expect(found).to_contain_text("No format disagrees with its source on any of the")
     nearest = re.search(r"test images here is (\d+): .* only (\S+) more than", found.text_content() or "")
     assert nearest and float(nearest[2]) <= min(margins.values())
@@ -395,7 +408,7 @@ def test_a_picture_that_a_format_flips_is_found(page: Page, service: Service, im
     page.route("**/report/report.json", lambda route: route.fulfill(json=report))
     page.get_by_test_id("disagree").click()
     words = f"Test image {image}: torch_cnn-tflite says Sneaker, its source says Ankle boot."
-    expect(page.get_by_role("status").first).to_have_text(words)
+    expect(page.locator(".found")).to_have_text(words)
     assert_all_answered(finished_rows(page, f"test image {image}"))
 
 
@@ -412,8 +425,8 @@ def test_a_test_image_is_chosen(page: Page) -> None:
 
 def test_the_formats_of_pictures_are_the_service_s(page: Page) -> None:
     choose_tab(page, "Upload")
-    accepted = page.locator("input[type=file]").get_attribute("accept") or ""
-    assert accepted.split(",") == [f"image/{name.lower()}" for name in FORMATS]
+    accepted = page.locator(".drop input[type=file]").get_attribute("accept") or ""
+    assert accepted.split(",") == [f"image/{name.lower()}" for name in (*FORMATS, "AVIF")], "some browsers read AVIF"
     expect(page.locator(".drop")).to_contain_text(f"Formats: {', '.join(FORMATS)}.")
 
 
@@ -460,6 +473,7 @@ def test_a_picture_is_copied_and_pasted_by_keyboard(page: Page, shoe: bytes) -> 
 def test_a_drawing_is_answered_when_the_pen_is_lifted(page: Page) -> None:
     finished_rows(page, FIRST)  # its picture is shown: nothing moves the paper any more
     choose_tab(page, "Draw")
+    page.get_by_test_id("drawing").scroll_into_view_if_needed()
     paper = page.get_by_test_id("drawing").bounding_box()
     assert paper
     x, y = paper["x"], paper["y"]
@@ -522,6 +536,9 @@ def test_a_picture_that_comes_before_the_rows_are_known_is_answered(
 def test_a_picture_that_cannot_be_used_is_named_and_the_next_one_is_answered(
     page: Page, subtests: pytest.Subtests, shoe: bytes
 ) -> None:
+    settled(page)
+    posted: list[str] = []
+    page.on("request", lambda request: posted.extend([request.url] if request.method == "POST" else []))
     for file, said in {
         "text.png": r"Not a picture in a supported format: got \d+ bytes that start with [0-9a-f ]+\. Send one of PNG",
         "empty.png": "got 0 bytes",
@@ -534,12 +551,14 @@ def test_a_picture_that_cannot_be_used_is_named_and_the_next_one_is_answered(
             upload(page, file, (GOLDEN / file).read_bytes())
             rows = finished_rows(page, file)
             assert re.search(said, notice(page))
-            assert {row.state for row in rows.values()} == {"failed"}
-            for row in rows.values():
-                assert re.search(said, row.error), row
+            assert {(row.state, row.error) for row in rows.values()} == {("failed", "")}, "it is said once, above"
+            expect(page.get_by_test_id("picture")).to_have_count(0)
+            assert posted == [], "nothing is sent to the server"
             upload(page, f"after {file}", shoe)
             assert_all_answered(finished_rows(page, f"after {file}"))
             assert notice(page) == ""
+            settled(page)
+            posted.clear()
 
 
 # --- Faults
@@ -661,16 +680,19 @@ def test_everything_is_reached_by_keyboard(open_page: OpenPage, service: Service
     finished_rows(page, FIRST)
     page.keyboard.press("Tab")
     tab_to(page, '[role=tab][aria-selected="true"]')
-    tab_to(page, '[data-sample="0001.png"]')
+    tab_to(page, '[data-sample="0000.png"]')
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.sample") == "0001.png"
     page.keyboard.press("Enter")
     assert_all_answered(finished_rows(page, "test image 1"))
     tab_to(page, ".switch input")
     page.keyboard.press("Space")
     assert finished_rows(page, "test image 1").keys() == SERVER_ROWS
 
-    tab_to(page, "[role=tab]:nth-of-type(2)", "Shift+Tab")
-    page.keyboard.press("Enter")
-    tab_to(page, "input[type=file]")
+    tab_to(page, "[role=tab]", "Shift+Tab")
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Upload")).to_have_attribute("aria-selected", "true")
+    tab_to(page, ".drop input[type=file]")
     assert page.locator(".drop").evaluate("(label) => label.matches(':focus-within')")
     with page.expect_file_chooser() as chooser:
         page.evaluate("0")  # what asks to intercept the chooser goes this way, and a key could overtake it
@@ -682,7 +704,7 @@ def test_everything_is_reached_by_keyboard(open_page: OpenPage, service: Service
 
 def tab_to(page: Page, selector: str, key: str = "Tab") -> None:
     """Press the tab key until what the selector names has the focus."""
-    for _ in range(300):
+    for _ in range(60):
         if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
             return
         page.keyboard.press(key)

@@ -11,6 +11,8 @@ from playwright.sync_api import Page, Route, expect
 from compare.figures import Missing
 from compare.recommend import recommend
 from compare.report import Constraints, FlippedPicture, Report
+from contract.parity_result import ORDINARY
+from contract.placement import Placement
 from tests.browser.conftest import OpenPage, wait_until
 from tests.reports import report_of, row
 from tests.serving import Service
@@ -18,16 +20,20 @@ from tests.serving import Service
 PICTURE = FlippedPicture(
     42, 1, base64.b64encode(b"not looked at").decode(), "Bag", "Bag", "Shirt", 1e-5, 1e-5, near_tie=True
 )
+PLACEMENT = Placement("XNNPACK", 8, 9, 2, is_loaded=True)
+DIFFERENCE = "with a picture that is black, probabilities is nan instead of 0.03"
 
 
 def flipped() -> Report:
     """A source, three that fit, one that failed its parity, and two for browsers."""
     wrong, its_row = row("m-onnx", ms=0.2, mb=5, same=9_900, verdict="the largest difference is 0.3")
+    placed, placed_row = row("m-tflite", ms=0.8, mb=130)
+    ordinary, ordinary_row = row("m-savedmodel", ms=2, mb=40)
     return report_of(
         row("m-keras", ms=10, mb=1500),
-        (dataclasses.replace(wrong, flips=(PICTURE,), flip_count=100), its_row),
-        row("m-tflite", ms=0.8, mb=130),
-        row("m-savedmodel", ms=2, mb=40),
+        (dataclasses.replace(wrong, flips=(PICTURE,), flip_count=100, status="unverified"), its_row),
+        (dataclasses.replace(placed, placements=(PLACEMENT,)), placed_row),
+        (dataclasses.replace(ordinary, status=ORDINARY, differs=(DIFFERENCE,)), ordinary_row),
         row("m-tfjs", ms=5, mb=20, runtime="tfjs-wasm", where="browser"),
     )
 
@@ -82,7 +88,7 @@ def test_each_target_has_its_own_rows_and_its_plots(page: Page) -> None:
     page.get_by_label("Where it will run").select_option("browser")
     assert chosen(page) == "m-tfjs@tfjs-wasm"
     assert page.locator("[data-candidate]").count() == 1
-    page.get_by_label("Where it will run").select_option("mobile")
+    page.get_by_label("Where it will run").select_option("ios")
     expect(page.get_by_text("No phone was measured")).to_be_visible()
     wait_until(page, "document.querySelectorAll('.chart svg').length === 2")
     assert page.locator(".chart").first.locator("circle").count() >= 2, "each candidate is a dot"
@@ -91,6 +97,12 @@ def test_each_target_has_its_own_rows_and_its_plots(page: Page) -> None:
 def test_parity_and_flipped_pictures_are_shown(page: Page) -> None:
     expect(page.locator("[data-parity='m-onnx']")).to_contain_text("the largest difference is 0.3")
     expect(page.locator("[data-parity='m-tflite']")).to_contain_text("passed")
+    expect(page.locator("[data-parity='m-tflite']")).to_contain_text(str(PLACEMENT))
+    cell = page.locator("[data-parity='m-tflite'] td").last
+    expect(cell).to_have_css("white-space", "normal")  # else the longest column is cut off
+    ordinary = page.locator("[data-parity='m-savedmodel']")
+    expect(ordinary).to_contain_text(ORDINARY)
+    expect(ordinary.locator("td").first).to_have_attribute("title", DIFFERENCE)
     gallery = page.get_by_test_id("gallery")
     expect(gallery).to_contain_text("Bag → Shirt")
     expect(gallery).to_contain_text("1 of 100")
@@ -98,7 +110,7 @@ def test_parity_and_flipped_pictures_are_shown(page: Page) -> None:
 
 def test_without_a_report_the_page_says_how_to_get_one(open_page: OpenPage, service: Service) -> None:
     page = open_page(service, path="/?idle#report")
-    expect(page.get_by_test_id("no-report")).to_contain_text("Run `make compare`")
+    expect(page.get_by_test_id("no-report")).to_contain_text("Run make compare")
 
 
 def test_a_report_of_another_schema_says_what_to_do(open_page: OpenPage, service: Service) -> None:
@@ -108,7 +120,7 @@ def test_a_report_of_another_schema_says_what_to_do(open_page: OpenPage, service
         lambda page: page.route("**/report/report.json", lambda route: route.fulfill(json=old)),
         path="/?idle#report",
     )
-    expect(page.get_by_role("alert")).to_contain_text("Run `make compare` again")
+    expect(page.get_by_role("alert")).to_contain_text("Run make compare again")
 
 
 def test_an_accuracy_that_nobody_knows_is_called_unknown(open_page: OpenPage, service: Service) -> None:

@@ -15,17 +15,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from contract.code import ROOT
+from contract.formats import is_installed
 from contract.manifest import read_manifest
+from contract.parity_result import read_status
 from tests.browser.conftest import OpenPage, wait_until
 from tests.browser.test_page import shoe_photo
 from tests.serving import Service
 
 PYTHON_ROWS = ["keras_cnn-onnx@server", "keras_cnn-tflite@server", "torch_cnn-torch@server", "keras_cnn-keras@server",
                "keras_cnn-savedmodel@server"]  # fmt: skip
+PYTHON_ROWS += ["torch_cnn-executorch@server"] if is_installed("executorch") else []
 CONVERTED = ("onnx", "savedmodel", "tflite", "tfjs")
 SCRIPT_ROWS = [
     "keras_cnn-onnx@onnx-wasm",
@@ -33,6 +37,7 @@ SCRIPT_ROWS = [
     "keras_cnn-tfjs@tfjs-wasm",
     "torch_cnn-tfjs@tfjs-webgl",
 ]
+COMMAND_SECONDS = 180
 ROUNDING = 0.01
 """How far an answer may be off for a photo: where a mean lies at a half, floats may round to the other level."""
 
@@ -71,6 +76,13 @@ def test_files_have_the_hashes_of_the_manifest_and_can_be_downloaded(
         assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
 
 
+def test_where_the_operators_run_is_named(page: Page, artifacts: Path) -> None:
+    choose(page, "torch_cnn-tflite@server")
+    parity = read_status(artifacts / "torch_cnn" / "tflite").parity
+    assert parity and len(parity.placements) == 1
+    expect(page.locator("[data-placement='XNNPACK']")).to_have_text(f"{parity.placements[0]}.")
+
+
 def test_each_row_names_the_image_of_its_runtime(page: Page) -> None:
     images = re.findall(r"image: (rosetta-serve/serve-\w+)", (ROOT / "docker" / "compose.yaml").read_text())
     named = set()
@@ -81,6 +93,14 @@ def test_each_row_names_the_image_of_its_runtime(page: Page) -> None:
         assert line.startswith("docker run ") and line.endswith(f" rosetta-serve/serve-{family}")
         named.add(line.split()[-1])
     assert named == set(images)
+
+
+def test_the_tab_opens_a_row_of_a_chosen_model(open_page: OpenPage, service: Service) -> None:
+    page = open_page(service, path="/?idle")
+    wait_until(page, "document.documentElement.dataset.ready")
+    page.locator(".chooser input[name=keras_cnn]").uncheck()
+    page.locator(".views a[href='#ship']").click()
+    expect(page.get_by_label("Row", exact=True)).to_have_value(re.compile("^torch_cnn-"))
 
 
 def test_an_unknown_row_is_named_and_no_other_is_shown(open_page: OpenPage, service: Service) -> None:
@@ -155,13 +175,43 @@ def test_what_calls_the_service_works_when_pasted(
     row = "torch_cnn-onnx@server"
     choose(page, row)
     label, probabilities = expected(service, row, data)
-    curl = subprocess.run(
-        ["bash", "-c", snippets(page, "sh")["curl"]], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert json.loads(curl.stdout)["label"] == label
+    assert json.loads(printed(["bash", "-c", snippets(page, "sh")["curl"]], tmp_path))["label"] == label
     ((said, values),) = run_python(snippets(page, "python")["Python"], tmp_path, "given")
     assert said == label
     assert values == pytest.approx(probabilities, abs=1e-6)
+
+
+needs_r = pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed")
+
+
+@needs_r
+def test_r_that_calls_the_service_works_when_pasted(
+    page: Page, service: Service, artifacts: Path, tmp_path: Path
+) -> None:
+    data = (artifacts / "samples" / "0002.png").read_bytes()
+    (tmp_path / "picture.png").write_bytes(data)
+    row = "torch_cnn-onnx@server"
+    choose(page, row)
+    answer = service.ask_json("POST", f"/predict/{row.partition('@')[0]}", data)
+    label, *lines = printed(["Rscript", "-"], tmp_path, snippets(page, "r")["R"]).splitlines()
+    assert label.rstrip() == answer["label"]
+    values = {name: float(value) for name, value in (line.rstrip().rsplit(" ", 1) for line in lines)}
+    assert values == pytest.approx(answer["probabilities"], rel=1e-6)
+
+
+@needs_r
+def test_r_reads_the_weights_of_a_keras_model_with_their_axes_in_keras_s_order(page: Page, artifacts: Path) -> None:
+    choose(page, "keras_cnn-keras@server")
+    folder = artifacts / "keras_cnn" / "keras"
+    code = snippets(page, "r")["R, hdf5r"] + '\ncat(weights[[2]][2, 3, 1, 5], "\\n")'
+    *lines, value = printed(["Rscript", "-"], folder, code).splitlines()
+    with h5py.File(folder / "model.h5") as file:
+        shapes: dict[str, list[int]] = {}
+        file["model_weights"].visititems(
+            lambda name, item: shapes.update({name: list(item.shape)}) if isinstance(item, h5py.Dataset) else None
+        )
+        assert {name: list(map(int, sizes)) for name, *sizes in map(str.split, lines)} == shapes
+        assert float(value) == pytest.approx(file["model_weights"][list(shapes)[1]][1, 2, 0, 4], rel=1e-6)
 
 
 def test_python_that_runs_the_artifact_works_when_pasted(
@@ -211,11 +261,23 @@ def run_python(code: str, folder: Path, *pictures: str) -> list[tuple[str, list[
     """
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "ORT_DISABLE_TELEMETRY": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", PASTE, *pictures]
+    return [answer_in(line) for line in printed(command, folder, code, **quiet).splitlines() if " {" in line]
+
+
+def printed(command: list[str], folder: Path, given: str = "", **environment: str) -> str:
+    """What a command prints in this folder. Raises AssertionError if it fails."""
     done = subprocess.run(
-        command, cwd=folder, env=os.environ | quiet, input=code, capture_output=True, text=True, check=False
+        command,
+        cwd=folder,
+        env=os.environ | environment,
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=COMMAND_SECONDS,
     )
     assert done.returncode == 0, done.stderr
-    return [answer_in(line) for line in done.stdout.splitlines() if " {" in line]
+    return done.stdout
 
 
 def answer_in(line: str) -> tuple[str, list[float]]:
@@ -245,9 +307,7 @@ def built(
     names = json.dumps([f"{number}.html" for number in range(len(SCRIPT_ROWS))])
     options = f"build: {{ target: 'es2022', rolldownOptions: {{ input: {names} }} }}, logLevel: 'error'"
     (folder / "vite.config.js").write_text(f"export default {{ {options} }};")
-    command = [str(folder / "node_modules" / ".bin" / "vite"), "build"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    printed([str(folder / "node_modules" / ".bin" / "vite"), "build"], folder)
     with serving_files(folder / "dist") as url:
         yield url
 
@@ -256,7 +316,7 @@ def do_what_it_says_before(code: str, folder: Path) -> None:
     """Run the snippet's own commands for files to copy; what it installs is here."""
     for line in code.splitlines():
         if line.startswith("// mkdir "):
-            subprocess.run(["bash", "-c", line.removeprefix("// ")], cwd=folder, check=True)
+            printed(["bash", "-c", line.removeprefix("// ")], folder)
 
 
 @contextlib.contextmanager

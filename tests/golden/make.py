@@ -22,7 +22,7 @@ from itertools import cycle
 from math import floor
 from pathlib import Path
 
-from contract.manifest import ImageSpec
+from contract.manifest import FITS, ImageSpec
 
 Pixel = tuple[int, ...]
 Rows = list[list[Pixel]]
@@ -34,6 +34,7 @@ CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
 FASHION = ImageSpec(28, 28, 1, fit="contain", invert="auto")
 CIFAR = ImageSpec(32, 32, 3, fit="cover", invert="never")
 LOPSIDED = ImageSpec(20, 28, 3, fit="contain", invert="auto")
+STRETCHED = ImageSpec(12, 17, 3, fit="stretch")
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ def invert(rows: Rows, how: str) -> Rows:
 def fit(rows: Rows, spec: ImageSpec) -> Rows:
     """Steps 6 and 7."""
     height, width = len(rows), len(rows[0])
+    if spec.fit == "stretch":
+        return area(rows, spec.height, spec.width)
     scales = Fraction(spec.height, height), Fraction(spec.width, width)
     if spec.fit == "cover":
         scale = max(scales)
@@ -357,16 +360,16 @@ def roundings() -> Iterator[Golden]:
 
 
 def sizes() -> Iterator[Golden]:
-    """Awkward sizes, each in both fits."""
+    """Awkward sizes, each in every fit."""
     tall = ImageSpec(28, 9, 3, fit="cover", invert="auto")
     for width, height in (
         (1, 1), (1, 7), (9, 1), (2, 2), (3, 5), (5, 7), (14, 14), (27, 28), (28, 27), (29, 31), (56, 56), (57, 85),
     ):  # fmt: skip
         name = f"size_{width}x{height}"
-        yield Golden(name, noise(name, GREY, 8, width, height), [FASHION, LOPSIDED, tall])
+        yield Golden(name, noise(name, GREY, 8, width, height), [FASHION, LOPSIDED, tall, STRETCHED])
     for width, height in ((700, 3), (2, 500), (1, 1000), (997, 1)):
         name = f"size_{width}x{height}"
-        yield Golden(name, noise(name, RGB, 8, width, height), [FASHION, replace(CIFAR, channels=1), tall])
+        yield Golden(name, noise(name, RGB, 8, width, height), [FASHION, replace(CIFAR, channels=1), tall, STRETCHED])
 
 
 def shoe(background: int, leather: int) -> Picture:
@@ -389,13 +392,14 @@ def shoe(background: int, leather: int) -> Picture:
 
 def products() -> Iterator[Golden]:
     """What people really send: a dark product on white (inverted), and one on black (as it is)."""
-    specs = [FASHION, LOPSIDED, CIFAR, replace(FASHION, fit="cover"), replace(FASHION, invert="never")]
+    fits = [replace(FASHION, fit=fit) for fit in FITS]
+    specs = [*fits, LOPSIDED, CIFAR, replace(FASHION, invert="never")]
     yield Golden("shoe_on_white", shoe(246, 60), specs, Layout(idat=1000))
     yield Golden("shoe_on_black", shoe(6, 170), specs)
     rows: Rows = [[(170, 90, 40, 255 * ((x - 30) ** 2 + (y - 22) ** 2 < 400)) for x in range(60)] for y in range(45)]
     yield Golden("cut_out", Picture(RGBA, 8, rows), [FASHION, CIFAR])
     boot: Rows = [[(max(0, 250 - (x - 14) ** 2 * 3 - (y - 13) ** 2),) for x in range(28)] for y in range(28)]
-    yield Golden("already_28x28", Picture(GREY, 8, boot), [FASHION, replace(FASHION, fit="cover")])
+    yield Golden("already_28x28", Picture(GREY, 8, boot), fits)
 
 
 def rings() -> Iterator[Golden]:
@@ -506,6 +510,8 @@ def refused() -> Iterator[tuple[str, bytes, str]]:
     yield "text.png", b"This is not a picture.\n", "UnsupportedImage"
     yield "drawing.svg", b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>\n', "UnsupportedImage"
     yield "picture.tiff", b"II*\0" + bytes(40), "UnsupportedImage"
+    yield "phone.heic", struct.pack(">I", 24) + b"ftypmif1\0\0\0\0mif1heic" + bytes(40), "UnsupportedImage"
+    yield "phone.avif", struct.pack(">I", 28) + b"ftypmif1\0\0\0\0mif1miafavif" + bytes(40), "UnsupportedImage"
     yield "truncated.png", whole[: len(whole) // 2], "ImageError"
     yield "short_data.png", _png(header(picture), zlib.compress(scanlines(picture, Layout())[:-200], 9)), "ImageError"
     yield "corrupt_zlib.png", _png(header(picture), b"\xff" * 500), "ImageError"

@@ -1,0 +1,186 @@
+"""Limits of each caller, and of all together: who gets 429, who gets 503, and that all of it is given back."""
+
+import contextlib
+import gzip
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contract.errors import Overloaded
+from serve.callers import BYTES, CONNECTIONS, REQUESTS, ROWS, Callers, TooMany
+from serve.keys import add_key
+from serve.settings import Settings
+from tests.serving import Service, ask_on, started
+from tests.test_docs import write_model
+
+INFER = "/v2/models/keras_cnn-onnx/infer"
+
+
+def body(rows: int) -> bytes:
+    pixels = {"name": "pixels", "datatype": "FP32", "shape": [rows, 28, 28, 1], "data": [0] * 784 * rows}
+    return json.dumps({"inputs": [pixels]}).encode()
+
+
+# The counts
+
+
+def test_a_caller_has_a_limit_of_its_own_and_all_together_have_another() -> None:
+    callers = Callers(Settings(caller_requests=2, max_requests=3))
+    for _ in range(2):
+        callers.take("a", REQUESTS)
+    with pytest.raises(TooMany, match="a has 2 requests under way in this worker, and a caller may have 2"):
+        callers.take("a", REQUESTS)
+    callers.take("b", REQUESTS)
+    with pytest.raises(Overloaded, match="3 requests are under way") as caught:
+        callers.take("b", REQUESTS)
+    assert not isinstance(caught.value, TooMany)
+    callers.give("a", REQUESTS)
+    callers.take("b", REQUESTS)
+
+
+def test_one_that_is_larger_than_a_limit_runs_alone_and_what_is_given_back_is_forgotten() -> None:
+    callers = Callers(Settings(caller_rows=10, caller_bytes=10))
+    callers.take("a", ROWS, 11)
+    with pytest.raises(TooMany):
+        callers.take("a", ROWS)
+    callers.give("a", ROWS, 11)
+    with callers.having("a", BYTES, 10), pytest.raises(TooMany), callers.having("a", BYTES, 1):
+        pass
+    with callers.having(None, BYTES, 1):
+        assert not callers._held
+    assert not Callers(Settings()).are_limited
+    for kind in (CONNECTIONS, REQUESTS, ROWS, BYTES):
+        assert Callers(Settings(**{f"caller_{kind}": 1})).are_limited  # type: ignore[arg-type]
+
+
+# The service
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("callers")
+    write_model(folder / "artifacts" / "keras_cnn" / "onnx")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def keys(folder: Path) -> list[str]:
+    return [add_key(folder / "keys", name, "*") for name in ("one", "two")]
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, keys: list[str]) -> Iterator[Service]:
+    limits = {"SERVE_CALLER_REQUESTS": "2", "SERVE_MAX_REQUESTS": "3", "SERVE_CALLER_BYTES": "100000"}
+    limits |= {"SERVE_CALLER_ROWS": "20", "SERVE_KEYS_FILE": str(folder / "keys")}
+    with started(folder / "artifacts", folder / "output", **limits) as running:
+        yield running
+
+
+def begin(service: Service, key: str, length: int, sent: bytes = b"") -> socket.socket:
+    """A request whose body does not come, or not all of it."""
+    connection = socket.create_connection(("127.0.0.1", service.port), timeout=20)
+    head = f"POST {INFER} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nContent-Length: {length}\r\n\r\n"
+    connection.sendall(head.encode() + sent)
+    return connection
+
+
+def ask(service: Service, key: str, rows: int = 1) -> tuple[int, str | None]:
+    code, headers, _ = service.ask("POST", INFER, body(rows), {"Authorization": f"Bearer {key}"})
+    return code, headers["Retry-After"]
+
+
+def settle(service: Service, key: str, expected: int) -> None:
+    """Wait until the service answers like this: what was sent before has to come."""
+    deadline = time.monotonic() + 10
+    while ask(service, key)[0] != expected:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_key_with_too_many_requests_gets_429_and_all_together_503(service: Service, keys: list[str]) -> None:
+    one, two = keys
+    with contextlib.ExitStack() as open_requests:
+        for _ in range(2):
+            open_requests.enter_context(begin(service, one, 10))
+        settle(service, one, 429)
+        assert ask(service, one) == (429, "1")
+        assert ask(service, two) == (200, None)
+        open_requests.enter_context(begin(service, two, 10))
+        settle(service, two, 503)
+        assert ask(service, two) == (503, "1")
+    settle(service, one, 200)
+    settle(service, two, 200)
+
+
+def test_bytes_that_come_are_counted_while_their_request_is_under_way(service: Service, keys: list[str]) -> None:
+    one, two = keys
+    with begin(service, one, 90_000, b"x" * 80_000):
+        deadline = time.monotonic() + 10
+        while ask(service, one, 15)[0] != 429:
+            assert time.monotonic() < deadline
+        assert ask(service, two, 15)[0] == 200
+    settle(service, one, 200)
+    assert ask(service, one, 15)[0] == 200
+
+
+def test_a_kept_connection_answers_more_than_its_limits_one_after_the_other(service: Service, keys: list[str]) -> None:
+    headers = {"Authorization": f"Bearer {keys[0]}"}
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)) as connection:
+        for _ in range(10):
+            upgrade = {**headers, "Connection": "Upgrade", "Upgrade": "h2c"}  # it is read twice
+            assert ask_on(connection, "POST", INFER, body(3), upgrade)[0] == 200
+            assert ask_on(connection, "POST", INFER, body(15), headers)[0] == 200
+            assert ask_on(connection, "GET", "/v2", None, headers)[0] == 200
+            packed = gzip.compress(body(15))
+            assert ask_on(connection, "POST", INFER, packed, {**headers, "Content-Encoding": "gzip"})[0] == 200
+            assert ask_on(connection, "POST", INFER, iter([body(3)]), headers)[0] == 200
+
+
+def test_rows_that_run_are_counted(folder: Path, tmp_path: Path) -> None:
+    """A process apart that is stopped keeps its rows under way."""
+    limits = {"SERVE_CALLER_ROWS": "20", "SERVE_TIMEOUT": "5"}
+    with started(folder / "artifacts", tmp_path / "remote") as remote:
+        remotes = {"SERVE_REMOTES": f"onnx={remote.url}", **limits}
+        with started(folder / "artifacts", tmp_path / "gateway", **remotes) as gateway:
+            settle(gateway, "", 200)
+            stopped = [remote.process.pid, *remote.workers()]
+            for process in stopped:
+                os.kill(process, signal.SIGSTOP)
+            try:
+                codes: list[int] = []
+                waiting = threading.Thread(target=lambda: codes.append(ask(gateway, "", 15)[0]))
+                waiting.start()
+                time.sleep(0.5)
+                assert ask(gateway, "", 10) == (429, "1")
+                waiting.join()
+            finally:
+                for process in stopped:
+                    os.kill(process, signal.SIGCONT)
+            assert codes[0] in (503, 504)
+            settle(gateway, "", 200)
+
+
+def test_an_address_has_so_many_connections(folder: Path, tmp_path: Path) -> None:
+    with (
+        started(folder / "artifacts", tmp_path / "output", SERVE_CALLER_CONNECTIONS="3") as service,
+        contextlib.ExitStack() as kept,
+    ):
+        for _ in range(3):
+            connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+            kept.enter_context(contextlib.closing(connection))
+            assert ask_on(connection, "GET", "/v2")[0] == 200
+        code, headers, answer = service.ask("GET", "/v2")
+        assert (code, headers["Retry-After"]) == (429, "1")
+        assert "127.0.0.1 has 3 connections" in json.loads(answer)["error"]
+        kept.close()
+        deadline = time.monotonic() + 10
+        while service.ask("GET", "/v2")[0] != 200:
+            assert time.monotonic() < deadline
