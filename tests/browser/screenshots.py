@@ -6,6 +6,7 @@ python -m tests.browser.screenshots http://127.0.0.1:8000 FOLDER     of one that
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 import tempfile
@@ -23,6 +24,7 @@ Theme = Literal["light", "dark"]
 
 SIZES = ((390, 844), (1280, 900), (1920, 1080))
 THEMES: tuple[Theme, ...] = ("light", "dark")
+LANGUAGES = ("en", "ko")
 README_SIZE = (1280, 900)
 README_BYTES = 200_000
 RACE_SECONDS = 0.1
@@ -42,22 +44,21 @@ def main() -> None:
             log = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "log"
             url = stack.enter_context(started(Path(os.environ.get("ARTIFACTS") or "artifacts").resolve(), log)).url
         browser = stack.enter_context(chromium())
-        for size in SIZES:
-            for theme in THEMES:
-                with opened(browser, url, size, theme) as page:
-                    take_views(page, options.folder, f"{size[0]}-{theme}")
+        for size, theme, language in itertools.product(SIZES, THEMES, LANGUAGES):
+            with opened(browser, url, size, theme, language) as page:
+                take_views(page, options.folder, f"{size[0]}-{theme}-{language}")
         if options.readme:
-            with opened(browser, url, README_SIZE, "light") as page:
+            with opened(browser, url, README_SIZE, "light", "en") as page:
                 show_every_answer(page)
                 page.screenshot(path=options.readme)
             shrink(options.readme)
 
 
 @contextlib.contextmanager
-def opened(browser: Browser, url: str, size: tuple[int, int], theme: Theme) -> Iterator[Page]:
-    """The page at this width and height."""
+def opened(browser: Browser, url: str, size: tuple[int, int], theme: Theme, language: str) -> Iterator[Page]:
+    """The page at this width and height, for a visitor who reads this language."""
     viewport = ViewportSize(width=size[0], height=size[1])
-    with browser.new_context(viewport=viewport, color_scheme=theme, device_scale_factor=1) as context:
+    with browser.new_context(viewport=viewport, color_scheme=theme, locale=language, device_scale_factor=1) as context:
         page = context.new_page()
         page.goto(url)
         yield page

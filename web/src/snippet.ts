@@ -5,7 +5,7 @@ import type { Artifact } from './server';
 
 export interface Snippet {
   title: string;
-  language: 'sh' | 'python' | 'javascript' | 'r';
+  language: 'sh' | 'python' | 'javascript' | 'r' | 'kotlin' | 'swift';
   code: string;
 }
 

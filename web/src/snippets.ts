@@ -1,8 +1,9 @@
-/** Code to paste: each snippet is complete, and prints the label and the probabilities of `picture.png`. */
+/** Code to paste: each snippet is complete, and prints the label and the probabilities of `picture.png`; on phones, of zeros. */
 
 import type { Row } from './comparison';
 import { messageOf } from './errors';
 import type { Fit, ImageSpec } from './image';
+import { phoneSnippets } from './phoneSnippets';
 import { rPicture, rTensors, rWeights } from './rSnippets';
 import { familyOf, WHOLE_NUMBERS } from './runtimes';
 import { fileEndingIn } from './runtimes/files';
@@ -37,6 +38,7 @@ export function snippetsFor({ artifact, runtime: { backend } }: Row, origin: str
     makers.push([library.title, () => (classifier ? javascript(classifier, library, backend) : tensorJavascript(artifact, family, library, backend))]);
   }
   if (Object.keys(artifact.files).some((file) => file.endsWith('.h5'))) makers.push(['R, hdf5r', () => rWeights(artifact)]);
+  makers.push(...phoneSnippets(artifact, family));
   const result: Snippets = { snippets: [], leftOut: [] };
   for (const [place, [title, make]] of makers.entries()) {
     try {
