@@ -87,14 +87,15 @@ class Emulated:
         command = [*self._emulation.command, "-m", "verify.arm.child", *map(str, theirs)]
         environment = _environment(self._emulation)
         try:
-            self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, pass_fds=theirs)
+            try:
+                self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, pass_fds=theirs)
+            finally:  # before anything is read: a pipe that is open here as well never ends
+                os.close(theirs_in)
+                os.close(theirs_out)
             machine = self._received(START_SECONDS).get("machine")
         except (OSError, RuntimeFailure) as error:
             self.close()
             raise ModelUnavailable(f"The emulated Python does not start ({error}). {SET_UP}") from error
-        finally:
-            os.close(theirs_in)
-            os.close(theirs_out)
         if machine != self._emulation.machine:
             self.close()
             raise ModelUnavailable(
