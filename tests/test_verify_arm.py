@@ -15,11 +15,18 @@ import pytest
 import tensorflow as tf
 from onnx import TensorProto, helper, numpy_helper
 
+from compare.advice import add_recommendations
+from compare.page import PAGE, write_page
+from compare.report import REPORT, read_report, write_report
 from contract.arm_proof import ARM, ArmProof, read_proof, write_proof
 from contract.code import ROOT
 from contract.errors import ModelUnavailable
 from contract.manifest import Manifest, TensorSpec, read_manifest, sha256_of_files, write_manifest
 from contract.parity_result import PARITY, SOURCE, UNVERIFIED, VERIFIED, read_status
+from serve.app import create_app
+from serve.catalog import load_catalog
+from serve.settings import Settings
+from tests.reports import KERAS, NO_LIMITS, PROOF, TFLITE, report_of
 from tests.test_makefile import copy_bootstrap, on_a_disk, run_bootstrap, write_program
 from verify.arm import __main__ as command
 from verify.arm.emulation import ARM as SYSTEM
@@ -236,6 +243,43 @@ def read_proof_of(model: Path) -> ArmProof:
     proof = read_proof(model / "tflite", read_manifest(model / "tflite"))
     assert proof
     return proof
+
+
+# Where it is shown
+
+
+def test_the_metadata_carry_the_proof(proven: Path) -> None:
+    catalog = load_catalog(proven.parent)
+    with contextlib.closing(catalog):
+        client = create_app(catalog, Settings(artifacts=proven.parent)).test_client()
+        about = client.get("/v2/models/net-tflite").get_json()["parameters"]
+        assert about["arm"] == {
+            "passed": True, "reasons": [], "rows": 300, "differs": [], "processor": "this processor",
+        }  # fmt: skip
+    (proven / "tflite" / ARM).unlink()
+    with contextlib.closing(load_catalog(proven.parent)) as catalog:
+        client = create_app(catalog, Settings(artifacts=proven.parent)).test_client()
+        assert client.get("/v2/models/net-tflite").get_json()["parameters"]["arm"] is None
+
+
+def test_the_report_and_its_page_carry_the_proof(tmp_path: Path) -> None:
+    artifact, its_row = TFLITE
+    report = report_of(KERAS, (dataclasses.replace(artifact, arm=PROOF), its_row))
+    report = add_recommendations(report, "android", NO_LIMITS)
+    write_report(tmp_path, report)
+    assert read_report(tmp_path / REPORT) == report
+    write_page(report, tmp_path)
+    assert str(PROOF) in (tmp_path / PAGE).read_text()
+
+
+def test_a_report_that_is_older_than_the_proof_can_be_read(tmp_path: Path) -> None:
+    report = report_of(KERAS, TFLITE)
+    write_report(tmp_path, report)
+    data = json.loads((tmp_path / REPORT).read_text())
+    for each in data["artifacts"].values():
+        del each["arm"]
+    (tmp_path / REPORT).write_text(json.dumps(data))
+    assert read_report(tmp_path / REPORT) == report
 
 
 # Bad input
