@@ -27,7 +27,7 @@ from serve.app import create_app
 from serve.catalog import load_catalog
 from serve.settings import Settings
 from tests.reports import KERAS, NO_LIMITS, PROOF, TFLITE, report_of
-from tests.test_makefile import copy_bootstrap, on_a_disk, run_bootstrap, write_program
+from tests.test_makefile import Run, copy_bootstrap, on_a_disk, run_bootstrap, write_program
 from verify.arm import __main__ as command
 from verify.arm.emulation import ARM as SYSTEM
 from verify.arm.emulation import Emulated, Emulation, of_phone
@@ -149,8 +149,9 @@ def test_own_brought_and_reduced_artifacts_are_proven(model: Path, capsys: pytes
         assert read_proof(model / format, read_manifest(model / format)) == proof
     assert made["tflite"].runtime.startswith("LiteRT ")
     assert made["tflite"].edges > 5
+    assert capsys.readouterr().out.count("0 of 300 rows change class: proven on ARM\n") == 3
     words = "Answers proven on 64-bit ARM (emulated this processor, 300 questions); no time was measured"
-    assert capsys.readouterr().out.count(words) == 3
+    assert {str(proof) for proof in made.values()} == {words}
 
 
 @pytest.mark.parametrize(
@@ -190,6 +191,14 @@ def test_what_is_unverified_here_is_not_asked_there(model: Path, capsys: pytest.
     assert set(proofs(model)) == {"onnx", "onnx-fp16"}
     assert "net-tflite is not asked: it is unverified here, too" in capsys.readouterr().out
     assert not (model / "tflite" / ARM).exists()
+
+
+def test_what_has_no_runtime_for_arm_is_left_out_and_says_why(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = dataclasses.replace(read_manifest(model / "tflite"), format="executorch")
+    (model / "executorch").mkdir()
+    write_manifest(model / "executorch", manifest)
+    assert "executorch" not in proofs(model)
+    assert "net-executorch is left out: its runtime for ARM needs PyTorch's build" in capsys.readouterr().out
 
 
 # The record
@@ -315,10 +324,20 @@ def test_the_command_proves_every_model_and_fails_where_answers_differ(
     monkeypatch.setattr(command, "load_questions", lambda *_: questions())
     monkeypatch.setattr(command, "of_phone", lambda: HERE)
     command.main([str(model.parent)])
-    assert capsys.readouterr().out.count("net-") == 3
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["net-onnx", "net-onnx-fp16", "net-tflite"]
+    assert last == "The processor was an emulated this processor: that says nothing of time."
     monkeypatch.setattr(command, "of_phone", lambda: plant("values += 1"))
     with pytest.raises(SystemExit, match=r"^error: net-onnx, net-onnx-fp16 answer otherwise on 64-bit ARM"):
         command.main([str(model.parent)])
+
+
+def test_make_sets_arm_up_and_verifies_or_brings_before_it_proves(make: Run, tmp_path: Path) -> None:
+    anew = "-W", "verify/arm/system.sh"
+    for setting, before in ("DATASET=fashion_mnist", "-m verify "), ("MODEL=own.onnx", "-m bring "):
+        planned = make("-n", *anew, f"ARTIFACTS={tmp_path}/new", setting, "verify-arm").stdout
+        assert planned.index("./bootstrap arm") < planned.index(before)
+        assert planned.index(before) < planned.index(f"-m verify.arm {tmp_path}/new --dataset fashion_mnist")
 
 
 SetUp = Callable[..., str]

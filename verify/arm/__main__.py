@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             proofs += prove_model(folder, load_questions(folder, options.dataset, options.limit), emulation)
     except RosettaError as error:
         sys.exit(f"error: {error}")
+    print(f"The processor was an emulated {emulation.processor}: that says nothing of time.", flush=True)
     if failed := [proof.artifact for proof in proofs if not proof.passed]:
         sys.exit(f"error: {', '.join(failed)} answer otherwise on 64-bit ARM; the reasons are above.")
 
