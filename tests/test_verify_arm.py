@@ -20,7 +20,7 @@ from compare.page import PAGE, write_page
 from compare.report import REPORT, read_report, write_report
 from contract.arm_proof import ARM, ArmProof, read_proof, write_proof
 from contract.code import ROOT
-from contract.errors import ModelUnavailable
+from contract.errors import ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec, read_manifest, sha256_of_files, write_manifest
 from contract.parity_result import PARITY, SOURCE, UNVERIFIED, VERIFIED, read_status
 from serve.app import create_app
@@ -161,6 +161,8 @@ def test_own_brought_and_reduced_artifacts_are_proven(model: Path, capsys: pytes
         ("values += np.float32([0.2, 0, 0, 0])", {"onnx", "onnx-fp16"}),
         ("outputs['y'] = values[:, ::-1]", {"onnx", "onnx-fp16"}),
         ("values[-1] = np.nan", {"onnx", "onnx-fp16"}),
+        ("outputs['y'] = values[:, :2]", {"onnx", "onnx-fp16"}),
+        ("outputs['z'] = outputs.pop('y')", {"onnx", "onnx-fp16"}),
         ("raise ValueError('no such operator')", {"onnx", "onnx-fp16"}),
     ],
 )
@@ -173,7 +175,7 @@ def test_other_answers_there_fail(model: Path, plant: Plant, code: str, failed: 
 
 def test_a_process_that_dies_fails_its_artifact_alone(model: Path, plant: Plant) -> None:
     made = proofs(model, plant("os._exit(11) if len(values) > 1 else None"))
-    assert made["onnx"].reasons == ("it cannot be run there: its process ended: it ended, exit status 11",)
+    assert made["onnx"].reasons == ("it cannot be compared there: its process ended: it ended, exit status 11",)
     assert (made["onnx"].rows, made["onnx-fp16"].passed, made["tflite"].passed) == (0, False, True)
     assert read_proof(model / "onnx", read_manifest(model / "onnx")) == made["onnx"]
 
@@ -199,6 +201,15 @@ def test_what_has_no_runtime_for_arm_is_left_out_and_says_why(model: Path, capsy
     write_manifest(model / "executorch", manifest)
     assert "executorch" not in proofs(model)
     assert "net-executorch is left out: its runtime for ARM needs PyTorch's build" in capsys.readouterr().out
+
+
+def test_a_source_that_fails_is_one_message(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no such operator")
+
+    monkeypatch.setattr("verify.arm.proof.ask_alone", fail)
+    with pytest.raises(RuntimeFailure, match=r"^net-onnx cannot be run: ValueError: no such operator"):
+        proofs(model)
 
 
 # The record

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contract.arm_proof import ArmProof, write_proof
-from contract.errors import ArtifactMissing, RuntimeFailure, one_line
+from contract.errors import ArtifactError, ArtifactMissing, ModelUnavailable, RosettaError, RuntimeFailure, one_line
 from contract.formats import family_of, is_reduced
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
 from contract.parity_result import FAILED, UNVERIFIED, BatchParity, read_status
@@ -69,7 +69,12 @@ def prove_model(folder: Path, questions: Questions, emulation: Emulation) -> lis
     if not verified:
         print(f"{folder.name} has no verified artifact in {' or '.join(FAMILIES)}", flush=True)
         return []
-    reference = _reference(sources[0], manifests[sources[0]], questions)
+    try:
+        reference = _reference(sources[0], manifests[sources[0]], questions)
+    except RosettaError:
+        raise
+    except Exception as error:  # a runtime may raise anything
+        raise RuntimeFailure(f"{manifests[sources[0]].name} cannot be run: {one_line(error)}") from error
     proofs = []
     with contextlib.closing(Emulated(emulation)) as emulated:
         for path, manifest in verified.items():
@@ -152,12 +157,14 @@ def _proof(
     )
     try:
         return _compared(proof, path, manifest, reference, emulated)
-    except RuntimeFailure as error:
-        return replace(proof, reasons=(f"it cannot be run there: {one_line(error)}",), runtime=emulated.title)
+    except (ArtifactError, ModelUnavailable):  # nothing is known of its answers there
+        raise
+    except Exception as error:  # a runtime may raise anything, and may answer in another shape
+        return replace(proof, reasons=(f"it cannot be compared there: {one_line(error)}",), runtime=emulated.title)
 
 
 def _compared(proof: ArmProof, path: Path, manifest: Manifest, reference: Reference, emulated: Emulated) -> ArmProof:
-    """Raises RuntimeFailure where the artifact cannot be run on the emulated processor."""
+    """Raises what a runtime raises, and ParityError for answers in another shape."""
     verify_files(path, manifest)
     runtime, tolerance = emulated.load(path, manifest), Tolerance(proof.tolerance)
     seconds = ask_alone(runtime, manifest, reference.questions).seconds
