@@ -458,7 +458,7 @@ def test_a_conversion_to_whole_numbers_that_the_processors_do_differently_shows_
 
 
 def test_a_sum_beyond_float16_shows_on_arm_alone(tmp_path: Path, phone: Emulation) -> None:
-    """x86 has no arithmetic in float16: ONNX Runtime computes in float32 there, where nothing overflows."""
+    """On x86 ONNX Runtime computes float16 in float32, where nothing overflows."""
     folder = tmp_path / "net"
     large = 60_000 * WEIGHTS / np.abs(WEIGHTS).max()
     for format, dtype, parent in (("onnx", TensorProto.FLOAT, None), ("onnx-fp16", TensorProto.FLOAT16, "onnx")):
