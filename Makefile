@@ -177,6 +177,9 @@ brought: bring
 
 verify: $(foreach model,$(OURS),$(A)/$(model)/.verified) ## Compare every artifact with its source: the parity gate
 
+verify-arm: .venv/arm/ready $(if $(OWN),bring,verify) ## Prove on emulated 64-bit ARM that TF Lite and ONNX answer as they do here (MODEL=file proves your own model); no time is measured
+	@$(QUIETLY) verify-arm $(PY) -m verify.arm $(A) --dataset $(DATASET)
+
 web: web/dist/index.html ## Build the page
 
 serve: ## Serve the artifacts that are there; build nothing (PORT= HOST=)
@@ -202,6 +205,11 @@ runtimes: $(patsubst %,.venv/runtimes/%,$(filter $(OPTIONAL),$(RUNTIMES))) ## In
 .venv/runtimes/%: requirements.%.lock | .venv/ready
 	@./bootstrap runtime $*
 	@mkdir -p $(@D) && touch $@
+
+# The system that verify-arm emulates.
+.venv/arm/ready: verify/arm/system.sh requirements.lock | .venv/ready
+	@./bootstrap arm
+	@touch $@
 
 web/node_modules/.package-lock.json: web/package-lock.json web/package.json bootstrap | .venv/ready
 	@./bootstrap node

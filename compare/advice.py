@@ -127,6 +127,7 @@ class _Words:
         yield from self._at_edges(choice)
         yield from self._gives_up(choice)
         yield from self._placed(choice)
+        yield from self._on_arm(choice)
         yield from self._outlook(choice)
         yield from self._most_accurate(choice)
         yield from self._rule_of_thumb(choice)
@@ -234,6 +235,25 @@ class _Words:
                 counts = {name: getattr(placement, name) for name in ("operators", "total", "pieces")}
                 cited = {name: _Cited(str(count), f"{place}/{name}") for name, count in counts.items()}
                 yield sentence(f"In its file, {placement.template}.", **cited)
+
+    def _on_arm(self, choice: str) -> Iterator[Sentence]:
+        """For a phone: whether the choice gives its answers on a processor of that kind, too."""
+        artifact = self._artifact(choice)
+        if not self.target.parts:
+            return
+        if (proof := artifact.arm) is None:
+            yield Sentence("Its answers are not proven on ARM. `make verify-arm` proves those of TF Lite and ONNX.")
+            return
+        place = f"/artifacts/{artifact.name}/arm"
+        parts = {
+            "processor": _Cited(proof.processor, f"{place}/processor"),
+            "rows": _Cited(str(proof.rows), f"{place}/rows"),
+        }
+        if proof.passed:
+            yield sentence("Its answers are proven on ARM ({processor}, emulated) with {rows} questions.", **parts)
+        else:
+            reason = _Cited(proof.reasons[0], f"{place}/reasons/0")
+            yield sentence("On ARM ({processor}, emulated) its answers differ: {reason}.", reason=reason, **parts)
 
     def _outlook(self, choice: str) -> Iterator[Sentence]:
         artifact = self._artifact(choice)

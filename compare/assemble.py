@@ -128,6 +128,7 @@ def _artifact(subject: Subject, bench: Bench, done: Measurements) -> Artifact:
         status=status.word,
         differs=tuple(map(str, parity.differs)) if parity else (),
         placements=parity.placements if parity else (),
+        arm=status.arm,
         outlook=FORMATS[family_of(format)].outlook,
         **parts,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compare.figures import Measured, Missing
+from contract.arm_proof import ArmProof
 from contract.errors import RosettaError
 from contract.formats import family_of
 from contract.ledger import Ledger
@@ -108,6 +109,8 @@ class Artifact:
     """Its answers at edges that are not its source's, a phrase for each."""
     placements: tuple[Placement, ...] = ()
     """Where its operators run; empty where its runtime does not show it."""
+    arm: ArmProof | None = None
+    """Whether it answers so on an ARM processor, which was emulated; None where that is unknown."""
     outlook: str = ""
     """What is known of its format's future; empty where its makers go on with it."""
 
@@ -304,7 +307,15 @@ def write_report(folder: Path, report: Report) -> None:
 
 LATER: Mapping[str, Mapping[str, Any]] = {
     "targets": {"accuracy": "accuracy", "parts": []},
-    "artifacts": {"right": "", "ledger": None, "status": "", "differs": [], "placements": [], "outlook": ""},
+    "artifacts": {
+        "right": "",
+        "ledger": None,
+        "status": "",
+        "differs": [],
+        "placements": [],
+        "arm": None,
+        "outlook": "",
+    },
     "rows": {"marks": []},
 }
 """Fields that reports of this schema have not always had, with what they were before."""

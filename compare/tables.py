@@ -235,6 +235,24 @@ def placement_table(report: Report) -> Iterator[str]:
     yield from markdown("artifact|where its operators run", cells)
 
 
+def arm_table(report: Report) -> Iterator[str]:
+    """How far the answers of each artifact that was run on an emulated ARM processor are from those here."""
+    proofs = [artifact.arm for artifact in report.artifacts.values() if artifact.arm]
+    cells = (
+        [
+            f"`{proof.artifact}`",
+            "proven" if proof.passed else "; ".join(proof.reasons),
+            f"{proof.rows:,}",
+            f"{proof.here_max_abs_diff:.1e}",
+            str(proof.here_changed),
+        ]
+        for proof in proofs
+    )
+    yield from markdown(
+        "artifact|answers on ARM|questions|largest difference from its answers here|other classes", cells
+    )
+
+
 def _listed(losses: Sequence[ClassLoss | LayerLoss]) -> str:
     """A class in bold where it loses beyond the noise."""
     return ", ".join(
@@ -254,6 +272,7 @@ TABLES: dict[str, Callable[[Report], Iterator[str]]] = {
     "precisions": precision_table,
     "losses": loss_table,
     "placements": placement_table,
+    "arm": arm_table,
     "browser": browser_table,
     "advice": advice_list,
     "training": training_table,

@@ -4,9 +4,10 @@ A result holds for exactly the bytes that were compared: it names the sha256 of 
 sha256 of every file.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from contract.arm_proof import ArmProof, read_proof
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, write_json
 from contract.placement import Placement
 from contract.records import RecordError, decode, encode, parse
@@ -163,6 +164,9 @@ class Status:
     word: str
     reason: str
     parity: ParityResult | None = None
+    arm: ArmProof | None = None
+    """Whether it answers so on an ARM processor, too; None where that is unknown, and for an artifact that is
+    unverified here."""
 
 
 def verified_at(limit: float) -> str:
@@ -181,6 +185,11 @@ def read_status(folder: Path) -> Status:
     Raises what `read_manifest` raises; anything else that cannot be read makes the artifact unverified.
     """
     manifest = read_manifest(folder)
+    status = _status(folder, manifest)
+    return status if status.word == UNVERIFIED else replace(status, arm=read_proof(folder, manifest))
+
+
+def _status(folder: Path, manifest: Manifest) -> Status:
     if manifest.is_source:
         return Status(SOURCE, "training wrote it: the others are compared with it")
     try:

@@ -141,7 +141,7 @@ def model_metadata(name: str, version: str | None = None) -> Response:
 
 def _parameters(model: ServedModel) -> dict[str, Any]:
     """What the page needs and the protocol has no field for."""
-    manifest, parity = model.described, model.status.parity
+    manifest, parity, arm = model.described, model.status.parity, model.status.arm
     return {
         "model": manifest.model,
         "format": manifest.format,
@@ -165,6 +165,7 @@ def _parameters(model: ServedModel) -> dict[str, Any]:
             "processor": parity.processor,
             "placements": [asdict(placement) for placement in parity.placements],
         },
+        "arm": arm and {name: getattr(arm, name) for name in ("passed", "reasons", "rows", "differs", "processor")},
         "warm_up": model.warm_up,
         "stored_only": model.ledger is not None and model.ledger.is_stored_only,
         "made_with": manifest.made_with,

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from compare.figures import Figure, Measured, exact, share
 from compare.recommend import TARGETS
 from compare.report import SCHEMA, Artifact, Constraints, Machine, Report, Row, Settings
+from contract.arm_proof import ArmProof
 
+PROOF = ArmProof(
+    artifact="m-tflite", source="m-keras", artifact_sha256="0" * 64, source_sha256="1" * 64, passed=True, reasons=(),
+    rows=1000, expected="m-keras", tolerance=1e-4, max_abs_diff=1e-6, changed=0, here_max_abs_diff=0.0, here_changed=0,
+    edges=9, differs=(), runtime="LiteRT 1.2", processor="cortex-a76",
+)  # fmt: skip
 MACHINE = Machine("Processor", 2, 8 << 30, "System 1", "3.11.7", {"onnx": "1.19.1"})
 PICTURES = 10_000
 NO_LIMITS = Constraints()

@@ -12,8 +12,9 @@ import pytest
 from compare.advice import add_recommendations, advise
 from compare.figures import Missing, shown
 from compare.report import Artifact, Constraints, Recommendation, Report, Row, Sentence
+from contract.arm_proof import ArmProof
 from contract.placement import Placement
-from tests.reports import KERAS, NO_LIMITS, ONNX, TFJS, TFLITE, WRONG, report_of, row
+from tests.reports import KERAS, NO_LIMITS, ONNX, PROOF, TFJS, TFLITE, WRONG, report_of, row
 
 
 def advice(*rows: Any, target: str = "server", constraints: Constraints = NO_LIMITS) -> Recommendation:
@@ -87,6 +88,28 @@ def test_the_choice_for_a_phone_says_which_of_its_operators_run_on_what_the_phon
     about = [text for text in reasons(checked, target=target) if "operators" in text]
     assert about == [f"In its file, 5 of 7 operators could run on {accelerator}, in 1 piece, once its sizes are fixed."]
     assert not [text for text in reasons(found, checked, target="server") if "operators" in text]
+
+
+@pytest.mark.parametrize(
+    ("proof", "words"),
+    [
+        (None, "Its answers are not proven on ARM. `make verify-arm` proves those of TF Lite and ONNX."),
+        (PROOF, "Its answers are proven on ARM (cortex-a76, emulated) with 1000 questions."),
+        (
+            dataclasses.replace(PROOF, passed=False, reasons=("3 answers change class at batch 1", "and more")),
+            "On ARM (cortex-a76, emulated) its answers differ: 3 answers change class at batch 1.",
+        ),
+    ],
+)
+def test_the_choice_for_a_phone_says_whether_it_is_proven_on_arm(proof: ArmProof | None, words: str) -> None:
+    artifact, its_row = TFLITE
+    choice = dataclasses.replace(artifact, arm=proof), its_row
+    assert words in reasons(choice, target="android")
+    assert not [text for text in reasons(choice, target="server") if "ARM" in text]
+    report = add_recommendations(report_of(choice), "ios", NO_LIMITS)
+    data = json.loads(json.dumps(asdict(report)))
+    about = next(sentence for sentence in sentences_of(report) if sentence.text == words)
+    assert {as_written(data, pointer) for pointer in about.numbers} == set(about.numbers.values())
 
 
 def placed(row: tuple[Artifact, Row], *placements: Placement) -> tuple[Artifact, Row]:

@@ -9,9 +9,9 @@ import pytest
 from compare.advice import add_recommendations
 from compare.figures import exact
 from compare.report import Constraints, Report, ReportError, write_report
-from compare.tables import TABLES, answer_table, main, placement_table, write_tables
+from compare.tables import TABLES, answer_table, arm_table, main, placement_table, write_tables
 from contract.placement import Placement
-from tests.reports import KERAS, NO_LIMITS, ONNX, TFJS, TFLITE, report_of, row
+from tests.reports import KERAS, NO_LIMITS, ONNX, PROOF, TFJS, TFLITE, report_of, row
 
 
 def marks(name: str, inside: str = "old\n") -> str:
@@ -89,6 +89,17 @@ def test_the_table_of_placements_has_the_artifacts_whose_runtime_shows_them() ->
     report = report_of(row("m-keras", ms=10, mb=3), (placed, its_row))
     words = "8 of 9 operators run on XNNPACK, in 2 pieces; 5 of 9 operators could run on NNAPI, in 1 piece"
     assert list(placement_table(report))[2:] == [f"| `m-tflite` | {words} |"]
+
+
+def test_the_table_of_arm_has_the_artifacts_that_were_run_there() -> None:
+    artifact, its_row = TFLITE
+    proven = replace(artifact, arm=replace(PROOF, here_max_abs_diff=1 / 256, here_changed=2))
+    other = replace(ONNX[0], arm=replace(PROOF, artifact="m-onnx", passed=False, reasons=("it is off", "by much")))
+    report = report_of(row("m-keras", ms=10, mb=3), (proven, its_row), (other, ONNX[1]))
+    assert list(arm_table(report))[2:] == [
+        "| `m-tflite` | proven | 1,000 | 3.9e-03 | 2 |",
+        "| `m-onnx` | it is off; by much | 1,000 | 0.0e+00 | 0 |",
+    ]
 
 
 def test_the_short_answer_has_a_line_for_each_artifact_and_one_for_each_target() -> None:

@@ -415,7 +415,7 @@ def test_a_slow_model_is_asked_fewer_questions_and_says_so(
     spec = TensorSpec("pixels", "float32", (None, 4, 4, 1), "NHWC")
     manifest = Manifest("net", "onnx", None, (spec,), (spec,), None, ())
     questions = Questions({"pixels": np.arange(64 * 16).reshape(64, 4, 4, 1)}, np.arange(64), "")
-    asked = parity._in_time(manifest, questions, seconds)
+    asked = parity.in_time(manifest, questions, seconds)
     assert asked.labels is not None and asked.count == len(asked.labels) == count
     np.testing.assert_array_equal(asked.inputs["pixels"], questions.inputs["pixels"][:count])
     assert (f"{count} of 64 rows are compared" in capsys.readouterr().out) == (count < 64)
@@ -425,8 +425,8 @@ def test_invented_questions_are_given_less_time(capsys: pytest.CaptureFixture[st
     spec = TensorSpec("x", "float32", (None, 2), "ND")
     manifest = Manifest("net", "onnx", None, (spec,), (spec,), None, ())
     real = Questions({"x": np.zeros((64, 2), np.float32)}, None, "")
-    assert parity._in_time(manifest, real, 0.05).count == 64
-    assert parity._in_time(manifest, replace(real, are_invented=True), 0.05).count == 20
+    assert parity.in_time(manifest, real, 0.05).count == 64
+    assert parity.in_time(manifest, replace(real, are_invented=True), 0.05).count == 20
     assert "20 of 64 rows are compared" in capsys.readouterr().out
 
 
@@ -434,13 +434,13 @@ def test_an_artifact_may_be_given_less_time_than_usual(
     plant: Plant, test_split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times: list[float] = []
-    in_time = parity._in_time
+    in_time = parity.in_time
 
     def noted(manifest: Manifest, questions: Questions, seconds: float, allowed: float) -> Questions:
         times.append(allowed)
         return in_time(manifest, questions, 0.5, allowed)
 
-    monkeypatch.setattr(parity, "_in_time", noted)
+    monkeypatch.setattr(parity, "in_time", noted)
     result = verify_model(plant(keras_twin), of_split(test_split), time_allowed=Time(10.0))["keras"]
     assert times == [10.0, 10.0]  # the source's, and the artifact's
     assert result.images == 20
@@ -472,9 +472,7 @@ def test_right_answers_to_invented_questions_are_all_compared(
 def test_an_artifact_that_is_asked_fewer_questions_gets_the_same_large_call(
     plant: Plant, test_split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        parity, "_in_time", lambda manifest, given, *_: given if manifest.is_source else given.first(16)
-    )
+    monkeypatch.setattr(parity, "in_time", lambda manifest, given, *_: given if manifest.is_source else given.first(16))
     result = verify_model(plant(keras_twin), replace(of_split(test_split), labels=None))["keras"]
     assert result.images == 16
     assert [batch.batch for batch in result.batches] == [1, 64, LARGE]

@@ -413,10 +413,10 @@ class Reference:
     @property
     def _is_by_rows(self) -> bool:
         """Whether each answer is a row for each question."""
-        return _are_by_rows(self.ordinary[max(self.ordinary)], self.questions)
+        return are_by_rows(self.ordinary[max(self.ordinary)], self.questions)
 
 
-def _are_by_rows(answers: AllAnswers, questions: Questions) -> bool:
+def are_by_rows(answers: AllAnswers, questions: Questions) -> bool:
     return all(len(table) == questions.count for table in answers.values())
 
 
@@ -450,7 +450,7 @@ def _reference(path: Path, manifest: Manifest, questions: Questions, time_allowe
     with _observed(path, manifest, questions) as (runtime, behaviour, alone):
         if behaviour.unsteady:
             raise ParityError(f"{manifest.name} {behaviour.unsteady_words}")
-        given = _in_time(manifest, questions, alone.seconds, time_allowed.all)
+        given = in_time(manifest, questions, alone.seconds, time_allowed.all)
         questions, ordinary = _answered(runtime, manifest, given, alone, time_allowed)
         edges = answer_edges(runtime, edge_questions(manifest.inputs, questions))
         large = large_call(questions) if tuple(ordinary) == BATCHES and not _takes_long(manifest, alone) else None
@@ -476,7 +476,7 @@ def _answered(
     if most == 1:
         return questions, {1: together}
     count = questions.count
-    if _are_by_rows(together, questions):
+    if are_by_rows(together, questions):
         count = _count_alone(questions, alone.seconds, time_allowed)
     return questions, {1: answer(runtime, manifest, questions.first(count), 1, known), most: together}
 
@@ -491,7 +491,7 @@ def _rounding(runtime: Runtime, manifest: Manifest, questions: Questions, ordina
     return 0.0
 
 
-def _in_time(manifest: Manifest, questions: Questions, seconds: float, allowed: float = USUAL.all) -> Questions:
+def in_time(manifest: Manifest, questions: Questions, seconds: float, allowed: float = USUAL.all) -> Questions:
     """As many of the questions as are answered in the time `allowed`, one by one, where one takes so many `seconds`."""
     allowed = min(allowed, INVENTED_SECONDS) if questions.are_invented else allowed
     count = max(FEWEST, int(allowed / max(seconds, 1e-9)))
@@ -652,8 +652,8 @@ def _to_ask(manifest: Manifest, reference: Reference, alone: Alone, tolerance: T
         count = first.questions.count
         print(f"{manifest.name}: its first {count} answers are wrong: {total - count} are left out", flush=True)
         return replace(first, ordinary={1: first.ordinary[1]}, large=None, edges=())
-    in_time = _in_time(manifest, reference.questions, alone.seconds, reference.time_allowed.all)
-    return reference.first(in_time.count).first_alone(alone.seconds)
+    asked_in_time = in_time(manifest, reference.questions, alone.seconds, reference.time_allowed.all)
+    return reference.first(asked_in_time.count).first_alone(alone.seconds)
 
 
 def _are_wrong(reference: Reference, alone: Alone, tolerance: Tolerance) -> bool:

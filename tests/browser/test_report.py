@@ -14,7 +14,7 @@ from compare.report import Constraints, FlippedPicture, Report
 from contract.parity_result import ORDINARY
 from contract.placement import Placement
 from tests.browser.conftest import OpenPage, wait_until
-from tests.reports import report_of, row
+from tests.reports import PROOF, report_of, row
 from tests.serving import Service
 
 PICTURE = FlippedPicture(
@@ -32,7 +32,7 @@ def flipped() -> Report:
     return report_of(
         row("m-keras", ms=10, mb=1500),
         (dataclasses.replace(wrong, flips=(PICTURE,), flip_count=100, status="unverified"), its_row),
-        (dataclasses.replace(placed, placements=(PLACEMENT,)), placed_row),
+        (dataclasses.replace(placed, placements=(PLACEMENT,), arm=PROOF), placed_row),
         (dataclasses.replace(ordinary, status=ORDINARY, differs=(DIFFERENCE,)), ordinary_row),
         row("m-tfjs", ms=5, mb=20, runtime="tfjs-wasm", where="browser"),
     )
@@ -98,6 +98,7 @@ def test_parity_and_flipped_pictures_are_shown(page: Page) -> None:
     expect(page.locator("[data-parity='m-onnx']")).to_contain_text("the largest difference is 0.3")
     expect(page.locator("[data-parity='m-tflite']")).to_contain_text("passed")
     expect(page.locator("[data-parity='m-tflite']")).to_contain_text(str(PLACEMENT))
+    expect(page.locator("[data-parity='m-tflite']")).to_contain_text(str(PROOF))
     cell = page.locator("[data-parity='m-tflite'] td").last
     expect(cell).to_have_css("white-space", "normal")  # else the longest column is cut off
     ordinary = page.locator("[data-parity='m-savedmodel']")

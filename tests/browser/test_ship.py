@@ -1,6 +1,7 @@
 """What ships: files with their hashes, and code that works when it is pasted."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -19,12 +20,14 @@ import h5py
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from contract.arm_proof import ArmProof
 from contract.code import ROOT
 from contract.formats import is_installed
 from contract.manifest import read_manifest
 from contract.parity_result import read_status
 from tests.browser.conftest import OpenPage, wait_until
 from tests.browser.test_page import shoe_photo
+from tests.reports import PROOF
 from tests.serving import Service
 
 PYTHON_ROWS = ["keras_cnn-onnx@server", "keras_cnn-tflite@server", "torch_cnn-torch@server", "keras_cnn-keras@server",
@@ -81,6 +84,43 @@ def test_where_the_operators_run_is_named(page: Page, artifacts: Path) -> None:
     parity = read_status(artifacts / "torch_cnn" / "tflite").parity
     assert parity and len(parity.placements) == 1
     expect(page.locator("[data-placement='XNNPACK']")).to_have_text(f"{parity.placements[0]}.")
+
+
+OTHER = dataclasses.replace(PROOF, passed=False, reasons=("3 answers change class at batch 1",))
+
+
+@pytest.mark.parametrize(
+    ("proof", "locale", "words"),
+    [
+        (PROOF, "en", f"{PROOF}."),
+        (
+            dataclasses.replace(PROOF, differs=("at zero it is 1",)),
+            "en",
+            "cortex-a76, 1,000 questions); at zero it is 1;",
+        ),
+        (OTHER, "en", f"{OTHER}."),
+        (PROOF, "ko", "64비트 ARM에서 같은 답 확인(cortex-a76 에뮬레이션, 질문 1,000개); 시간은 측정하지 않음."),
+        (None, "en", ""),
+    ],
+)
+def test_whether_its_answers_are_proven_on_arm_is_named(
+    open_page: OpenPage, service: Service, proof: ArmProof | None, locale: str, words: str
+) -> None:
+    def with_proof(route: Route) -> None:
+        response = route.fetch()
+        about = response.json()
+        about["parameters"]["arm"] = proof and dataclasses.asdict(proof)
+        route.fulfill(response=response, json=about)
+
+    name, pattern = "torch_cnn-tflite", "**/v2/models/torch_cnn-tflite"
+    page = open_page(
+        service, lambda page: page.route(pattern, with_proof), path=f"/?idle#ship/{name}@server", locale=locale
+    )
+    page.locator(f"[data-ship='{name}@server']").wait_for()
+    if proof is None:
+        expect(page.locator("[data-arm]")).to_have_count(0)
+    else:
+        expect(page.locator(f"[data-arm='{name}']")).to_contain_text(words)
 
 
 def test_each_row_names_the_image_of_its_runtime(page: Page) -> None:

@@ -1,5 +1,6 @@
 /** The results of `make compare`, as report.json keeps them (compare/report.py): the parts that the page shows. */
 
+import type { ArmProof } from './arm';
 import type { Placement } from './placement';
 import type { Status } from './status';
 
@@ -48,6 +49,8 @@ export interface ReportedArtifact {
   differs?: string[];
   /** Where its operators run; older reports do not say it. */
   placements?: Placement[];
+  /** Whether it answers so on an ARM processor, too; null or missing where that is unknown. */
+  arm?: ArmProof | null;
   /** What is known of its format's future, in English; empty where its makers go on with it. */
   outlook?: string;
 }

@@ -1,5 +1,6 @@
 /** The server's HTTP interface, as far as the page needs it. Same origin always. */
 
+import type { ArmProof } from './arm';
 import { messageOf } from './errors';
 import type { ImageSpec } from './image';
 import type { Placement } from './placement';
@@ -31,6 +32,8 @@ export interface Artifact {
   storedOnly?: boolean;
   /** Where its operators run. */
   placements?: Placement[];
+  /** Whether it answers so on an ARM processor, too; null where that is unknown. */
+  arm?: ArmProof | null;
   /** What the server runs it with: "LiteRT 2.3.0". */
   runtime: string;
   problem: string | null;
@@ -111,6 +114,7 @@ interface Metadata {
     least?: Record<string, number[]>;
     files: Artifact['files'];
     parity: { placements?: Placement[] } | null;
+    arm?: ArmProof | null;
     stored_only?: boolean;
   };
 }
@@ -127,7 +131,7 @@ export async function listServed(): Promise<Served> {
 
 async function describe(name: string): Promise<Artifact> {
   const { inputs, outputs, parameters } = await json<Metadata>(`/v2/models/${name}`);
-  const { model, format, runtime, status, status_reason, image, classifies, labels, layouts, least, files, parity, stored_only } = parameters;
+  const { model, format, runtime, status, status_reason, image, classifies, labels, layouts, least, files, parity, arm, stored_only } = parameters;
   const withLayout = (specs: Metadata['inputs']) =>
     specs.map((spec) => ({ ...spec, layout: layouts[spec.name] ?? '', least: least?.[spec.name] }));
   return {
@@ -139,6 +143,7 @@ async function describe(name: string): Promise<Artifact> {
     compared: Boolean(parity),
     storedOnly: Boolean(stored_only),
     placements: parity?.placements ?? [],
+    arm: arm ?? null,
     problem: null,
   };
 }

@@ -302,6 +302,14 @@ export const english = {
     ifFixed: 'once its sizes are fixed',
   },
 
+  // On an emulated processor
+  arm: {
+    title: 'On ARM',
+    proven: (processor: string, rows: number, differs: string) =>
+      `Answers proven on 64-bit ARM (emulated ${processor}, ${rows.toLocaleString('en')} questions)${differs && `; ${differs}`}; no time was measured`,
+    differ: (processor: string, reasons: string) => `Answers differ on 64-bit ARM (emulated ${processor}): ${reasons}`,
+  },
+
   // Ship it
   shipping: {
     which: 'Row',

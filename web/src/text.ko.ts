@@ -285,6 +285,13 @@ export const korean: Text = {
     ifFixed: '크기를 고정할 때',
   },
 
+  arm: {
+    title: 'ARM에서',
+    proven: (processor, rows, differs) =>
+      `64비트 ARM에서 같은 답 확인(${processor} 에뮬레이션, 질문 ${rows.toLocaleString('ko')}개)${differs && `; ${differs}`}; 시간은 측정하지 않음`,
+    differ: (processor, reasons) => `64비트 ARM에서 답이 다름(${processor} 에뮬레이션): ${reasons}`,
+  },
+
   shipping: {
     which: '행',
     choose: '행 선택',

@@ -1,6 +1,7 @@
 import { dot, line, plot, pointer, ruleX, text as label, tip } from '@observablehq/plot';
 import { useEffect, useState } from 'preact/hooks';
 
+import { proven } from '../arm';
 import { messageOf } from '../errors';
 import { shown } from '../figures';
 import { placed } from '../placement';
@@ -217,12 +218,13 @@ function ParityCard({ report }: { report: Report }) {
   return (
     <section class="card">
       <h2>{words.parity}</h2>
-      <Table label={words.parity} head={[words.artifact, words.verdict, words.agreement, words.diff(1), words.diff(64), words.accuracy, words.change, text().placement.title]}>
+      <Table label={words.parity} head={[words.artifact, words.verdict, words.agreement, words.diff(1), words.diff(64), words.accuracy, words.change, text().arm.title, text().placement.title]}>
         {Object.values(report.artifacts).map((artifact) => (
           <tr key={artifact.name} data-parity={artifact.name}>
             <th scope="row"><code>{artifact.name}</code></th>
             <td class={keepsAnswers(artifact) ? '' : 'error'} title={artifact.differs?.join('\n')}>{wordOf(artifact)}</td>
             {figures.map((figure) => <Cell key={figure} measured={artifact.figures[figure]} />)}
+            <td class={artifact.arm?.passed === false ? 'words error' : 'words'}>{artifact.arm && proven(artifact.arm)}</td>
             <td class="words">{artifact.placements?.map((placement) => <div key={placement.part}>{placed(placement)}</div>)}</td>
           </tr>
         ))}

@@ -1,5 +1,6 @@
 import { useState } from 'preact/hooks';
 
+import { proven } from '../arm';
 import type { Row } from '../comparison';
 import { bytes } from '../figures';
 import { placed } from '../placement';
@@ -44,6 +45,7 @@ export function ShipView({ comparison, row: wanted }: ViewProps) {
         {row && <h2>{words.files}</h2>}
         {row && <FileTable artifact={row.artifact} />}
         {row?.artifact.placements?.map((placement) => <p key={placement.part} class="hint" data-placement={placement.part}>{placed(placement)}.</p>)}
+        {row?.artifact.arm && <p class="hint" data-arm={row.artifact.name}>{proven(row.artifact.arm)}.</p>}
       </section>
       {row && <Calls row={row} />}
     </div>
