@@ -356,7 +356,7 @@ bench: verify ## Measure what has no measurement yet, and print tables: answers,
 	@$(MAKE) --no-print-directory compare
 	$(PY) -m compare.tables $(A)
 
-readme: verify ## Fill the documents' tables with the figures that `make bench` prints
+readme: verify verify-arm ## Fill the documents' tables with the figures that `make bench` prints
 	@$(MAKE) --no-print-directory compare
 	$(PY) -m compare.tables $(A) --write $(call tables)
 
