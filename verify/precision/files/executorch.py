@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from contract.executorch_program import DELEGATES, NAME, OPERATORS, Program, program
 from contract.flatbuffer import Table
-from contract.manifest import read_manifest
+from contract.manifest import TensorSpec, read_manifest
 from verify.precision.files import Constant, Contents, xnnpack
 
 DTYPES = {
@@ -63,7 +63,8 @@ def read(folder: Path) -> Contents:
     )
 
 
-def _ends(its: Program, which: int, specs: tuple) -> Iterator[tuple]:  # type: ignore[type-arg]
+def _ends(its: Program, which: int, specs: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, int]]:
+    """Inputs or outputs, in the program's order, with their places among its values."""
     yield from zip(specs, map(int, its.plan.numbers(which, "i4")), strict=True)
 
 
