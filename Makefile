@@ -246,7 +246,7 @@ $(eval $(call edge,torch_cnn,torch,executorch))
 # --- Reduced precisions: one process makes all of a model, so that their framework starts once.
 
 define precisions # model
-$(A)/$(1)/$(CHOICE): $(foreach format,onnx tflite tfjs,$(A)/$(1)/$(format)/manifest.json) $(CODE.export.precision) requirements.lock | .venv/ready
+$(A)/$(1)/$(CHOICE): $(foreach format,onnx tflite tfjs $(filter executorch,$(FORMATS_$(1))),$(A)/$(1)/$(format)/manifest.json $(wildcard requirements.$(format).lock)) $(CODE.export.precision) requirements.lock | .venv/ready
 	@rm -f $$(@D)/.precision-*
 	@$(QUIETLY) export.$(1)-precision $(PY) -m export.precision $$(@D) --dataset $(DATASET) --precision "$(PRECISION)"
 	@touch $$@

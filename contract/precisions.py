@@ -62,6 +62,14 @@ TABLE = (
     ),
     Precision("tfjs", "fp16", "float16 weights, for the download; computed in float32", "float16"),
     Precision("tfjs", "uint8", "uint8 weights, for the download; computed in float32", "uint8"),
+    Precision(
+        "executorch",
+        "int8",
+        "int8 weights by channel, int8 activations; inputs and outputs float32",
+        "int8",
+        True,
+        True,
+    ),
 )
 
 PRECISIONS: dict[str, Precision] = {precision.format: precision for precision in TABLE}

@@ -5,7 +5,7 @@ refused. XNNPACK computes what it can of the graph, and ExecuTorch's own kernels
 """
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,26 @@ PLANNED = 64 << 20
 def export(parent: Path, manifest: Manifest, target: Path) -> Written:
     """Write `model.pte`, with the weights inside it. It takes batches up to `ROWS`."""
     path = target / "model.pte"
+    return Written([path], write(lambda: torch.export.load(parent / "model.pt2"), manifest, path))
+
+
+def write(load: Callable[[], Any], manifest: Manifest, path: Path) -> Mapping[str, Any]:
+    """Lower to XNNPACK what `load` gives, an exported program that may be changed, and write it to `path`.
+
+    What a manifest notes of it: its largest sizes, and what computes its operators.
+    """
     rows = ROWS
-    made, delegated = _program(parent, manifest, rows)
+    made, delegated = _program(load(), manifest, rows)
     planned = sum(_plan(made).non_const_buffer_sizes)
     if planned > PLANNED and manifest.batch is None:
         rows = max(2, rows * PLANNED // planned)
-        made, delegated = _program(parent, manifest, rows)
+        made, delegated = _program(load(), manifest, rows)
     path.write_bytes(made.buffer)
-    return Written([path], {"largest": _largest(made, manifest), "delegated": delegated})
+    return {"largest": _largest(made, manifest), "delegated": delegated}
 
 
-def _program(parent: Path, manifest: Manifest, rows: int) -> tuple[Any, Mapping[str, int]]:
+def _program(program: Any, manifest: Manifest, rows: int) -> tuple[Any, Mapping[str, int]]:
     """The program for batches up to `rows`, and what computes its operators."""
-    program = torch.export.load(parent / "model.pt2")
     _name_softmax(program.graph)
     # The check of the lowered graph holds free sizes to the example's: a GRU would then take 2 rows alone. What it
     # would refuse has no kernel, and the runtime refuses that.

@@ -65,6 +65,8 @@ def test_variants_are_made_of_both_models_before_they_are_compared(
         made = planned.index(f"-m export.precision {tmp_path}/new/{model} --dataset fashion_mnist {argument}")
         assert planned.index(f"-m export {tmp_path}/new/{model}/savedmodel tflite") < made
         assert made < planned.index(f"-m verify {tmp_path}/new/{model} ")
+        if model == "torch_cnn" and is_installed("executorch"):
+            assert planned.index(f"-m export {tmp_path}/new/{model}/torch executorch") < made
 
 
 def test_another_choice_of_variants_or_another_limit_is_compared_anew(make: Run, artifacts: Path) -> None:

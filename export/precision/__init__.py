@@ -3,8 +3,8 @@
     python -m export.precision artifacts/keras_cnn        makes the usual ones of a model
     python -m export.precision artifacts/keras_cnn --precision int8,fp16
 
-onnx.py, tflite.py and tfjs.py make them; contract/precisions.py is the table of what there is; calibration rows are
-contract/calibration.py. A variant's inputs and outputs are its parent's, as on every edge.
+onnx.py, tflite.py, tfjs.py and executorch.py make them; contract/precisions.py is the table of what there is;
+calibration rows are contract/calibration.py. A variant's inputs and outputs are its parent's, as on every edge.
 """
 
 import importlib
@@ -21,6 +21,7 @@ import numpy as np
 from contract.calibration import Calibration
 from contract.errors import ExportError, RosettaError, one_line
 from contract.failed_edge import FAILED, FailedEdge, FailedRoute, write_failed_edge
+from contract.formats import is_installed, not_installed
 from contract.manifest import (
     MANIFEST,
     Manifest,
@@ -49,6 +50,7 @@ MAKERS: dict[str, str] = {
     "tflite-int16x8": "export.precision.tflite:static_int16",
     "tfjs-fp16": "export.precision.tfjs:half",
     "tfjs-uint8": "export.precision.tfjs:quarter",
+    "executorch-int8": "export.precision.executorch:static",
 }
 """Format -> `module:function`: a name and not an import, since each needs its own framework. The module's `CONVERTERS`
 are the packages that it makes the variant with."""
@@ -62,10 +64,13 @@ NO_DATA = (
 def make_variant(parent: Path, precision: Precision, rows: Calibration | None) -> Manifest:
     """Make the variant of the artifact in `parent`, beside it.
 
-    Raises ArtifactError for a parent that is missing or damaged, and ExportError when the variant cannot be made. On an
-    error the variant's folder stays as it was.
+    Raises ArtifactError for a parent that is missing or damaged, and ExportError when the variant cannot be made, or
+    what makes it is not installed. On an error the variant's folder stays as it was.
     """
     source = read_manifest(parent)
+    if not is_installed(precision.format):
+        name = f"{source.model}-{precision.format}"
+        raise ExportError(f"{name} cannot be made here: {not_installed(precision.format)}")
     verify_files(parent, source)
     source = replace(source, batch=precision.batch or source.batch)
     if precision.calibrated:
@@ -139,17 +144,18 @@ def make_variants(
 ) -> Iterator[Manifest | FailedEdge]:
     """Make these variants of every artifact of a model that they can be made of.
 
-    Variants in the folder that are not asked for, or can no longer be made, are removed. `calibration` gives the rows;
-    it is called once, and only where a variant needs them. A variant that cannot be made leaves its record in
-    `failed/`, and the others go on.
+    Variants in the folder that are not asked for, or can no longer be made, are removed. Those of a format that is not
+    installed here are left as they are. `calibration` gives the rows; it is called once, and only where a variant needs
+    them. A variant that cannot be made leaves its record in `failed/`, and the others go on.
     """
     wanted = {precision.format: precision for precision in precisions if (model / precision.family / MANIFEST).exists()}
     for format in PRECISIONS.keys() - wanted.keys():
         _remove(model, format)
+    here = [precision for precision in wanted.values() if is_installed(precision.format)]
     rows: Calibration | None = None
-    if first := next((each for each in wanted.values() if each.calibrated), None):
+    if first := next((each for each in here if each.calibrated), None):
         rows = calibration(read_manifest(model / first.family))
-    for precision in wanted.values():
+    for precision in here:
         try:
             manifest = make_variant(model / precision.family, precision, rows)
         except RosettaError as error:

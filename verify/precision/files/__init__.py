@@ -66,7 +66,7 @@ class Contents:
     """What contradicts itself in the file, one phrase each."""
 
 
-READERS = {family: f"verify.precision.files.{family}:read" for family in ("onnx", "tflite", "tfjs")}
+READERS = {family: f"verify.precision.files.{family}:read" for family in ("onnx", "tflite", "tfjs", "executorch")}
 """Family -> `module:function`, which needs its own packages."""
 
 
