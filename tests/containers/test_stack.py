@@ -16,7 +16,7 @@ from playwright.sync_api import Page
 
 from compare.browser import chromium
 from contract import dataset
-from contract.formats import FORMATS_OF_IMAGE, is_reduced
+from contract.formats import FORMATS, FORMATS_OF_IMAGE, is_reduced
 from contract.parity_result import verified_at
 from contract.precisions import PRECISIONS
 from tests.containers.conftest import SERVING, Engine, Stack, call
@@ -52,7 +52,7 @@ def test_up_prints_the_pages_address(stack: Stack) -> None:
 
 def test_every_format_answers_through_the_gateway_as_its_source_does(stack: Stack, pixels: Any) -> None:
     models = stack.models()
-    variants = 2 * sum(precision.usual for precision in PRECISIONS.values())
+    variants = 2 * sum(each.usual and FORMATS[each.family].image is not None for each in PRECISIONS.values())
     assert len(models) == 10 + variants
     assert {model["state"] for model in models.values()} == {"READY"}, models
     for source in ("keras_cnn-keras", "torch_cnn-torch"):
