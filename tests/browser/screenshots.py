@@ -24,7 +24,8 @@ Theme = Literal["light", "dark"]
 
 SIZES = ((390, 844), (1280, 900), (1920, 1080))
 THEMES: tuple[Theme, ...] = ("light", "dark")
-LANGUAGES = ("en", "ko")
+LANGUAGES = {"en": "test image 0", "ko": "테스트 이미지 0"}
+"""Language -> what the page calls the first picture."""
 README_SIZE = (1280, 900)
 README_BYTES = 200_000
 RACE_SECONDS = 0.1
@@ -85,7 +86,7 @@ def shrink(file: Path) -> None:
 
 def show_every_answer(page: Page) -> None:
     """Wait until all rows have answered and are timed. Raises RuntimeError if a row failed."""
-    rows = finished_rows(page, "test image 0")
+    rows = finished_rows(page, LANGUAGES[page.evaluate("document.documentElement.lang")])
     wait_until(page, "document.querySelector('[data-summary]').dataset.summary === 'done'", ROW_SECONDS)
     failed = {row.id: row.error for row in rows.values() if row.state != "done"}
     if failed:
