@@ -305,6 +305,7 @@ export const english = {
   // On an emulated processor
   arm: {
     title: 'On ARM',
+    word: (passed: boolean): string => (passed ? 'proven' : 'differs'),
     proven: (processor: string, rows: number, differs: string) =>
       `Answers proven on 64-bit ARM (emulated ${processor}, ${rows.toLocaleString('en')} questions)${differs && `; ${differs}`}; no time was measured`,
     differ: (processor: string, reasons: string) => `Answers differ on 64-bit ARM (emulated ${processor}): ${reasons}`,

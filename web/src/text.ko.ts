@@ -287,6 +287,7 @@ export const korean: Text = {
 
   arm: {
     title: 'ARM에서',
+    word: (passed) => (passed ? '확인됨' : '다름'),
     proven: (processor, rows, differs) =>
       `64비트 ARM에서 같은 답 확인(${processor} 에뮬레이션, 질문 ${rows.toLocaleString('ko')}개)${differs && `; ${differs}`}; 시간은 측정하지 않음`,
     differ: (processor, reasons) => `64비트 ARM에서 답이 다름(${processor} 에뮬레이션): ${reasons}`,

@@ -224,7 +224,7 @@ function ParityCard({ report }: { report: Report }) {
             <th scope="row"><code>{artifact.name}</code></th>
             <td class={keepsAnswers(artifact) ? '' : 'error'} title={artifact.differs?.join('\n')}>{wordOf(artifact)}</td>
             {figures.map((figure) => <Cell key={figure} measured={artifact.figures[figure]} />)}
-            <td class={artifact.arm?.passed === false ? 'words error' : 'words'}>{artifact.arm && proven(artifact.arm)}</td>
+            <td class={artifact.arm?.passed === false ? 'error' : ''} title={artifact.arm ? proven(artifact.arm) : ''}>{artifact.arm && text().arm.word(artifact.arm.passed)}</td>
             <td class="words">{artifact.placements?.map((placement) => <div key={placement.part}>{placed(placement)}</div>)}</td>
           </tr>
         ))}
