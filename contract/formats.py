@@ -65,7 +65,7 @@ TABLE = (
         "serve-tfjs",
         node_packages=("@tensorflow/tfjs-core", "@tensorflow/tfjs-converter", "@tensorflow/tfjs-backend-wasm"),
         browser=BrowserRuntime("TensorFlow.js", "@tensorflow/tfjs-core", ("tfjs-wasm", "tfjs-webgl", "tfjs-webgpu")),
-        # https://www.npmjs.com/package/@tensorflow/tfjs-core has one candidate for a release since.
+        # `npm view @tensorflow/tfjs-core time` lists one candidate for a release since.
         outlook="The last stable release of TF.js, 4.22.0, is of 2024 (as of 2026-11).",
     ),
     # No image has an optional runtime: each image would be one more to build, for a format that few may ask for.
