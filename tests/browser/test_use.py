@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,16 @@ from tests.serving import Service, started
 
 WATCH = """
 window.shift = 0;
+window.shifts = []; // what moved, for the message of a test that fails
+const nameOf = (node) => node && `${node.nodeName} ${node.className ?? ''} "${node.textContent.slice(0, 40)}"`;
 new PerformanceObserver((list) => {
-  for (const { value, hadRecentInput } of list.getEntries()) if (!hadRecentInput) window.shift += value;
+  for (const { value, hadRecentInput, startTime, sources } of list.getEntries()) {
+    if (hadRecentInput) continue;
+    window.shift += value;
+    const moved = sources.map(({ node, previousRect: { y, height }, currentRect: { y: newY, height: newHeight } }) =>
+      `${nameOf(node)}: ${y}+${height} to ${newY}+${newHeight}`);
+    shifts.push(`${value.toFixed(4)} at ${Math.round(startTime)} ms: ${moved.join('; ')}`);
+  }
 }).observe({ type: 'layout-shift', buffered: true });
 window.languages = [];
 new MutationObserver((changes) => {
@@ -45,6 +54,14 @@ new PerformanceObserver((list) => {
 """
 
 MOST_SHIFT = 0.05
+
+SLOW_GPU = """
+const ask = GPU.prototype.requestAdapter;
+GPU.prototype.requestAdapter = async function (...options) {
+  await new Promise((done) => setTimeout(done, 1500));
+  return ask.apply(this, options);
+};
+"""
 LONGEST_TASK_MS = 200
 MEGAPIXELS = 12
 HANGING_SECONDS = 60
@@ -85,10 +102,34 @@ def test_the_layout_keeps_its_place_and_the_line_above_says_what_it_comes_to(
         assert page.locator(".summary").bounding_box()["y"] < 844, "it is seen without scrolling"  # type: ignore[index]
         page.locator('[data-sample="0001.png"]').click()
         finished_rows(page, "test image 1")
-        assert page.evaluate("window.shift") < MOST_SHIFT
+        assert page.evaluate("window.shift") < MOST_SHIFT, "\n".join(page.evaluate("shifts"))
         assert len(page.evaluate("languages")) <= 1, "whenever it is set, the browser styles each element anew"
         samples = [url for url in requested if "/samples/" in url]
         assert len(samples) <= 5, "all thumbnails are one picture"
+
+
+@pytest.mark.failed_requests
+@pytest.mark.parametrize("late", ["the GPU", "the models", "the pictures", "the server"])
+def test_the_layout_keeps_its_place_whatever_comes_late(open_page: OpenPage, service: Service, late: str) -> None:
+    def hold(route: Route) -> None:
+        time.sleep(1)
+        route.continue_()
+
+    def prepare(page: Page) -> None:
+        page.add_init_script(WATCH)
+        if late == "the GPU":
+            page.add_init_script(SLOW_GPU)
+        elif late == "the server":
+            page.route("**/v2/health/live", lambda route: route.abort(), times=1)
+        else:
+            page.route("**/v2/repository/index" if late == "the models" else "**/samples/**", hold)
+
+    page = open_page(service, prepare, viewport={"width": 390, "height": 844})
+    if late == "the server":
+        expect(page.locator(".problem")).to_contain_text("The server does not answer.")
+    finished_rows(page, FIRST)
+    settled(page)
+    assert page.evaluate("window.shift") < MOST_SHIFT, "\n".join(page.evaluate("shifts"))
 
 
 def test_a_row_s_download_includes_its_runtime(open_page: OpenPage, service: Service) -> None:

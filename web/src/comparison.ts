@@ -122,12 +122,10 @@ export class Comparison {
 
   /** Add what the server has, and choose the wanted models, or the first ones. */
   async addRows({ artifacts, failedEdges }: Served, wanted: Pick<Shared, 'models' | 'inBrowser'> = { models: null, inBrowser: true }): Promise<void> {
-    for (const artifact of artifacts) {
-      for (const runtime of await runtimesFor(artifact.format)) {
-        if (artifact.problem && runtime.where === 'browser') continue; // the server's row shows the problem
-        this.rows.push(rowOf(artifact, runtime));
-      }
-    }
+    const rows = await Promise.all(artifacts.map(async (artifact) => (await runtimesFor(artifact.format))
+      .filter(({ where }) => where === 'server' || !artifact.problem) // the server's row shows the problem
+      .map((runtime) => rowOf(artifact, runtime))));
+    this.rows.push(...rows.flat()); // with the choice of models: half of it would be drawn as a page of none
     this.failedEdges = failedEdges;
     const takingPictures = this.models.filter((model) => this.takesPictures(model));
     const atFirst = (takingPictures.length ? takingPictures : this.models.slice(0, 1)).slice(0, CHOSEN_AT_FIRST);

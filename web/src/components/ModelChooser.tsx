@@ -6,13 +6,12 @@ import { text } from '../text';
 /** With more models than this, they can be filtered by name, and chosen together. */
 const FEW = 8;
 
-/** Chooses the models whose rows are compared. It is shown if there are several. */
+/** Chooses the models whose rows are compared; names the model where there is only one, in the same place. */
 export function ModelChooser({ comparison }: { comparison: Comparison }) {
   const [filter, setFilter] = useState('');
   const words = text().models;
   const { models } = comparison;
   if (!models.length) return <div class="chooser" />;
-  if (models.length < 2) return null;
   const shown = models.filter((model) => model.toLowerCase().includes(filter.trim().toLowerCase()));
   const choose = (wanted: boolean) => shown.forEach((model) => {
     if (comparison.chosen.has(model) !== wanted) void comparison.choose(model, wanted);
@@ -31,8 +30,10 @@ export function ModelChooser({ comparison }: { comparison: Comparison }) {
       <div class="models">
         {shown.map((model) => (
           <label key={model}>
-            <input type="checkbox" name={model} checked={comparison.chosen.has(model)}
-              onChange={({ currentTarget }) => void comparison.choose(model, currentTarget.checked)} />
+            {models.length > 1 && (
+              <input type="checkbox" name={model} checked={comparison.chosen.has(model)}
+                onChange={({ currentTarget }) => void comparison.choose(model, currentTarget.checked)} />
+            )}
             <code>{model}</code> <small>{kindOf(model, comparison)}</small>
           </label>
         ))}

@@ -53,7 +53,7 @@ export function Page({ comparison }: { comparison: Comparison }) {
     <>
       <Masthead view={view} />
       <main>
-        {problem && <p class="notice" role="alert">{problem}</p>}
+        {problem && <p class="notice problem" role="alert">{problem}</p>}
         {/* It is hidden, not removed, so that its picture and answers are still there afterwards. */}
         <div hidden={view !== 'compare'}><CompareView comparison={comparison} row={row} /></div>
         {view !== 'compare' && <LazyView key={view} view={view} comparison={comparison} row={row} />}

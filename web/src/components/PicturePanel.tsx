@@ -92,7 +92,7 @@ function PictureAndTensors({ comparison, picture }: Pick<Props, 'comparison' | '
     return (
       <div class="sight">
         <figure><div class="to-come">{text().choosePicture}</div><figcaption /></figure>
-        <figure><div class="to-come" /><figcaption /></figure>
+        <TensorToCome />
       </div>
     );
   }
@@ -102,11 +102,17 @@ function PictureAndTensors({ comparison, picture }: Pick<Props, 'comparison' | '
         <img src={url} alt={titleOf(picture)} data-testid="picture" />
         <figcaption><b>{picture.truth ?? titleOf(picture)}</b> {text().thePicture} {made && <small data-testid="made">{text().madeIn(milliseconds(made.ms))}</small>}</figcaption>
       </figure>
+      {!made && <TensorToCome />}
       {comparison.tensors.map((tensor) => (
         <TensorView key={JSON.stringify(tensor.spec)} tensor={tensor} isSeenByServer={comparison.isSeenByServer(tensor)} />
       ))}
     </div>
   );
+}
+
+/** Keeps the place of a model's input. */
+function TensorToCome() {
+  return <figure><div class="to-come" /><figcaption /></figure>;
 }
 
 interface SampleProps {

@@ -50,8 +50,10 @@ export async function runtimesFor(format: string): Promise<Runtime[]> {
   return [server, ...candidates.filter((_, i) => present[i])];
 }
 
+let webGl: boolean | undefined;
+
 export async function hasWebGl(): Promise<boolean> {
-  return new OffscreenCanvas(1, 1).getContext('webgl2') !== null;
+  return (webGl ??= new OffscreenCanvas(1, 1).getContext('webgl2') !== null);
 }
 
 let webGpuAdapter: Promise<GPUAdapter | null> | undefined;
