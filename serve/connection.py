@@ -9,6 +9,7 @@ import asyncio
 import functools
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import httptools
@@ -51,6 +52,25 @@ PREFLIGHT: Headers = (
 COMMON_LINES = "".join(f"{name.lower()}: {value}\r\n" for name, value in DATA_HEADERS.items())
 
 
+@dataclass(slots=True)
+class Head:
+    """A request's method, URL and headers, and what the service makes of them."""
+
+    sent: tuple[bytes, str, bytes, Headers] | None
+    """The method, the version of HTTP, the URL and the headers as they came; None where keys are needed: a request
+    like it is checked again, since its key may have been withdrawn."""
+    url: bytes
+    headers: Headers
+    """By their lower-case names."""
+    read: Mapping[str, str]
+    """Those that the service reads."""
+    cors: Headers
+    expects_continue: bool
+    keep_alive: bool
+    is_small_post: bool
+    """Whether it may be a request for tensors that takes the short way."""
+
+
 class Connection(HttpToolsProtocol):
     """A connection of uvicorn's whose application is the front."""
 
@@ -74,16 +94,12 @@ class Connection(HttpToolsProtocol):
         """Since when the caller has stopped reading its answer, if it has."""
         self._check: asyncio.TimerHandle | None = None
         self._is_last = False
-        self._header_bytes = 0
         self._checked: dict[bytes, bytes] = {}
         """Those of the headers `CHECKED` that the request has."""
-        self._repeated = b""
         self.cors: Headers = ()
         """Headers of the answer by which a browser lets a page of another origin read it."""
-        self._accepted: tuple[Any, ...] = ()
-        """What `_check_headers` read of the last request that it let through, then the URL and `cors` that it made."""
-        self._read: Mapping[str, str] = {}
-        """The headers that the service reads, of the newest request."""
+        self._head: Head | None = None
+        """The newest request's."""
         self._running: RequestResponseCycle | None = None
         """The last request that the application got."""
         self._refusal: bytes | None = None
@@ -150,8 +166,6 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_headers = True
-        self._header_bytes = 0
-        self._checked = {}
         self.cors = ()
         self._since = self.loop.time()
 
@@ -161,21 +175,13 @@ class Connection(HttpToolsProtocol):
             self._refuse(414, f"The request's URL is longer than {MAX_URL} bytes.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_headers:  # a trailer, behind a body in chunks: nothing here needs one
-            return
-        name = name.lower()
-        self._header_bytes += len(name) + len(value) + 4
-        if name in CHECKED:
-            self._repeated = self._repeated or (name if name in self._checked else b"")
-            self._checked[name] = value
-        elif name == b"expect":
-            self.expect_100_continue = value.lower() == b"100-continue"
-        self.headers.append((name, value))
+        if self._in_headers:  # not a trailer, behind a body in chunks: nothing here needs one
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
         if self._refusal is None:
-            self._check_new_headers()
+            self._read_head()
         if self._refusal is not None or self.parser.should_upgrade():
             return
         if self._callers.are_limited and not self._begin_request():
@@ -187,28 +193,47 @@ class Connection(HttpToolsProtocol):
         if self._is_last:
             self.cycle.keep_alive = False
 
-    def _check_new_headers(self) -> None:
-        """Check the headers, except where they are those of the request before, as a caller's mostly are."""
-        sent = (self.parser.get_method(), self.parser.get_http_version(), self.url, self.headers)
-        if self._accepted[:-2] == sent:
-            self.url, self.cors = self._accepted[-2:]
-            return
-        self._read = read_headers(self.headers)
-        self._check_headers()
-        if self._refusal is None and not self._keys.are_needed:  # a key may have been withdrawn
-            self._accepted = (*sent, self.url, self.cors)
+    def _read_head(self) -> None:
+        """Read and check the request's head, except where it is that of the request before, as a caller's mostly is."""
+        sent = (self.parser.get_method(), self.parser.get_http_version(), self.url, tuple(self.headers))
+        head = self._head
+        if head is None or head.sent != sent:
+            head = self._head = self._checked_head(*sent)
+        self.url, self.headers[:], self.cors = head.url, head.headers, head.cors
+        self.expect_100_continue = head.expects_continue
 
-    def _check_headers(self) -> None:
+    def _checked_head(self, method: bytes, version: str, url: bytes, sent: Headers) -> Head:
+        """What a request's head comes to; a bad one is refused."""
+        headers = tuple((name.lower(), value) for name, value in sent)
+        self._check_headers(method, version, headers)
+        read = read_headers(headers)
+        expects_continue = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
+        is_small = "content-encoding" not in read and int(read.get("content-length", LARGE)) < LARGE
+        return Head(
+            None if self._keys.are_needed else (method, version, url, sent),
+            self.url,
+            headers,
+            read,
+            self.cors,
+            expects_continue,
+            keep_alive=version == "1.1" and self.parser.should_keep_alive(),
+            is_small_post=method == b"POST" and is_small and not expects_continue,
+        )
+
+    def _check_headers(self, method: bytes, version: str, headers: Headers) -> None:
         """Refuse what RFC 9112 says, and requests that are not meant for this service."""
-        version, method = self.parser.get_http_version(), self.parser.get_method()
-        if len(self.headers) > MAX_HEADERS:
-            self._refuse(431, f"The request has {len(self.headers)} headers, expected {MAX_HEADERS} at most.")
-        elif self._header_bytes > MAX_HEADER_BYTES:
+        checked = [(name, value) for name, value in headers if name in CHECKED]
+        self._checked = dict(checked)
+        size = sum(len(name) + len(value) + 4 for name, value in headers)
+        if len(headers) > MAX_HEADERS:
+            self._refuse(431, f"The request has {len(headers)} headers, expected {MAX_HEADERS} at most.")
+        elif size > MAX_HEADER_BYTES:
             self._refuse(431, f"The request's headers are larger than {MAX_HEADER_BYTES} bytes.")
         elif version not in ("1.0", "1.1"):
             self._refuse(505, f"The request is of HTTP/{version}, expected HTTP/1.1.")
-        elif self._repeated:
-            self._refuse(400, f"The request has several headers {self._repeated.decode()!r}, expected one.")
+        elif len(checked) > len(self._checked):
+            (repeated, *_) = [name for name, _ in checked if [other for other, _ in checked].count(name) > 1]
+            self._refuse(400, f"The request has several headers {repeated.decode()!r}, expected one.")
         elif b"host" not in self._checked and version == "1.1":
             self._refuse(400, "The request has no header 'Host', which HTTP/1.1 requires.")
         elif method == b"CONNECT":
@@ -319,15 +344,10 @@ class Connection(HttpToolsProtocol):
 
     def _start_tensor_cycle(self) -> bool:
         """Start the short way, if the request is for tensors and can be answered next. False if it was not started."""
-        pipeline = self._front.pipelines.get(self.url)
-        if pipeline is None or self.expect_100_continue or self.parser.get_method() != b"POST":
+        pipeline, head = self._front.pipelines.get(self.url), self._head
+        if pipeline is None or head is None or not head.is_small_post or self.flow.write_paused or self._is_busy():
             return False
-        if self.flow.write_paused or self._is_busy():
-            return False
-        if "content-encoding" in self._read or int(self._read.get("content-length", LARGE)) >= LARGE:
-            return False
-        keep_alive = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
-        self.cycle = TensorCycle(self, self._front, pipeline, self._read, keep_alive)  # type: ignore[assignment]
+        self.cycle = TensorCycle(self, self._front, pipeline, head.read, head.keep_alive)  # type: ignore[assignment]
         return True
 
     # --- Limits
@@ -399,8 +419,8 @@ class Connection(HttpToolsProtocol):
 
     def head(self, code: int, size: int, headers: dict[str, str], keep_alive: bool, cors: Headers = ()) -> bytes:
         """The lines before a body of `size` bytes."""
-        dates = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *cors)]
-        return b"".join([STATUS_LINE[code], *dates, _lines(size, tuple(headers.items()), keep_alive)])
+        dated = tuple(self.server_state.default_headers)
+        return _lines(code, dated, cors, tuple(headers.items()), size, keep_alive)
 
     # --- The end
 
@@ -425,10 +445,14 @@ class Connection(HttpToolsProtocol):
 
 
 @functools.lru_cache(256)
-def _lines(size: int, headers: tuple[tuple[str, str], ...], keep_alive: bool) -> bytes:
+def _lines(
+    code: int, dated: Headers, cors: Headers, headers: tuple[tuple[str, str], ...], size: int, keep_alive: bool
+) -> bytes:
+    """Within a second most answers have the same."""
+    first = b"".join([b"%b: %b\r\n" % header for header in (*dated, *cors)])
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
     end = "\r\n" if keep_alive else "connection: close\r\n\r\n"
-    return f"{lines}content-length: {size}\r\n{COMMON_LINES}{end}".encode()
+    return b"".join([STATUS_LINE[code], first, f"{lines}content-length: {size}\r\n{COMMON_LINES}{end}".encode()])
 
 
 class TensorCycle:

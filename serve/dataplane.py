@@ -204,13 +204,14 @@ class DataPlane:
             future.add_done_callback(lambda _: timer.cancel())
         return future
 
-    def finish(self, model: ServedModel, request: InferRequest, start: float, answered: Answered) -> None:
-        """Count the answer to a request that came at `start`."""
+    def finish(self, model: ServedModel, request: InferRequest, start: float, answered: Answered) -> int:
+        """Count the answer to a request that came at `start`; its rows."""
         _, queued, computed = answered
         if model.key in self._own_pools:
             model.breaker.answered()
         rows = model.described.rows_of(request.inputs)
         self.stats[model.key].count_answer(rows, queued, computed, self.clock() - start)
+        return rows
 
     def check_time(self, model: ServedModel, start: float) -> None:
         """Raise DeadlineExceeded for a request that came at `start`, and whose time has passed."""

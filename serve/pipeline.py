@@ -132,9 +132,9 @@ class Pipeline:
             return
         try:
             answered = future.result()
-            self._plane.finish(self._model, request, start, answered)
+            rows = self._plane.finish(self._model, request, start, answered)
             reply = answer(*answered)
-            reply.rows, reply.queue = self._model.described.rows_of(request.inputs), answered[1]
+            reply.rows, reply.queue = rows, answered[1]
         except Exception as error:
             reply = self.failed(error, start)
         done(reply)

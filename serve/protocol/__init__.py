@@ -23,7 +23,7 @@ VERSION = "1"
 """The first version of every model."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # a frozen one takes twice as long to make, and there is one for each request
 class InferRequest:
     """A request whose tensors fit the model."""
 
@@ -39,7 +39,7 @@ class InferRequest:
     """Whether the answer is to state how long the request waited and was computed."""
 
 
-@dataclass(slots=True)  # a frozen one takes twice as long to make, and there is one for each request
+@dataclass(slots=True)
 class Reply:
     """An HTTP answer, for any front."""
 

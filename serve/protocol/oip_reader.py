@@ -94,8 +94,8 @@ class RequestReader:
         The values are not checked here. Raises InputError as `read` does.
         """
         if header_length is None:
-            start = body.rfind(b"[")
-            return self._layouts.get((body[:start], body[body.find(b"]", start) + 1 :]))
+            start, end = _numbers_in(body)
+            return self._layouts.get((body[:start], body[end:]))
         length = oip.json_length(body, header_length)
         return self._layouts.get((body[:length], len(body) - length))
 
@@ -105,14 +105,14 @@ class RequestReader:
     def _read_numbers(self, body: bytes) -> InferRequest | None:
         """A request in which only the numbers are new; None for any other request.
 
-        The numbers are between the last opening bracket and the next closing one. To read these alone is half the work.
+        To read the numbers alone is half the work.
         """
-        layout = self.known_layout(body, None)
+        start, end = _numbers_in(body)
+        layout = self._layouts.get((body[:start], body[end:]))
         if layout is None:
             return None
         try:
-            start = body.rfind(b"[")
-            numbers: Any = _parser().parse(body[start : body.find(b"]", start) + 1])
+            numbers: Any = _parser().parse(body[start:end])
             values = np.frombuffer(numbers.as_buffer(of_type="d"), np.float64)
         except (ValueError, TypeError, RuntimeError):
             return None
@@ -153,8 +153,8 @@ class RequestReader:
 
     def _remember_numbers(self, body: bytes, request: InferRequest) -> None:
         """Let `_read_numbers` know a request of the usual form: its last bracket opens the data, or the shape."""
-        start = body.rfind(b"[")
-        before, behind = body[:start], body[body.index(b"]", start) + 1 :]
+        start, end = _numbers_in(body)
+        before, behind = body[:start], body[end:]
         if len(before) + len(behind) <= LAYOUT_BYTES and before.rstrip().removesuffix(b":").rstrip().endswith(
             b'"data"'
         ):
@@ -209,6 +209,12 @@ class AnswerReader:
         if specs:
             raise KeyError(*specs)
         return arrays
+
+
+def _numbers_in(body: bytes) -> tuple[int, int]:
+    """Where a JSON request's numbers begin and end: at the last opening bracket, and the next closing one."""
+    start = body.rfind(b"[")
+    return start, body.find(b"]", start) + 1
 
 
 def _is_raw(arrays: Tensors, payload: memoryview) -> bool:
