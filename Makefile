@@ -282,7 +282,7 @@ all: ## Build every container image; the build trains, exports and verifies (MOD
 	@DATASET="$(DATASET)" TRAIN="$(TRAIN)" MODEL="$(MODEL)" $(foreach name,$(DESCRIPTION),$(call upper,$(name))="$(if $(findstring command,$(origin $(call upper,$(name)))),$($(call upper,$(name))))") docker/build
 	@echo "The images are built. Start them with: make up"
 
-up: ## Start the stack of these images and print the page's address (PORT= HOST= TAG=)
+up: ## Start the stack of these images and print the page's address (PORT= HOST= TAG= SERVE_TLS_CERT= ...)
 	@docker/stack up
 
 down: ## Stop the stack

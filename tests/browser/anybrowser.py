@@ -9,6 +9,7 @@ import functools
 import http.client
 import itertools
 import json
+import logging
 import os
 import select
 import shutil
@@ -22,8 +23,12 @@ from typing import Any
 
 from tests.serving import Service
 
+log = logging.getLogger(__name__)
+
 CHANNEL = "/any-browser/"
 START_SECONDS = 60
+STARTS = 3
+"""A browser that shows no page at all is started again: WebKit did so once in some hundred starts."""
 PATIENCE = 120
 POLL_SECONDS = 1.0
 
@@ -232,13 +237,27 @@ def opened(name: str, service: Service, folder: Path, path: str = "/") -> Iterat
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     try:
-        with LAUNCHERS[name](url + path, folder):
-            tab = Tab(channel, url)
-            tab.evaluate("true", seconds=START_SECONDS)
+        with contextlib.ExitStack() as running:
+            for attempt in range(1, STARTS + 1):
+                running.enter_context(LAUNCHERS[name](url + path, _new(folder / f"{attempt}")))
+                tab = Tab(channel, url)
+                try:
+                    tab.evaluate("true", seconds=START_SECONDS)
+                    break
+                except TimeoutError as error:
+                    if attempt == STARTS:
+                        raise
+                    running.close()
+                    log.warning("%s is started again: %s", name, error)
             yield tab
     finally:
         server.shutdown()
         server.server_close()
+
+
+def _new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 @contextlib.contextmanager

@@ -1,13 +1,16 @@
 """The running stack: answers, hardening, and what happens when a container goes."""
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
 import shlex
 import signal
+import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from contract.parity_result import verified_at
 from contract.precisions import PRECISIONS
 from tests.containers.conftest import SERVING, Engine, Stack, call
 from tests.serving import ask, free_port, wait_until
+from tests.test_serve_tls import make_certificate
 from verify.precision.gate import CLASSES
 
 TOLERANCE = 1e-4
@@ -197,6 +201,65 @@ def test_another_stack_on_the_same_port_is_refused_in_one_line(stack: Stack) -> 
     assert refused.returncode == 1
     other = int(port) % 65535 + 1
     assert refused.stdout == f"error: 127.0.0.1:{port} is in use. Try another port: make up PORT={other}\n"
+
+
+@pytest.fixture
+def own_files(tmp_path: Path) -> dict[str, str]:
+    """A certificate of this machine, and the key "secret" for callers, which no other user may read: settings."""
+    tls = make_certificate(tmp_path)
+    keys = tmp_path / "keys"
+    keys.write_text(f"phone {hashlib.sha256(b'secret').hexdigest()} *\n")
+    keys.chmod(0o600)
+    return {
+        "SERVE_TLS_CERT": str(tls / "cert.pem"),
+        "SERVE_TLS_KEY": str(tls / "key.pem"),
+        "SERVE_KEYS_FILE": str(keys),
+    }
+
+
+@pytest.fixture
+def plain_again(stack: Stack) -> Iterator[None]:
+    yield
+    up = call("docker/stack", "up", **stack.environment)
+    assert up.returncode == 0, up.stdout
+
+
+@pytest.mark.usefixtures("plain_again")
+def test_up_takes_a_certificate_and_keys_that_only_their_owner_may_read(
+    engine: Engine, stack: Stack, own_files: dict[str, str]
+) -> None:
+    up = call("docker/stack", "up", **stack.environment, **own_files)
+    assert up.returncode == 0, up.stdout
+    port = stack.environment["PORT"]
+    assert f"https://127.0.0.1:{port}/" in up.stdout
+    trusted = ssl.create_default_context(cafile=str(Path(own_files["SERVE_TLS_CERT"]).parent / "authority.pem"))
+    for headers, status in (({}, 401), ({"Authorization": "Bearer secret"}, 200)):
+        connection = http.client.HTTPSConnection("127.0.0.1", int(port), timeout=20, context=trusted)
+        with contextlib.closing(connection):
+            connection.request("GET", "/v2/models/keras_cnn-onnx", headers=headers)
+            assert connection.getresponse().status == status
+    gateway = stack.container("gateway")
+    listed = engine.run("exec", gateway["Id"], "ls", "-lnA", "/run/rosetta-serve").stdout.splitlines()[1:]
+    assert {tuple(line.split()[i] for i in (0, 2)) for line in listed} == {("-r--------", "10001")}, listed
+    assert not any("PRIVATE KEY" in value for value in gateway["Config"]["Env"])
+
+
+def test_up_names_a_file_that_is_not_there(stack: Stack, tmp_path: Path) -> None:
+    refused = call("docker/stack", "up", **stack.environment, SERVE_TLS_KEY=str(tmp_path / "key.pem"))
+    assert refused.returncode == 1
+    assert refused.stdout == (
+        f"error: SERVE_TLS_KEY={tmp_path}/key.pem is not a file that you can read. `make certificate` and `make key` "
+        "make these files.\n"
+    )
+
+
+@pytest.mark.usefixtures("plain_again")
+def test_up_says_at_once_why_the_gateway_does_not_start(stack: Stack) -> None:
+    start = time.monotonic()
+    refused = call("docker/stack", "up", **stack.environment, SERVE_READY="perhaps")
+    assert refused.returncode == 1
+    assert "does not start: " in refused.stdout and "SERVE_READY" in refused.stdout.splitlines()[-1]
+    assert time.monotonic() - start < 60
 
 
 def test_down_stops_within_the_grace_period(engine: Engine, stack: Stack) -> None:
