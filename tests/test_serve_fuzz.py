@@ -430,7 +430,7 @@ def test_slow_senders_delay_no_others(running_service: Service, slow_senders: li
                 sender.sendall(b" ")
         start = time.monotonic()
         assert wrong_answer(connection, good, 1, case) is None
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < TIMEOUT / 2
     status, _ = ask(connection, ("GET", "/v2", b"", {}))
     assert status == 200
     connection.close()

@@ -25,7 +25,7 @@ from contract.errors import DeadlineExceeded, InputError, ModelUnavailable, Runt
 from contract.manifest import Manifest, TensorSpec
 from docker.pack import pack
 from serve.remote.http import Answer, Connections
-from serve.remote.runtime import RemoteRuntime
+from serve.remote.runtime import ANSWER_SECONDS, RemoteRuntime
 from serve.settings import SettingError, Settings
 from tests.conftest import NUMBERS, write_every_type
 from tests.serving import Service, free_port, settings, started, wait_until
@@ -250,13 +250,13 @@ def test_a_hung_remote_holds_up_nothing_else(stack: Stack, pixels: Any) -> None:
             start = time.monotonic()
             assert stack.gateway.ask("GET", "/v2/health/ready")[0] == 200
             assert infer(stack.gateway, ONNX, pixels[:1])[0] == 200
-            assert time.monotonic() - start < 2, "others wait for the remote that hangs"
+            assert not all(future.done() for future in waiting), "others wait for the remote that hangs"
             assert {future.result()[0] for future in waiting} == {503}
             assert time.monotonic() - start < 15, "it takes a few seconds to see that it hangs"
         start = time.monotonic()
         status, error = infer(stack.gateway, TFLITE, pixels[:1])
         assert (status, "does not answer" in error) == (503, True)
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < ANSWER_SECONDS
     finally:
         for process in hung:
             os.kill(process, signal.SIGCONT)
