@@ -139,13 +139,17 @@ tables   = $(shell grep -l '<!-- figures: $(1)' README.md docs/*.md)
 QUIETLY  := ./bootstrap quietly
 
 export HOST PORT ARTIFACTS PYTHON VERBOSE
+# Whatever loads artifacts follows their manifests' word for trust only then.
+ifeq ($(TRUST),1)
+export SERVE_TRUST := 1
+endif
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 
 # The files that each rule's code consists of: contract/code.py reads the imports.
 -include build/code.mk
-build/code.mk: $(shell find contract train export serve/runtimes verify -name '*.py')
+build/code.mk: $(shell find contract train export serve/runtimes verify bring/verdict -name '*.py')
 	@mkdir -p $(@D) && $(PYTHON) -m contract.code >$@.partial && mv $@.partial $@
 
 .DELETE_ON_ERROR:
@@ -183,7 +187,7 @@ verify-arm: .venv/arm/ready $(if $(OWN),bring,verify) ## Prove on emulated 64-bi
 web: web/dist/index.html ## Build the page
 
 serve: ## Serve the artifacts that are there; build nothing (PORT= HOST=)
-	@$(if $(filter 1,$(TRUST)),SERVE_TRUST=1) ./bootstrap serve
+	@./bootstrap serve
 
 key: | .venv/ready ## Make a key for a caller of the service (NAME=app CALLS="keras_cnn-*" SERVE_KEYS_FILE=keys)
 	@$(PY) -m serve.keys $(if $(findstring command,$(origin NAME)),"$(NAME)") $(if $(CALLS),"$(CALLS)")

@@ -234,7 +234,7 @@ class Walk:
             return
         about = ["--formats", *made, *(["--max-loss", reduced.max_loss] if reduced.max_loss else [])]
         try:
-            self._run("verify", str(self._model), "--questions", str(self._questions), *about)
+            self._run("verify", str(self._model), "--judged", "--questions", str(self._questions), *about)
         except ChildFailed as error:
             self._parity_log = error.log
         for format in made:
@@ -331,7 +331,7 @@ class Walk:
 
     def _comparison(self, formats: Sequence[str]) -> tuple[str, ...]:
         about = ["--formats", *formats] if formats else []
-        return "verify", str(self._model), "--questions", str(self._questions), "--quick", *about
+        return "verify", str(self._model), "--judged", "--questions", str(self._questions), "--quick", *about
 
     def _record_comparison(self, compared: Outcome) -> None:
         """Record what a comparison says of all artifacts that had no result."""

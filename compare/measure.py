@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from bring.verdict.artifact import judge_again
 from compare import http_calls
 from compare.answers import AnswersByBatch, most, read_answers
 from compare.browser import Session, runtimes_of, sessions
@@ -32,7 +33,7 @@ from compare.servers import python_of
 from compare.store import Record, Store
 from compare.training import SCRIPTS, fault_of
 from contract.code import ROOT, digest, files_of
-from contract.errors import ArtifactMissing, RosettaError, RuntimeFailure
+from contract.errors import ArtifactMissing, BroughtError, RosettaError, RuntimeFailure
 from contract.failed_edge import read_failed_edges
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
 from verify import questions
@@ -66,7 +67,7 @@ class Subject:
 
     folder: Path
     manifest: Manifest | None
-    """None if the artifact is damaged, or if its conversion failed."""
+    """None if the artifact is damaged, if it would do more than compute, or if its conversion failed."""
     problem: str = ""
     """Why there is no manifest, as a sentence."""
 
@@ -94,7 +95,7 @@ class Measurements:
 
 
 def find_subjects(artifacts: Path) -> list[Subject]:
-    """Every artifact, including damaged ones, and every conversion that failed.
+    """Every artifact, including damaged and refused ones, and every conversion that failed.
 
     Raises ArtifactMissing if there is no artifact.
     """
@@ -112,6 +113,11 @@ def _opened(folder: Path) -> Subject:
     try:
         manifest = read_manifest(folder)
         verify_files(folder, manifest)
+        judge_again(folder, manifest)
+    except BroughtError as error:
+        subject = Subject(folder, None, str(error))
+        print(f"{subject.name} is not measured: {error}", file=sys.stderr, flush=True)
+        return subject
     except (RosettaError, OSError) as error:
         return Subject(folder, None, str(error))
     return Subject(folder, manifest)

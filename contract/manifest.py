@@ -108,6 +108,8 @@ class Manifest:
     def __post_init__(self) -> None:
         check_name("model", self.model, MODEL_NAME)
         check_name("format", self.format, FORMAT_NAME)
+        if self.parent is not None:  # it is a folder beside this one
+            check_name("format", self.parent, FORMAT_NAME)
         if self.batch is not None and self.batch < 1:
             raise ValueError(f"batch is {self.batch}: expected a whole number of at least 1, or null")
         for path in self.files:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from bring.verdict.artifact import insist_on_artifact
+from bring.verdict.artifact import insist_on_artifact, is_trusted, source_of
 from contract.behaviour import read_behaviour
 from contract.errors import ArtifactError, BroughtError, ModelUnavailable, UnknownModel, one_line
 from contract.failed_edge import FailedEdge, read_failed_edges
@@ -250,7 +250,7 @@ def _load(folder: Path, manifest: Manifest, source: str | None, settings: Settin
 
     Raises ArtifactError, BroughtError, ModelUnavailable.
     """
-    trusted = settings.trust and _is_trusted(folder, manifest, source)
+    trusted = settings.trust and is_trusted(folder, manifest)
     if settings.isolation and _is_brought(folder, manifest, source) and _has_namespaces():
         return ApartRuntime(folder, manifest, settings.threads, settings.calls, trusted)
     insist_on_artifact(folder, manifest, trusted)
@@ -286,21 +286,6 @@ def _place(format: str) -> int:
 
 
 def _source(folder: Path, manifest: Manifest) -> str | None:
-    """Follow the parents up to the artifact that has none."""
-    name = manifest.format
-    for _ in FORMATS:
-        parent = manifest.parent
-        if parent is None:
-            return None if name == folder.name else f"{manifest.model}-{name}"
-        try:
-            name, manifest = parent, read_manifest(folder.with_name(parent))
-        except (ArtifactError, OSError):
-            return None
-    return None
-
-
-def _is_trusted(folder: Path, manifest: Manifest, source: str | None) -> bool:
-    """Whether the user trusted the model that it is, or was made from. Raises ArtifactError."""
-    if source is None:
-        return manifest.is_trusted
-    return read_manifest(folder.with_name(source.removeprefix(f"{manifest.model}-"))).is_trusted
+    """The served name of its source; None when it is one itself, or there is none."""
+    source = source_of(folder, manifest)
+    return None if source is None or source == folder else f"{manifest.model}-{source.name}"

@@ -75,6 +75,8 @@ def test_a_bad_model_name_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "onnx-", "-int8", "a-b-c", "a_b", "ONNX", "..", "a/b", "onnx\n"])
 def test_a_bad_format_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="is not a format name"):
+        replace(EXAMPLE, parent=name)
+    with pytest.raises(ValueError, match="is not a format name"):
         replace(EXAMPLE, format=name)
 
 

@@ -20,9 +20,10 @@ ORDER = ("contract", "train", "export", "serve.runtimes", "verify", "bring", "co
 
 BEFORE: dict[str, set[str]] = {stage: set(ORDER[:place]) for place, stage in enumerate(ORDER)}
 """What each folder may import besides itself; a module belongs to the longest name here that it starts with."""
-# The verdict looks at bytes, whatever reads or converts them.
+# The verdict looks at bytes, whatever reads or converts them; whatever loads an artifact asks it before.
 BEFORE["bring.verdict"] = {"contract"}
-BEFORE["bring"] |= {"bring.verdict"}
+for stage in ("verify", "bring", "compare", "bench"):
+    BEFORE[stage] |= {"bring.verdict"}
 # The service needs runtimes and the verdict, and nothing of what compares artifacts or brings models.
 BEFORE["serve"] = {"contract", "export", "serve.protocol", "serve.remote", "serve.runtimes", "bring.verdict"}
 # Bytes and requests, whatever runs the models and whatever counts the requests.

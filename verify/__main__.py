@@ -5,11 +5,14 @@ python -m verify artifacts/keras_cnn      compares all its artifacts, and writes
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from bring.verdict.artifact import judge_again
 from contract import dataset
-from contract.errors import RosettaError
+from contract.errors import ArtifactError, BroughtError, RosettaError
+from contract.formats import is_reduced
+from contract.manifest import MANIFEST, read_manifest
 from contract.parity_result import ParityResult
 from verify.parity import QUICK, USUAL, verify_model
 from verify.precision.gate import limits_of
@@ -18,7 +21,7 @@ from verify.questions import read as read_questions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Verify these models; exit status 1 when the parity of an artifact fails."""
+    """Verify these models; exit status 1 when the parity of an artifact fails, or it does more than compute."""
     parser = argparse.ArgumentParser(prog="python -m verify", description="Compare artifacts with their source.")
     parser.add_argument("models", type=Path, nargs="+", help="folders of models, such as artifacts/keras_cnn")
     parser.add_argument("--dataset", default="fashion_mnist", help=f"one of {', '.join(dataset.DATASETS)}")
@@ -33,20 +36,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--in-two", action="store_true", help="compare two artifacts at once, each in its own process")
     parser.add_argument("--quick", action="store_true", help="ask slow artifacts less, and few questions one at a time")
+    parser.add_argument("--judged", action="store_true", help="the artifacts were just made of a file that was judged")
     options = parser.parse_args(arguments)
+    if options.until and not options.judged:
+        parser.error("--until needs --judged: what comes later is not judged here.")
+    results: list[ParityResult] = []
+    refused: list[str] = []
     try:
         limits = limits_of(options.max_loss)
-        results: list[ParityResult] = []
         for folder in options.models:
+            formats = options.formats
+            if not options.judged:
+                formats, others = judge_model(folder, formats)
+                refused += others
+                if others and not formats:
+                    continue
             questions = (
                 read_questions(options.questions, options.limit)
                 if options.questions
                 else load_questions(folder, options.dataset, options.limit)
             )
-            how = options.formats, options.until, options.in_two, QUICK if options.quick else USUAL
+            how = formats, options.until, options.in_two, QUICK if options.quick else USUAL
             results += verify_model(folder, questions, limits, *how).values()
     except RosettaError as error:
         sys.exit(f"error: {error}")
+    if refused:
+        sys.exit(f"error: {', '.join(refused)} were refused, and not compared: the reasons are above.")
     # A reduced precision that loses too much is an answer, and no fault of a conversion: it is served as unverified.
     failed = [result.artifact for result in results if not (result.passed or result.kept)]
     if failed:
@@ -57,6 +72,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"error: parity failed for {', '.join(failed)}: these are served as unverified."
             f"{'' if options.questions else hint}"
         )
+
+
+def judge_model(folder: Path, formats: Collection[str]) -> tuple[Collection[str], list[str]]:
+    """Judge a model's artifacts: the formats to compare, of those given or of all, and the names of the others.
+
+    Why an artifact is refused is printed. A variant of it is left out, too: its layers are compared with it. Raises
+    BroughtError or ArtifactError where it is the source.
+    """
+    manifests = {path.parent: read_manifest(path.parent) for path in sorted(folder.glob(f"[!.]*/{MANIFEST}"))}
+    refused: dict[str, str] = {}
+    for path, manifest in manifests.items():
+        try:
+            judge_again(path, manifest)
+        except (ArtifactError, BroughtError) as error:
+            if manifest.is_source:
+                raise
+            refused |= {path.name: manifest.name, manifest.format: manifest.name}
+            print(f"{manifest.name} is not compared: {error}", file=sys.stderr, flush=True)
+    for manifest in manifests.values():
+        if is_reduced(manifest.format) and manifest.parent in refused and manifest.format not in refused:
+            refused[manifest.format] = manifest.name
+            parent = refused[manifest.parent]
+            print(f"{manifest.name} is not compared: it was made from {parent}", file=sys.stderr, flush=True)
+    if not refused:
+        return formats, []
+    left = [each.format for each in manifests.values() if not each.is_source and each.format not in refused]
+    return [format for format in left if not formats or format in formats], sorted({*refused.values()})
 
 
 if __name__ == "__main__":

@@ -13,10 +13,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bring.verdict.artifact import judge_again
 from contract import dataset
 from contract.code import ROOT
 from contract.errors import ArtifactMissing, ExportError
-from contract.manifest import MANIFEST, ImageSpec, Manifest, TensorSpec, sha256_of_files, staged, write_manifest
+from contract.manifest import (
+    MANIFEST,
+    ImageSpec,
+    Manifest,
+    TensorSpec,
+    read_manifest,
+    sha256_of_files,
+    staged,
+    write_manifest,
+)
 from verify import questions
 from verify.questions import Questions
 
@@ -34,12 +44,14 @@ TOLERANCE = 1e-3
 def find(name: str, artifacts: Path, made: Path) -> Path:
     """The folder of a healthy model: in `artifacts` for our own, else in `made`, where it is written if it is missing.
 
-    Raises ArtifactMissing where our own is missing.
+    Raises ArtifactMissing where our own is missing, and BroughtError where a file of it does more than compute.
     """
     if name in OWN:
         folder = artifacts / name
         if not (folder / OWN[name] / MANIFEST).exists():
             raise ArtifactMissing(f"{folder} has no source artifact. Run `make artifacts`.")
+        for path in folder.glob(f"*/{MANIFEST}"):
+            judge_again(path.parent, read_manifest(path.parent))
         return folder
     if not (made / name / "tfjs" / MANIFEST).exists():
         MADE[name](made / name)

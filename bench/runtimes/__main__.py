@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 
 from bench.runtimes.ways import WAYS
+from bring.verdict.artifact import judge_again
 from compare.figures import shown
 from compare.machine import this_machine
 from compare.measure import run_child
 from compare.tables import markdown, write_tables
-from contract.errors import ArtifactMissing, RosettaError, RuntimeFailure
+from contract.errors import ArtifactMissing, BroughtError, RosettaError, RuntimeFailure
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
 from contract.tensors import Tensors
 from serve.runtimes import load_runtime, warm_up_inputs
@@ -65,11 +66,19 @@ def main() -> int:
 
 
 def measure_all(artifacts: Path) -> Iterator[tuple[str, Times]]:
-    """Each artifact that has other ways, and its times. Raises ArtifactMissing where there is none."""
+    """Each artifact that has other ways, and its times. One that does more than compute is left out, with a line.
+
+    Raises ArtifactMissing where there is none.
+    """
     folders = [path.parent for path in sorted(artifacts.glob(f"*/*/{MANIFEST}")) if path.parent.name in WAYS]
     if not folders:
         raise ArtifactMissing(f"There is no artifact in {artifacts}. Run `make artifacts` to make them.")
     for folder in folders:
+        try:
+            judge_again(folder, read_manifest(folder))
+        except BroughtError as error:
+            print(f"{folder.parent.name}-{folder.name} is not measured: {error}", file=sys.stderr, flush=True)
+            continue
         output = run_child("bench.runtimes", str(folder), "--child")
         yield f"{folder.parent.name}-{folder.name}", json.loads(output.splitlines()[-1])
 

@@ -15,10 +15,12 @@ from bench.serving.calls import Model
 from bench.serving.environments import CACHE, wrk
 from bench.serving.result import Row
 from bench.serving.setting import Setting
+from bring.verdict.artifact import judge_again
 from compare.machine import this_machine
 from compare.tables import write_tables
 from contract import dataset
 from contract.errors import RosettaError
+from contract.manifest import read_manifest
 
 RESULT = Path("build/bench-serve.json")
 
@@ -72,7 +74,9 @@ def _setting(arguments: argparse.Namespace) -> Setting:
     pictures = dataset.load("fashion_mnist", "test", 320).images.astype(np.float32)
     artifacts = CACHE / "model"
     shutil.rmtree(artifacts, ignore_errors=True)
-    folder = shutil.copytree(arguments.artifacts / "keras_cnn" / "onnx", artifacts / "keras_cnn" / "onnx")
+    original = arguments.artifacts / "keras_cnn" / "onnx"
+    judge_again(original, read_manifest(original))
+    folder = shutil.copytree(original, artifacts / "keras_cnn" / "onnx")
     return Setting(arguments.artifacts, artifacts, Model(folder, pictures), arguments.seconds, arguments.rounds)
 
 

@@ -1,11 +1,12 @@
-"""Judge an artifact once more, by what serves it: it need not come from the process that judged the file."""
+"""Judge an artifact once more, by what loads it: it need not come from the process that judged the file."""
 
+import os
 from pathlib import Path
 
 from bring.verdict import KINDS, examine, insist
-from contract.errors import BroughtError
-from contract.formats import family_of
-from contract.manifest import Manifest
+from contract.errors import ArtifactCorrupt, ArtifactError, BroughtError
+from contract.formats import FORMATS, family_of
+from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
 
 FILES = {
     "torch": "model.pt2",
@@ -20,9 +21,49 @@ FILES = {
 ZIPPED = {".keras": True, ".h5": False}
 MAX_BYTES = 1 << 40
 """What was brought within the limits may be larger in another format."""
+SERVE = "bring it with TRUST=1, and serve it with SERVE_TRUST=1"
+RUN = "bring it with TRUST=1, and run this command with it, too: `make` with TRUST=1, `python -m` with SERVE_TRUST=1"
 
 
-def insist_on_artifact(folder: Path, manifest: Manifest, trusted: bool) -> None:
+def judge_again(folder: Path, manifest: Manifest) -> None:
+    """Judge an artifact as the service does, before a command loads it.
+
+    Anybody may have written the manifest, so its word for trust counts only with SERVE_TRUST=1, as the service's.
+    Raises BroughtError or UntrustedModel with the reasons, and ArtifactCorrupt where a file is not the manifest's, or
+    the manifest not the folder's: whoever loads an artifact may go by either name.
+    """
+    if manifest.format != folder.name:
+        raise ArtifactCorrupt(
+            f"{folder / MANIFEST} is the manifest of {manifest.name}, expected one in the format {folder.name}. "
+            f"Remove {folder} and make it again."
+        )
+    try:
+        insist_on_artifact(folder, manifest, os.environ.get("SERVE_TRUST") == "1" and is_trusted(folder, manifest), RUN)
+    except BroughtError:
+        verify_files(folder, manifest)  # a damaged file is not a matter of trust
+        raise
+
+
+def is_trusted(folder: Path, manifest: Manifest) -> bool:
+    """Whether the manifest of the model that it is, or was made from, says that the user trusted it."""
+    source = source_of(folder, manifest)
+    return (read_manifest(source) if source else manifest).is_trusted
+
+
+def source_of(folder: Path, manifest: Manifest) -> Path | None:
+    """The folder of the artifact at the top of its parents; None where one of them cannot be read."""
+    for _ in FORMATS:
+        if manifest.parent is None:
+            return folder
+        try:
+            folder = folder.with_name(manifest.parent)
+            manifest = read_manifest(folder)
+        except (ArtifactError, OSError):
+            return None
+    return None
+
+
+def insist_on_artifact(folder: Path, manifest: Manifest, trusted: bool, switch: str = SERVE) -> None:
     """Accept an artifact that only computes; if the user trusted the model, also one that does more.
 
     Raises BroughtError or UntrustedModel with the reasons. The files have to be those that the manifest names.
@@ -36,7 +77,7 @@ def insist_on_artifact(folder: Path, manifest: Manifest, trusted: bool) -> None:
         raise BroughtError(
             f"{path} is {KINDS[verdict.kind]}, but not as its name says: expected {KINDS[family]}. Export it again."
         )
-    insist(verdict, trusted, "bring it with TRUST=1, and serve it with SERVE_TRUST=1")
+    insist(verdict, trusted, switch)
 
 
 def _is_zipped(path: Path) -> bool:

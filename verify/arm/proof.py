@@ -11,8 +11,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bring.verdict.artifact import judge_again
 from contract.arm_proof import ArmProof, write_proof
-from contract.errors import ArtifactError, ArtifactMissing, ModelUnavailable, RosettaError, RuntimeFailure, one_line
+from contract.errors import (
+    ArtifactError,
+    ArtifactMissing,
+    BroughtError,
+    ModelUnavailable,
+    RosettaError,
+    RuntimeFailure,
+    one_line,
+)
 from contract.formats import family_of, is_reduced
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
 from contract.parity_result import FAILED, UNVERIFIED, BatchParity, read_status
@@ -58,8 +67,8 @@ class Side:
 def prove_model(folder: Path, questions: Questions, emulation: Emulation) -> list[ArmProof]:
     """Prove every artifact of the model in `folder` whose runtime there is for ARM, and write the proofs beside them.
 
-    What is unverified here is left out, with a line that says so. Raises ArtifactError, ModelUnavailable and
-    RuntimeFailure where the source or the emulation cannot be run.
+    What is unverified here, or does more than compute, is left out, with a line that says so. Raises ArtifactError,
+    BroughtError, ModelUnavailable and RuntimeFailure where the source or the emulation cannot be run.
     """
     manifests = {path.parent: read_manifest(path.parent) for path in sorted(folder.glob(f"[!.]*/{MANIFEST}"))}
     sources = [path for path, manifest in manifests.items() if manifest.is_source]
@@ -69,6 +78,7 @@ def prove_model(folder: Path, questions: Questions, emulation: Emulation) -> lis
     if not verified:
         print(f"{folder.name} has no verified artifact in {' or '.join(FAMILIES)}", flush=True)
         return []
+    judge_again(sources[0], manifests[sources[0]])
     try:
         reference = _reference(sources[0], manifests[sources[0]], questions)
     except RosettaError:
@@ -107,6 +117,11 @@ def _verified(artifacts: Mapping[Path, Manifest]) -> Iterator[tuple[Path, Manife
         status = read_status(path)
         if status.word in (UNVERIFIED, FAILED):
             print(f"{manifest.name} is not asked: it is {status.word} here, too", flush=True)
+            continue
+        try:
+            judge_again(path, manifest)
+        except BroughtError as error:
+            print(f"{manifest.name} is not asked: {error}", flush=True)
         else:
             yield path, manifest
 

@@ -5,8 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bring.verdict.artifact import judge_again
 from contract import dataset
 from contract.errors import ArtifactMissing, RosettaError
+from contract.formats import is_reduced
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
 from verify.diagnose.diagnosis import diagnose
 from verify.diagnose.show import text, write_report
@@ -14,9 +16,11 @@ from verify.questions import load as load_questions
 
 
 def find(artifacts: Path, model: str, format: str) -> tuple[Path, Manifest, Manifest]:
-    """The model's folder, the artifact's manifest and its source's, after checking the files of both.
+    """The model's folder, the artifact's manifest and its source's, after checking and judging the files of both.
 
-    Raises ArtifactMissing where a name is unknown or is the source's, ArtifactCorrupt where a file is damaged.
+    Raises ArtifactMissing where a name is unknown or is the source's, ArtifactCorrupt where a file is damaged, and
+    BroughtError where one does more than compute. What a reduced precision was made from is judged, too: its layers
+    are compared with it.
     """
     models = sorted({path.parent.parent.name for path in artifacts.glob(f"*/*/{MANIFEST}")})
     if model not in models:
@@ -35,6 +39,9 @@ def find(artifacts: Path, model: str, format: str) -> tuple[Path, Manifest, Mani
         raise ArtifactMissing(f"{model} has no format {format!r}. {_known('FORMAT', others)}")
     for name in (format, *sources):
         verify_files(folder / name, manifests[name])
+    parents = {manifests[format].parent} if is_reduced(format) else set()
+    for name in manifests.keys() & {format, *parents, *sources}:
+        judge_again(folder / name, manifests[name])
     return folder, manifests[format], manifests[sources[0]]
 
 
