@@ -239,21 +239,26 @@ class _Words:
     def _on_arm(self, choice: str) -> Iterator[Sentence]:
         """For a phone: whether the choice gives its answers on a processor of that kind, too."""
         artifact = self._artifact(choice)
-        if not self.target.parts:
+        if not self.target.on_arm:
             return
         if (proof := artifact.arm) is None:
             yield Sentence("Its answers are not proven on ARM. `make verify-arm` proves those of TF Lite and ONNX.")
             return
         place = f"/artifacts/{artifact.name}/arm"
-        parts = {
-            "processor": _Cited(proof.processor, f"{place}/processor"),
-            "rows": _Cited(str(proof.rows), f"{place}/rows"),
-        }
-        if proof.passed:
-            yield sentence("Its answers are proven on ARM ({processor}, emulated) with {rows} questions.", **parts)
-        else:
-            reason = _Cited(proof.reasons[0], f"{place}/reasons/0")
-            yield sentence("On ARM ({processor}, emulated) its answers differ: {reason}.", reason=reason, **parts)
+        yield sentence(
+            "Its answers are proven on ARM ({processor}, emulated) with {rows} questions.",
+            processor=_Cited(proof.processor, f"{place}/processor"),
+            rows=_Cited(str(proof.rows), f"{place}/rows"),
+        )
+
+    def _differs_on_arm(self, artifact: Artifact) -> Sentence:
+        proof, place = artifact.arm, f"/artifacts/{artifact.name}/arm"
+        assert proof is not None
+        return sentence(
+            "On ARM ({processor}, emulated) its answers differ: {reason}.",
+            processor=_Cited(proof.processor, f"{place}/processor"),
+            reason=_Cited(proof.reasons[0], f"{place}/reasons/0"),
+        )
 
     def _outlook(self, choice: str) -> Iterator[Sentence]:
         artifact = self._artifact(choice)
@@ -308,6 +313,8 @@ class _Words:
                 return sentence("It was not measured: {reason}", reason=reason)
             case Reason.OTHER_ANSWERS:
                 return sentence("Its answers differ from its source's: {verdict}.", **self._caveats(name))
+            case Reason.OTHER_ANSWERS_ON_ARM:
+                return self._differs_on_arm(self._artifact(name))
             case Reason.OUTSIDE_LIMITS:
                 limits = {limit: self._limit(limit) for limit in rejection.limits}
                 text = " ".join(OUTSIDE[limit] for limit in rejection.limits)

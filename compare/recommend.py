@@ -1,6 +1,7 @@
 """Which row to ship: the rule, from a report to a decision. compare/advice.py puts the decision into sentences.
 
-A row fits when it keeps its source's answers and meets the constraints. Among the rows that fit, only those count whose
+A row fits when it keeps its source's answers, as far as is known also on the target's processor, and meets the
+constraints. Among the rows that fit, only those count whose
 accuracy cannot be told apart from the best one, on the same questions. Of these, the smallest product of time and size
 wins: a row that takes twice as long must be half as large. Rows whose products overlap within the noise are ties.
 
@@ -42,6 +43,7 @@ def _phone(title: str, accelerator: str) -> Target:
         size_label="the size of the artifact's files",
         note="No phone was measured. The times come from this machine, so use them only to rank the formats.",
         parts=("XNNPACK", accelerator),
+        on_arm=True,
     )
 
 
@@ -89,6 +91,8 @@ class Candidate:
     steps: int = 1
     """How far it is from what was trained: 0 for a source, 1 for a conversion, 2 for a reduced precision."""
     precision: str = FLOAT32
+    fails_on_arm: bool = False
+    """Whether it gives other answers on ARM, where the target's processor is of this kind."""
 
     @property
     def cost(self) -> Figure:
@@ -135,6 +139,7 @@ class Reason(enum.Enum):
 
     NOT_MEASURED = enum.auto()
     OTHER_ANSWERS = enum.auto()
+    OTHER_ANSWERS_ON_ARM = enum.auto()
     OUTSIDE_LIMITS = enum.auto()
     TIE = enum.auto()
     LESS_ACCURATE = enum.auto()
@@ -209,14 +214,17 @@ def recommend(report: Report, target: str, constraints: Constraints = Constraint
         missing = (report.missing(name, rejection.missing) for name, rejection in rejected.items())
         raise ReportError(f"Nothing was measured for TARGET={target}: {next(missing, 'no artifact runs there.')}")
     allowed = [each for each in candidates if each.precision in (constraints.allow_precision or (each.precision,))]
-    accepted = [each for each in allowed if each.keeps_answers or constraints.min_agreement is not None]
+    right = [each for each in allowed if each.keeps_answers or constraints.min_agreement is not None]
+    accepted = [each for each in right if not each.fails_on_arm]  # a share of agreement was counted here, not there
     fitting = [each for each in accepted if not _missed(each, constraints)]
     choice, ties, preferences = choose(fitting) if fitting else (None, [], {})
     for each in candidates:
         if each not in allowed:
             rejected[each.name] = Rejection(Reason.OUTSIDE_LIMITS, limits=("allow_precision",))
-        elif each not in accepted:
+        elif each not in right:
             rejected[each.name] = Rejection(Reason.OTHER_ANSWERS)
+        elif each not in accepted:
+            rejected[each.name] = Rejection(Reason.OTHER_ANSWERS_ON_ARM)
         elif limits := _missed(each, constraints):
             rejected[each.name] = Rejection(Reason.OUTSIDE_LIMITS, limits=tuple(limits))
         elif choice and each is not choice:
@@ -256,7 +264,8 @@ def _candidates(report: Report, target: Target) -> tuple[list[Candidate], dict[s
             right = base64.b64decode(artifact.right) if target.accuracy == "accuracy" else b""
             about = artifact.keeps_answers, right, _caveats(artifact, row.marks), _steps(artifact)
             precision = artifact.format.partition("-")[2] or FLOAT32
-            candidates.append(Candidate(row.name, accuracy, time, size, agreement, *about, precision))
+            fails_on_arm = target.on_arm and artifact.arm is not None and not artifact.arm.passed
+            candidates.append(Candidate(row.name, accuracy, time, size, agreement, *about, precision, fails_on_arm))
     return candidates, rejected
 
 

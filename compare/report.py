@@ -198,6 +198,8 @@ class Target:
     """The figure that counts as accuracy: agreement with the source, where the right answers are unknown."""
     parts: tuple[str, ...] = ()
     """Parts of runtimes that there are: the advice says how many of the choice's operators run on them."""
+    on_arm: bool = False
+    """Whether its processor is of 64-bit ARM: what gives other answers there is not chosen."""
 
     def takes(self, format: str) -> bool:
         """Whether an artifact in this format runs there."""

@@ -95,10 +95,6 @@ def test_the_choice_for_a_phone_says_which_of_its_operators_run_on_what_the_phon
     [
         (None, "Its answers are not proven on ARM. `make verify-arm` proves those of TF Lite and ONNX."),
         (PROOF, "Its answers are proven on ARM (cortex-a76, emulated) with 1000 questions."),
-        (
-            dataclasses.replace(PROOF, passed=False, reasons=("3 answers change class at batch 1", "and more")),
-            "On ARM (cortex-a76, emulated) its answers differ: 3 answers change class at batch 1.",
-        ),
     ],
 )
 def test_the_choice_for_a_phone_says_whether_it_is_proven_on_arm(proof: ArmProof | None, words: str) -> None:
@@ -110,6 +106,19 @@ def test_the_choice_for_a_phone_says_whether_it_is_proven_on_arm(proof: ArmProof
     data = json.loads(json.dumps(asdict(report)))
     about = next(sentence for sentence in sentences_of(report) if sentence.text == words)
     assert {as_written(data, pointer) for pointer in about.numbers} == set(about.numbers.values())
+
+
+def test_what_gives_other_answers_on_arm_is_not_chosen_for_a_phone() -> None:
+    artifact, its_row = TFLITE
+    wrong = dataclasses.replace(PROOF, passed=False, reasons=("3 answers change class at batch 1", "and more"))
+    rows = (dataclasses.replace(artifact, arm=wrong), its_row), ONNX
+    text = "On ARM (cortex-a76, emulated) its answers differ: 3 answers change class at batch 1."
+    given = advice(*rows, target="ios")
+    assert (given.choice, given.rejected["m-tflite@server"].text) == ("m-onnx@server", text)
+    assert advice(*rows).choice == "m-tflite@server", "a server has another processor"
+    alone = advice(rows[0], target="android")
+    assert alone.choice is None
+    assert alone.reasons[0].text == "No artifact keeps its source's answers."
 
 
 def placed(row: tuple[Artifact, Row], *placements: Placement) -> tuple[Artifact, Row]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from compare.figures import Figure, Measured, Missing
 from compare.recommend import TARGETS, recommend
 from compare.report import Artifact, Constraints, Report, ReportError, Row
-from tests.reports import report_of
+from tests.reports import PROOF, report_of
 
 TABLE = json.loads(Path(__file__).with_name("recommend_cases.json").read_bytes())
 TIMES, SIZES = ("p50@1", "http_p50@1"), ("ship", "download")
@@ -54,6 +54,7 @@ def artifact_and_row(
     where: str = "server",
     right: str = "",
     marks: Sequence[str] = (),
+    arm: bool | None = None,
 ) -> tuple[Artifact, Row]:
     """A row of a case. A figure is (value, low, high); a time that is null was not measured."""
     artifact, (model, _, format) = name.partition("@")[0], name.partition("@")[0].partition("-")
@@ -64,10 +65,11 @@ def artifact_and_row(
         "agreement": figure((agreement, agreement, agreement), "share"),
         "disk": size,
     }
+    proof = None if arm is None else replace(PROOF, passed=arm, reasons=() if arm else ("other answers",))
     source = None if verdict == "source" else f"{model}-keras"
     of_row: dict[str, Measured] = dict.fromkeys(TIMES, time) | dict.fromkeys(SIZES, size)
     return (
-        Artifact(artifact, model, format, source, "0" * 64, verdict, of_artifact, right=right),
+        Artifact(artifact, model, format, source, "0" * 64, verdict, of_artifact, right=right, arm=proof),
         Row(name, artifact, where, "Runtime 1", "CPU", of_row, tuple(marks)),
     )
 

@@ -54,6 +54,7 @@ new PerformanceObserver((list) => {
 """
 
 MOST_SHIFT = 0.05
+HEALTH = "**/v2/health/live"
 
 SLOW_GPU = """
 const ask = GPU.prototype.requestAdapter;
@@ -120,13 +121,15 @@ def test_the_layout_keeps_its_place_whatever_comes_late(open_page: OpenPage, ser
         if late == "the GPU":
             page.add_init_script(SLOW_GPU)
         elif late == "the server":
-            page.route("**/v2/health/live", lambda route: route.abort(), times=1)
+            page.route(HEALTH, lambda route: route.abort())
         else:
             page.route("**/v2/repository/index" if late == "the models" else "**/samples/**", hold)
 
     page = open_page(service, prepare, viewport={"width": 390, "height": 844})
     if late == "the server":
         expect(page.locator(".problem")).to_contain_text("The server does not answer.")
+        page.unroute(HEALTH)
+        expect(page.locator(".problem")).to_have_count(0)
     finished_rows(page, FIRST)
     settled(page)
     assert page.evaluate("window.shift") < MOST_SHIFT, "\n".join(page.evaluate("shifts"))
@@ -216,7 +219,7 @@ def test_a_part_of_the_page_that_is_gone_says_what_to_do(open_page: OpenPage, se
     wait_until(page, "document.documentElement.dataset.ready")
     page.locator(".views a[href='#race']").click()
     expect(page.get_by_role("alert")).to_contain_text("If the page was built anew since you opened it")
-    page.route("**/v2/health/live", lambda route: route.abort())
+    page.route(HEALTH, lambda route: route.abort())
     page.locator(".views a[href='#compare']").click()
     page.locator(".views a[href='#race']").click()
     expect(page.get_by_role("alert")).to_contain_text("The server does not answer, and this part")

@@ -12,6 +12,8 @@ interface Case {
   constraints: Constraints;
   rows: {
     name: string; ms: Three | null; mb: number; accuracy: Three; right?: string; agreement?: number; verdict?: string; where?: 'server' | 'browser'; marks?: Mark[];
+    /** Whether it gives its answers on ARM, if that is known. */
+    arm?: boolean;
   }[];
   expected: object | null;
 }
@@ -31,13 +33,14 @@ function reportFor({ rows }: Case): Report {
     schema: SCHEMA, made: '', title: '', pictures: 1, machine: { processor: '', cores: 1, system: '' },
     artifacts: {}, rows: {}, training: {}, targets,
   };
-  for (const { name, ms, mb, accuracy, right = '', agreement = 1, verdict = 'passed', where = 'server', marks = [] } of rows) {
+  for (const { name, ms, mb, accuracy, right = '', agreement = 1, verdict = 'passed', where = 'server', marks = [], arm } of rows) {
     const artifact = name.split('@')[0]!;
     const format = artifact.slice(artifact.indexOf('-') + 1);
     const time = ms ? figure(ms, 1e-3) : { missing: 'It was not measured.' };
     const size = figure([mb, mb, mb], 1e6);
     report.artifacts[artifact] = {
       name: artifact, format, source: null, verdict, right, flips: [], flip_count: 0,
+      arm: arm === undefined ? null : { passed: arm, reasons: arm ? [] : ['other answers'], rows: 500, differs: [], processor: 'cortex-a76' },
       figures: { accuracy: figure(accuracy), agreement: figure([agreement, agreement, agreement]), disk: size },
     };
     const figures = { 'p50@1': time, 'http_p50@1': time, ship: size, download: size };

@@ -71,7 +71,9 @@ type Spread = Pick<Figure, 'value' | 'low' | 'high'>;
 export function recommend(report: Report, target: Target, constraints: Constraints): Decision {
   const candidates = candidatesFor(report, target);
   const isAccepted = ({ name }: Candidate) => {
-    return keepsAnswers(report.artifacts[report.rows[name]!.artifact]!) || constraints.min_agreement !== null;
+    const artifact = report.artifacts[report.rows[name]!.artifact]!;
+    const failsThere = target.on_arm && artifact.arm && !artifact.arm.passed;
+    return !failsThere && (keepsAnswers(artifact) || constraints.min_agreement !== null);
   };
   const allowed = constraints.allow_precision?.length ? constraints.allow_precision : null;
   const accepted = candidates.filter((candidate) => (!allowed || allowed.includes(candidate.precision)) && isAccepted(candidate));

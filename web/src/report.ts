@@ -105,6 +105,8 @@ export interface Target {
   accuracy?: string;
   /** A reservation about all rows, as a sentence; may be empty. */
   note: string;
+  /** Whether its processor is of 64-bit ARM: what gives other answers there is not chosen. Older reports do not say it. */
+  on_arm?: boolean;
 }
 
 export interface Report {
