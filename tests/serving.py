@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -42,6 +43,21 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+def halt(process: int) -> None:
+    """Stop a process, and return once each of its threads stands: until then it may still take a request."""
+    os.kill(process, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(process))
+
+
+def is_stopped(process: int) -> bool:
+    """Whether none of its threads runs."""
+    states = []
+    for stat in Path(f"/proc/{process}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+            states.append(stat.read_text().rpartition(")")[2].split()[0])
+    return set(states) <= {"T"}
 
 
 def settings(artifacts: Path, **more: str) -> Mapping[str, str]:

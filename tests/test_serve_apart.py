@@ -39,7 +39,7 @@ from serve.settings import Settings
 from tests.brought_artifacts import write_photo, write_sequence
 from tests.conftest import write_every_type
 from tests.hostile_models import MAGIC
-from tests.serving import started, wait_until
+from tests.serving import is_stopped, started, wait_until
 
 Described = list[Any]
 
@@ -171,12 +171,6 @@ def send(number: int, processes: Iterable[int]) -> None:
 def descendants(process: int | None) -> list[int]:
     children = [int(name) for name in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
     return [*children, *(inner for child in children for inner in descendants(child))]
-
-
-def is_stopped(process: int) -> bool:
-    return all(
-        stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in Path(f"/proc/{process}/task").glob("*/stat")
-    )
 
 
 @needs_namespaces

@@ -29,7 +29,7 @@ from serve.protocol.oip import HEADER_LENGTH
 from serve.replies import HEADERS
 from serve.settings import Settings
 from serve.stats import WRITE_SECONDS
-from tests.serving import Answer, Service, ask_on, started, wait_until
+from tests.serving import Answer, Service, ask_on, halt, started, wait_until
 
 MAX_BYTES = 1_000_000
 FORMATS = ("onnx", "tflite", "tfjs")
@@ -654,7 +654,7 @@ def test_sigterm_finishes_what_was_accepted(single: Service, pixels: Any) -> Non
     """Requests that hang in Node when the signal comes are answered, and so is one whose body is still on its way."""
     (node,) = (process for process, name in single.descendants().items() if "node" in name.lower())
     tfjs, body = "/v2/models/keras_cnn-tfjs/infer", infer_json(pixels)
-    os.kill(node, signal.SIGSTOP)
+    halt(node)
     with ThreadPoolExecutor(6) as pool:
         sent = [pool.submit(single.ask, "POST", tfjs, body) for _ in range(5)]
         whole = post_bytes(INFER, body)
@@ -687,7 +687,7 @@ def test_more_than_the_queue_holds_is_refused_and_the_rest_is_answered(
 ) -> None:
     with started(light, tmp_path / "output", SERVE_MAX_QUEUE="8", SERVE_MAX_BATCH="4") as running:
         (node,) = (process for process, name in running.descendants().items() if "node" in name.lower())
-        os.kill(node, signal.SIGSTOP)
+        halt(node)
         tfjs, body = "/v2/models/keras_cnn-tfjs/infer", infer_json(pixels)
         with ThreadPoolExecutor(12) as pool:
             sent = [pool.submit(running.ask, "POST", tfjs, body) for _ in range(12)]
@@ -707,7 +707,7 @@ def test_more_than_the_queue_holds_is_refused_and_the_rest_is_answered(
 def test_a_request_that_takes_too_long_is_504(light: Path, tmp_path: Path, pixels: Any) -> None:
     with started(light, tmp_path / "output", SERVE_TIMEOUT="1") as running:
         (node,) = (process for process, name in running.descendants().items() if "node" in name.lower())
-        os.kill(node, signal.SIGSTOP)
+        halt(node)
         tfjs, start = "/v2/models/keras_cnn-tfjs/infer", time.monotonic()
         status, _, answer = running.ask("POST", tfjs, infer_json(pixels))
         assert (status, "within 1 s" in json.loads(answer)["error"]) == (504, True)

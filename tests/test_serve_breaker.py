@@ -22,7 +22,7 @@ from serve.catalog import Catalog, load_catalog
 from serve.dataplane import DataPlane
 from serve.protocol import InferRequest
 from serve.settings import Settings
-from tests.serving import Service, started, wait_until
+from tests.serving import Service, halt, started, wait_until
 
 
 def test_a_breaker_opens_at_the_second_limit_and_closes_with_an_answer() -> None:
@@ -111,7 +111,7 @@ def service(artifacts: Path, tmp_path: Path) -> Iterator[Service]:
 def test_ten_comparisons_that_wait_for_a_hung_process_hold_up_nobody_else(service: Service, artifacts: Path) -> None:
     png = (artifacts / "samples" / "0000.png").read_bytes()
     (child,) = (process for process, name in service.descendants().items() if "node" in name.lower())
-    os.kill(child, signal.SIGSTOP)
+    halt(child)
     try:
         with ThreadPoolExecutor(20) as pool:
             waiting = [pool.submit(service.ask, "POST", "/compare", png) for _ in range(10)]

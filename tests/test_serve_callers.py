@@ -18,7 +18,7 @@ from contract.errors import Overloaded
 from serve.callers import BYTES, CONNECTIONS, REQUESTS, ROWS, Callers, TooMany
 from serve.keys import add_key
 from serve.settings import Settings
-from tests.serving import Service, ask_on, started
+from tests.serving import Service, ask_on, halt, started
 from tests.test_docs import write_model
 
 INFER = "/v2/models/keras_cnn-onnx/infer"
@@ -153,7 +153,7 @@ def test_rows_that_run_are_counted(folder: Path, tmp_path: Path) -> None:
             settle(gateway, "", 200)
             stopped = [remote.process.pid, *remote.workers()]
             for process in stopped:
-                os.kill(process, signal.SIGSTOP)
+                halt(process)
             try:
                 codes: list[int] = []
                 waiting = threading.Thread(target=lambda: codes.append(ask(gateway, "", 15)[0]))

@@ -28,7 +28,7 @@ from serve.remote.http import Answer, Connections
 from serve.remote.runtime import ANSWER_SECONDS, RemoteRuntime
 from serve.settings import SettingError, Settings
 from tests.conftest import NUMBERS, write_every_type
-from tests.serving import Service, free_port, settings, started, wait_until
+from tests.serving import Service, free_port, halt, settings, started, wait_until
 
 ONNX, TFLITE = "keras_cnn-onnx", "keras_cnn-tflite"
 
@@ -242,7 +242,7 @@ def test_a_killed_remote_fails_alone_and_recovers(packed: Path, stack: Stack, pi
 def test_a_hung_remote_holds_up_nothing_else(stack: Stack, pixels: Any) -> None:
     hung = [stack.tflite.process.pid, *stack.tflite.workers()]
     for process in hung:
-        os.kill(process, signal.SIGSTOP)
+        halt(process)
     try:
         with ThreadPoolExecutor(30) as pool:
             waiting = [pool.submit(infer, stack.gateway, TFLITE, pixels[:1]) for _ in range(20)]

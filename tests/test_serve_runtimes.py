@@ -31,6 +31,7 @@ from export import exported_from
 from serve.catalog import Catalog
 from serve.runtimes import RUNTIMES, Runtime, load_runtime, tfjs, warm_up_inputs
 from tests.brought_artifacts import tfjs_that_answers_a_weight, write_pair
+from tests.serving import halt
 
 SOURCES = {"keras_cnn": "keras", "torch_cnn": "torch"}
 HERE = [format for format in RUNTIMES if is_installed(format)]
@@ -334,7 +335,7 @@ def test_a_node_process_killed_during_a_call_fails_that_call_only(
     node: tfjs.TFJSRuntime, loaded: Loaded, images: Images, batch: int
 ) -> None:
     killed = node.process_id
-    os.kill(killed, signal.SIGSTOP)  # so that the call is under way when it is killed
+    halt(killed)  # so that the call is under way when it is killed
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(ask, node, images[:batch])
         wait_until(lambda: has_unread_input(killed))
@@ -350,7 +351,7 @@ def test_a_node_process_that_hangs_is_replaced(
 ) -> None:
     """A small batch fits into the pipe, so the answer is waited for; a large one does not, so the pipe is."""
     hanging = node.process_id
-    os.kill(hanging, signal.SIGSTOP)
+    halt(hanging)
     with monkeypatch.context() as patch:
         patch.setattr(tfjs, "CALL_SECONDS", 0.3)
         with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeFailure, match="within its time limit"):
@@ -414,7 +415,7 @@ def test_a_whole_number_beyond_32_bits_is_refused(node: tfjs.TFJSRuntime, value:
 def test_threads_that_wait_for_a_killed_node_process_get_a_new_one(node: tfjs.TFJSRuntime, images: Images) -> None:
     expected = ask(node, images[:1])
     killed = node.process_id
-    os.kill(killed, signal.SIGSTOP)
+    halt(killed)
 
     def call(_: int) -> Images | None:
         try:

@@ -30,7 +30,7 @@ from serve.listeners import drop_new, open_listeners
 from serve.settings import SettingError, Settings
 from serve.stats import FILES
 from serve.worker import ListeningServer, Worker, _accept
-from tests.serving import Service, started, wait_until
+from tests.serving import Service, halt, started, wait_until
 
 REQUEST = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -175,7 +175,7 @@ def test_what_waits_at_the_end_is_answered_once() -> None:
 
 def test_a_worker_that_hangs_keeps_no_connection_waiting(service: Service) -> None:
     stopped = min(service.workers())
-    os.kill(stopped, signal.SIGSTOP)
+    halt(stopped)
     try:
         start = time.monotonic()
         for _ in range(12):
@@ -324,7 +324,7 @@ def test_every_worker_speaks_tls_where_gunicorn_has_a_certificate(artifacts: Pat
         stopped = min(service.workers())
         for hangs in (False, True):  # one worker takes the connections of the other
             if hangs:
-                os.kill(stopped, signal.SIGSTOP)
+                halt(stopped)
             for _ in range(12):
                 plain = socket.create_connection(("127.0.0.1", service.port), timeout=20)
                 with context.wrap_socket(plain, server_hostname="localhost") as connection:

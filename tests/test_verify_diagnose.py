@@ -699,6 +699,14 @@ def write_no_graph(folder: Path) -> None:
     rehash(folder)
 
 
+def write_graph_of_nothing(folder: Path) -> None:
+    """Its only operator takes what nobody makes."""
+    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "nothing", [], [output])
+    onnx.save(onnx.helper.make_model(graph), folder / "model.onnx")
+    rehash(folder)
+
+
 @pytest.mark.parametrize(
     ("model", "format", "message"),
     [
@@ -738,8 +746,12 @@ def test_a_name_that_is_unknown(
         (lambda folder: (folder / MANIFEST).unlink(), r"keras_cnn has no format 'onnx'\. .*"),
         (lambda folder: (folder / MANIFEST).write_text("{"), r".*cannot be read as a manifest.*"),
         (lambda folder: (folder.parent / "keras" / MANIFEST).unlink(), r".* has 0 source artifacts, expected one\. .*"),
-        (lambda folder: rehash(folder, format="coreml"), r"No runtime runs keras_cnn-coreml: .*"),
-        (write_no_graph, r".*could not be loaded: .*"),
+        (
+            lambda folder: rehash(folder, format="coreml"),
+            r".*is the manifest of keras_cnn-coreml, expected one .*onnx.*",
+        ),
+        (write_no_graph, r".*model\.onnx is text\. Expected .*"),
+        (write_graph_of_nothing, r".*could not be loaded: .*"),
     ],
 )
 def test_an_artifact_that_cannot_be_used(
