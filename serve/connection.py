@@ -56,9 +56,8 @@ COMMON_LINES = "".join(f"{name.lower()}: {value}\r\n" for name, value in DATA_HE
 class Head:
     """A request's method, URL and headers, and what the service makes of them."""
 
-    sent: tuple[bytes, str, bytes, Headers] | None
-    """The method, the version of HTTP, the URL and the headers as they came; None where keys are needed: a request
-    like it is checked again, since its key may have been withdrawn."""
+    sent: tuple[bytes, str, bytes, Headers]
+    """The method, the version of HTTP, the URL and the headers as they came."""
     url: bytes
     headers: Headers
     """By their lower-case names."""
@@ -201,6 +200,9 @@ class Connection(HttpToolsProtocol):
             head = self._head = self._checked_head(*sent)
         self.url, self.headers[:], self.cors = head.url, head.headers, head.cors
         self.expect_100_continue = head.expects_continue
+        is_preflight = sent[0] == b"OPTIONS" and self.cors  # browsers send no key with it
+        if self._keys.are_needed and self._refusal is None and not is_preflight:
+            self._check_key()  # each time: it may have been withdrawn
 
     def _checked_head(self, method: bytes, version: str, url: bytes, sent: Headers) -> Head:
         """What a request's head comes to; a bad one is refused."""
@@ -210,7 +212,7 @@ class Connection(HttpToolsProtocol):
         expects_continue = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
         is_small = "content-encoding" not in read and int(read.get("content-length", LARGE)) < LARGE
         return Head(
-            None if self._keys.are_needed else (method, version, url, sent),
+            (method, version, url, sent),
             self.url,
             headers,
             read,
@@ -270,8 +272,6 @@ class Connection(HttpToolsProtocol):
         elif origins.is_named(origin):
             allowed = ((b"access-control-allow-origin", origin), (b"vary", b"Origin"))
             self.cors = (*allowed, *PREFLIGHT) if method == b"OPTIONS" else allowed
-        if self._keys.are_needed and self._refusal is None and not (method == b"OPTIONS" and self.cors):
-            self._check_key()  # browsers send none with the question whether they may call from another origin
 
     def _begin_request(self) -> bool:
         """Count a request as its caller's; False, and a refusal, over a limit."""
