@@ -105,6 +105,12 @@ def with_variant(model: Path) -> None:
     sealed(model / "onnx-fp16", "onnx")
 
 
+def with_variant_of_what_is_refused(model: Path) -> None:
+    """Let the TF Lite file be one of the SavedModel."""
+    (model / "tflite").rename(model / "tflite-int8")
+    sealed(model / "tflite-int8", "savedmodel")
+
+
 def refused(text: str) -> bool:
     return WORDS in text and "WriteFile" in text and "`make` with TRUST=1" in text
 
@@ -192,8 +198,7 @@ def test_verify_leaves_out_a_variant_of_what_is_refused(
     model: Path, written: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its layers are compared with those of the artifact that it was made from."""
-    (model / "tflite").rename(model / "tflite-int8")
-    sealed(model / "tflite-int8", "savedmodel")
+    with_variant_of_what_is_refused(model)
     with pytest.raises(SystemExit, match="error: mine-savedmodel, mine-tflite-int8 were refused"):
         verify([str(model)])
     assert "mine-tflite-int8 is not compared: it was made from mine-savedmodel" in capsys.readouterr().err
@@ -226,8 +231,7 @@ def test_diagnose_takes_what_only_computes(model: Path, written: Path) -> None:
 def test_diagnose_judges_what_a_variant_was_made_from(
     model: Path, written: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (model / "tflite").rename(model / "tflite-int8")
-    sealed(model / "tflite-int8", "savedmodel")
+    with_variant_of_what_is_refused(model)
     assert diagnose(["mine", "tflite-int8", "--artifacts", str(model.parent)]) == 2
     assert refused(capsys.readouterr().err) and not written.exists()
 
