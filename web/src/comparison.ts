@@ -13,7 +13,7 @@ import type { ImageSpec } from './image';
 import { watched } from './offline';
 import { ownArtifact, readOwn } from './ownModel';
 import { Late, sleep, within } from './patience';
-import { tensorsFrom } from './pictures';
+import { tensorsFrom, testPictures } from './pictures';
 import { runtimesFor, type Runtime } from './runtimes';
 import type { Loaded } from './runtimes/calls';
 import { goesOnWithOneThread, inOwnWorker, RuntimeWorker } from './runtimes/host';
@@ -106,6 +106,8 @@ export class Comparison {
   decoded: Uint8Array | null = null;
   /** A model that takes no pictures -> the last tensors of its form. */
   private readonly given = new Map<string, Tensor[]>();
+  /** What rows are timed with: an image spec as JSON -> the pixels of test pictures. */
+  private readonly testPictures = new Map<string, Promise<Float32Array[]>>();
   /** What cancels the run that a row is in. */
   private readonly current = new Map<Row, AbortController>();
   private queue: Promise<unknown> = Promise.resolve();
@@ -261,14 +263,23 @@ export class Comparison {
     return this.oneAtATime(task, Infinity);
   }
 
-  /** The inputs with which a row is timed if its model takes no pictures: the last ones of its form. */
-  tensorsFor({ model, inputs }: Artifact): Tensor[] {
-    return this.given.get(model) ?? defaultTensors(inputs);
+  /**
+   * What a row is timed with: test pictures in turn, or the last tensors of its form. Several pictures, since a processor
+   * learns which way the branches go for one that it gets again and again, and no new picture is as fast. Raises Error.
+   */
+  async questionsFor(artifact: Artifact): Promise<Tensor[][]> {
+    const { model, image, inputs } = artifact;
+    if (!image) return [this.given.has(model) ? this.inputsFor(artifact) : defaultTensors(inputs)];
+    const kind = JSON.stringify(image);
+    const pictures = this.testPictures.get(kind) ?? testPictures(image);
+    this.testPictures.set(kind, pictures);
+    pictures.catch(() => this.testPictures.delete(kind)); // the server may come back
+    return (await pictures).map((pixels) => onlyTensor(inputs, pixels));
   }
 
   /** A picture's pixels as the input of a row's model. */
   pictureTensors(id: string, pixels: ArrayLike<number>): Tensor[] {
-    return onlyTensor(this.rowNamed(id).artifact.inputs, Array.from(pixels));
+    return onlyTensor(this.rowNamed(id).artifact.inputs, pixels);
   }
 
   /** The server's row of the source artifact: all others of the model are compared with it. */
@@ -409,14 +420,15 @@ export class Comparison {
 
   private async timeOf(row: Row): Promise<RowTime> {
     const { artifact, runtime } = row;
-    const inputs = this.inputsFor(artifact);
+    // The server may have no test pictures. A file of the visitor's may not take those of the model beside it.
+    const questions = await this.questionsFor(artifact).catch(() => [this.inputsFor(artifact)]);
     if (runtime.where === 'browser') {
       const worker = await this.load(row);
-      const { samples, callsPerSample } = await within(CALL_SECONDS, () => worker.call('measure', [artifact.name, inputs, TIMED_SECONDS]));
+      const { samples, callsPerSample } = await within(CALL_SECONDS, () => worker.call('measure', [artifact.name, questions, TIMED_SECONDS]));
       return { runtime: quantile(samples, 0.5), calls: samples.length * callsPerSample };
     }
     const worker = this.workerFor(runtime);
-    const times = await within(CALL_SECONDS, () => worker.call('callTimes', [artifact, inputs, TIMED_SECONDS])).catch(this.dropIfDead(row));
+    const times = await within(CALL_SECONDS, () => worker.call('callTimes', [artifact, questions, TIMED_SECONDS])).catch(this.dropIfDead(row));
     const median = (part: keyof CallTimes) => quantile(times.map((each) => each[part]), 0.5);
     return { runtime: median('compute'), queue: median('queue'), network: median('network'), calls: times.length };
   }
@@ -425,7 +437,7 @@ export class Comparison {
     if (!image) return this.given.get(model)!.map((tensor, i) => ({ ...tensor, name: inputs[i]!.name, shape: fittedTo(inputs[i]!, tensor) }));
     const tensor = this.tensorFor(image);
     if (!tensor) throw new Error(text().unreadable);
-    return onlyTensor(inputs, Array.from(tensor.pixels));
+    return onlyTensor(inputs, tensor.pixels);
   }
 
   /** One call of a row's runtime. A runtime that does not answer is ended, and started again for the next call. */

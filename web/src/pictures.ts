@@ -3,6 +3,7 @@
 import { ImageError } from './errors';
 import type { ImageSpec } from './image';
 import type { PictureCall, PictureReply } from './pictureWorker';
+import { bytesAt, listSamples } from './server';
 import { text } from './text';
 
 /** One picture as the inputs of models: a tensor for each spec, and the milliseconds that all of them took. */
@@ -28,6 +29,16 @@ export function tensorsFrom(picture: Uint8Array, specs: ImageSpec[]): Promise<Ma
     waiting.set(id, { resolve, reject });
     worker!.postMessage({ id, picture, specs } satisfies PictureCall);
   });
+}
+
+/** With how many a row is timed. */
+export const TEST_PICTURES = 16;
+
+/** The same few test pictures of the server for each spec. Raises Error if it has none. */
+export async function testPictures(spec: ImageSpec): Promise<Float32Array[]> {
+  const files = (await listSamples()).samples.slice(0, TEST_PICTURES);
+  const pictures = await Promise.all(files.map(({ file }) => bytesAt(`/samples/${file}`)));
+  return Promise.all(pictures.map(async (picture) => (await tensorsFrom(picture, [spec])).tensors[0]!));
 }
 
 function start(): Worker {

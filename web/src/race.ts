@@ -3,10 +3,8 @@
 import type { Comparison, Row } from './comparison';
 import { messageOf } from './errors';
 import { quantile } from './figures';
-import type { ImageSpec } from './image';
-import { tensorsFrom } from './pictures';
-import { bytesAt, listSamples } from './server';
-import type { Tensor } from './tensors';
+import { TEST_PICTURES } from './pictures';
+import { listSamples } from './server';
 import { text } from './text';
 import type { Progress, Timing } from './timing';
 import { sizeOf } from './verdict';
@@ -22,8 +20,6 @@ export interface Lane {
   /** Whether the tab was in the background while the row ran. */
   wasHidden: boolean;
 }
-
-const PICTURES = 16;
 
 /** The median of a row's calls, in milliseconds; null until it is timed. */
 export function medianOf({ phase, samples }: Lane): number | null {
@@ -72,16 +68,15 @@ export class Race {
     }));
     Object.assign(this, { state: 'running', problem: '' });
     this.changed();
-    const pictures = await this.readPictures(rows.filter(({ artifact }) => artifact.image)).catch((error: unknown) => {
-      this.problem = `${text().race.needsSamples} (${messageOf(error)})`;
-      this.stop.abort();
-      return new Map<string, Float32Array[]>();
-    });
+    if (rows.some(({ artifact }) => artifact.image)) {
+      await listSamples().catch((error: unknown) => {
+        this.problem = `${text().race.needsSamples} (${messageOf(error)})`;
+        this.stop.abort();
+      });
+    }
     for (const lane of this.lanes) {
       if (signal.aborted) break;
-      const { id, artifact } = lane.row;
-      const questions = pictures.get(JSON.stringify(artifact.image))?.map((pixels) => this.comparison.pictureTensors(id, pixels));
-      await this.run(lane, questions ?? [this.comparison.tensorsFor(artifact)], seconds, signal);
+      await this.run(lane, seconds, signal);
     }
     this.state = signal.aborted ? 'cancelled' : 'done';
     this.changed();
@@ -91,7 +86,7 @@ export class Race {
     this.stop.abort();
   }
 
-  private async run(lane: Lane, questions: Tensor[][], seconds: number, signal: AbortSignal): Promise<void> {
+  private async run(lane: Lane, seconds: number, signal: AbortSignal): Promise<void> {
     const noteHidden = () => { lane.wasHidden ||= document.hidden; };
     noteHidden();
     document.addEventListener('visibilitychange', noteHidden);
@@ -101,6 +96,7 @@ export class Race {
       this.changed();
     };
     try {
+      const questions = await this.comparison.questionsFor(lane.row.artifact);
       lane.timing = await this.comparison.time(lane.row.id, questions, seconds, onProgress, signal);
       lane.phase = 'done';
     } catch (error) {
@@ -109,18 +105,6 @@ export class Race {
       document.removeEventListener('visibilitychange', noteHidden);
       this.changed();
     }
-  }
-
-  /** The same pictures for every row that takes pictures: the spec of a picture -> the inputs made from them. */
-  private async readPictures(rows: Row[]): Promise<Map<string, Float32Array[]>> {
-    if (!rows.length) return new Map();
-    const files = (await listSamples()).samples.slice(0, PICTURES);
-    const pictures = await Promise.all(files.map(({ file }) => bytesAt(`/samples/${file}`)));
-    const tensors = new Map<string, Float32Array[]>();
-    const kinds = [...new Set(rows.map(({ artifact }) => JSON.stringify(artifact.image)))];
-    const made = await Promise.all(pictures.map((picture) => tensorsFrom(picture, kinds.map((kind) => JSON.parse(kind) as ImageSpec))));
-    kinds.forEach((kind, i) => tensors.set(kind, made.map((each) => each.tensors[i]!)));
-    return tensors;
   }
 
   /** All measurements, and the browser that made them. Times are in milliseconds. */
@@ -133,7 +117,7 @@ export class Race {
       warmUp, samples,
     }));
     const { userAgent, hardwareConcurrency } = navigator;
-    const machine = { userAgent, hardwareConcurrency, crossOriginIsolated, pictures: PICTURES };
+    const machine = { userAgent, hardwareConcurrency, crossOriginIsolated, pictures: TEST_PICTURES };
     return JSON.stringify({ made: new Date().toISOString(), unit: 'ms', ...machine, state: this.state, rows }, null, 1);
   }
 

@@ -39,8 +39,8 @@ export function count(shape: readonly number[]): number {
 }
 
 /** JSON values as a tensor's data. */
-function valuesOf(datatype: string, data: readonly unknown[]): Values {
-  if (datatype === 'BYTES') return data.map(String);
+function valuesOf(datatype: string, data: ArrayLike<unknown>): Values {
+  if (datatype === 'BYTES') return Array.from(data, String);
   if (datatype === 'INT64') return BigInt64Array.from(data as number[], BigInt);
   if (datatype === 'UINT64') return BigUint64Array.from(data as number[], BigInt);
   return (isRaw(datatype) ? (ARRAYS[datatype] as typeof Float32Array) : Float32Array).from(data as number[]);
@@ -100,7 +100,7 @@ export function defaultTensors(specs: readonly TensorSpec[], fill: 'random' | 'z
 }
 
 /** A flat list of numbers as the only input of a model. Raises Error if it does not fit. */
-export function onlyTensor(specs: readonly TensorSpec[], values: readonly number[]): Tensor[] {
+export function onlyTensor(specs: readonly TensorSpec[], values: ArrayLike<number>): Tensor[] {
   if (specs.length !== 1) throw new Error(`The model has ${specs.length} inputs, expected 1.`);
   return [fitted(specs[0]!, emptyEntry(specs[0]!), values)];
 }
@@ -175,7 +175,7 @@ function hasDatatype(datatype: string, value: unknown): boolean {
 }
 
 /** A flat list in the shape of the sizes. A free batch, or else the first free size, is as large as the list requires. */
-function fitted(spec: TensorSpec, { sizes }: Entry, values: readonly unknown[]): Tensor {
+function fitted(spec: TensorSpec, { sizes }: Entry, values: ArrayLike<unknown>): Tensor {
   const { name, datatype } = spec;
   const open = spec.shape[batchAxis(spec)] === -1 ? batchAxis(spec) : spec.shape.indexOf(-1);
   const row = count(resolved(spec, sizes).filter((_, axis) => axis !== open));

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 
 import type { LoadedModel } from './runtimes/model';
 import type { Tensor } from './tensors';
@@ -53,6 +53,29 @@ test('calls that are short beside a step of the clock are timed together', async
   expect(timing.callsPerSample * warm).toBeGreaterThan(5 * timing.resolution);
   expect(fake.calls).toBeGreaterThan(timing.samples.length * timing.callsPerSample - 1);
 });
+
+test('what gets faster for a while is timed when it no longer does', async () => {
+  const start = performance.now();
+  const compiled = () => performance.now() - start > 200;
+  const fake: LoadedModel = { ...model(0), async predict() { await model(compiled() ? 0.1 : 2).predict(numbers(0)); return numbers(1); } };
+  const { samples, warmUp } = await timed(async () => fake, QUESTIONS, 0.02);
+  expect(samples.toSorted((a, b) => a - b)[Math.floor(samples.length / 2)]!).toBeLessThan(1);
+  expect(Math.max(...warmUp)).toBeGreaterThanOrEqual(2);
+});
+
+test('a model of long calls is not warmed up for long', async () => {
+  const fake = model(400);
+  const { warmUp } = await timed(async () => fake, [QUESTIONS[0]!], 0.02);
+  expect(warmUp.length).toBeLessThanOrEqual(3);
+});
+
+test('a clock of long steps times many calls together', async () => {
+  const now = performance.now.bind(performance);
+  const coarse = vi.spyOn(performance, 'now').mockImplementation(() => Math.floor(now() / 20) * 20);
+  const timing = await timed(async () => ({ ...model(0), async predict() { return numbers(1); } }), [QUESTIONS[0]!], 0.02).finally(() => coarse.mockRestore());
+  expect(timing.callsPerSample).toBeLessThan(Infinity);
+  expect(timing.samples.length).toBeGreaterThanOrEqual(3);
+}, 60_000);
 
 test('answers that differ from call to call are noticed, and numbers that are none', async () => {
   let turn = 0;

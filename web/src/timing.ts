@@ -1,6 +1,5 @@
 /** Timed calls of one runtime in its worker, for the page's race and for `make compare`. */
 
-import { quantile } from './figures';
 import type { LoadedModel } from './runtimes/model';
 import { largestDistance, type Tensor } from './tensors';
 
@@ -40,7 +39,15 @@ export interface Progress {
 
 type OnProgress = (progress: Progress) => void;
 
+/** The least warm-up, as a share of the time that follows. */
 const WARM_UP = 0.2;
+/** What a browser compiles while it runs gets faster for some tenths of a second. So a warm-up is looked at in blocks, */
+const BLOCK_SECONDS = 0.025;
+/** and goes on until so many in a row were not clearly faster than the best one before, */
+const STEADY_BLOCKS = 5;
+const CLEARLY_FASTER = 0.97;
+/** but no longer than this, unless the share is more. */
+const LONGEST_WARM_UP_SECONDS = 1;
 const STEPS_PER_SAMPLE = 50;
 const PROGRESS_MS = 150;
 
@@ -53,15 +60,15 @@ export async function timed(
   const model = await load(); // its last step is the answer to zeros
   const firstAnswer = performance.now() - start;
   try {
-    return { backend: model.backend, firstAnswer, ...(await sampled(model, questions, seconds, onProgress)) };
+    return { backend: model.backend, firstAnswer, ...(await sampled(model, questions, seconds, questions.length, onProgress)) };
   } finally {
     model.dispose();
   }
 }
 
-/** Calls of a loaded model, warm: the questions in turn, again and again. */
+/** Calls of a loaded model, warm: the questions in turn, again and again, and the first `answered` of them at least once. */
 export async function sampled(
-  model: LoadedModel, questions: Tensor[][], seconds: number, onProgress: OnProgress = () => {},
+  model: LoadedModel, questions: Tensor[][], seconds: number, answered = 0, onProgress: OnProgress = () => {},
 ): Promise<Samples> {
   const answersTo: Tensor[][][] = questions.map(() => []);
   let turn = 0;
@@ -70,25 +77,45 @@ export async function sampled(
     const inputs = questions[question]!.map((tensor) => ({ ...tensor, data: tensor.data.slice() }));
     answersTo[question]!.push(await model.predict(inputs));
   };
-  const warmUp = await sample(call, 1, WARM_UP * seconds, (samples) => onProgress({ phase: 'warm-up', samples }));
+  const { warmUp, callMs } = await warmed(call, seconds, (samples) => onProgress({ phase: 'warm-up', samples }));
   const resolution = clockStep();
-  const callsPerSample = Math.max(1, Math.ceil((STEPS_PER_SAMPLE * resolution) / quantile(warmUp, 0.5)));
+  const callsPerSample = Math.max(1, Math.ceil((STEPS_PER_SAMPLE * resolution) / callMs));
   for (const answers of answersTo) answers.length = 0;
-  const samples = await sample(call, callsPerSample, seconds, (samples) => onProgress({ phase: 'timed', samples }));
-  while (answersTo.some((answers) => !answers.length)) await call(); // a slow runtime makes few calls, but answers every question
+  const samples = await sample(call, callsPerSample, 3, seconds, (samples) => onProgress({ phase: 'timed', samples }));
+  while (answersTo.slice(0, answered).some((answers) => !answers.length)) await call(); // a slow runtime makes few calls
   const unsteady = answersTo.reduce((most, each) => each.reduce((more, answer) =>
     Math.max(more, largestDistance(answer, each.at(-1)!)), most), 0);
-  const answers = answersTo.map((each) => each.at(-1)!.flatMap(({ data }) => Array.from(data as Float32Array, Number)));
+  const answers = answersTo.map((each) => (each.at(-1) ?? []).flatMap(({ data }) => Array.from(data as Float32Array, Number)));
   return { warmUp, resolution, callsPerSample, samples, answers, unsteady };
 }
 
+/** Call until the time of a call stands; `callMs` is its average in the fastest block. */
+async function warmed(
+  call: () => Promise<void>, seconds: number, onSamples: (samples: number[]) => void,
+): Promise<{ warmUp: number[]; callMs: number }> {
+  const warmUp: number[] = [];
+  const start = performance.now();
+  let [callMs, steady] = [Infinity, 0];
+  for (let passed = 0; passed < WARM_UP * seconds || (steady < STEADY_BLOCKS && passed < LONGEST_WARM_UP_SECONDS); ) {
+    const blockStart = performance.now();
+    const block = await sample(call, 1, 1, BLOCK_SECONDS, onSamples);
+    // Not of the samples: where the clock's steps are long, most of them are 0.
+    const average = (performance.now() - blockStart) / block.length;
+    steady = average < CLEARLY_FASTER * callMs ? 0 : steady + 1;
+    callMs = Math.min(callMs, average);
+    warmUp.push(...block);
+    passed = (performance.now() - start) / 1000;
+  }
+  return { warmUp, callMs };
+}
+
 async function sample(
-  call: () => Promise<void>, calls: number, seconds: number, onSamples: (samples: number[]) => void,
+  call: () => Promise<void>, calls: number, fewest: number, seconds: number, onSamples: (samples: number[]) => void,
 ): Promise<number[]> {
   const samples: number[] = [];
   const end = performance.now() + seconds * 1000;
   let [reported, reportedAt] = [0, performance.now()];
-  for (let now = reportedAt; samples.length < 3 || now < end; ) {
+  for (let now = reportedAt; samples.length < fewest || now < end; ) {
     const start = performance.now();
     for (let i = 0; i < calls; i++) await call();
     now = performance.now();

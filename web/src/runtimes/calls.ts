@@ -15,9 +15,9 @@ export interface Calls {
   inspect(artifact: Artifact): Promise<Signature>;
   predict(name: string, inputs: Tensor[]): Promise<Tensor[]>;
   /** Call the server again and again for so many seconds. */
-  callTimes(artifact: Artifact, inputs: Tensor[], seconds: number): Promise<CallTimes[]>;
+  callTimes(artifact: Artifact, questions: Tensor[][], seconds: number): Promise<CallTimes[]>;
   /** Call a loaded model again and again for so many seconds. */
-  measure(name: string, inputs: Tensor[], seconds: number): Promise<Samples>;
+  measure(name: string, questions: Tensor[][], seconds: number): Promise<Samples>;
   time(artifact: Artifact, questions: Tensor[][], seconds: number): Promise<Timing>;
 }
 

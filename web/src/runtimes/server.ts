@@ -7,10 +7,12 @@ import type { LoadedModel } from './model';
 const FEWEST_CALLS = 5;
 
 /** Where the time of each call goes, for so many seconds. The page itself draws, and would add to the network's time. */
-export async function callTimes(artifact: Artifact, inputs: Tensor[], seconds: number): Promise<CallTimes[]> {
+export async function callTimes(artifact: Artifact, questions: Tensor[][], seconds: number): Promise<CallTimes[]> {
   const times: CallTimes[] = [];
   const end = performance.now() + 1000 * seconds;
-  while (times.length < FEWEST_CALLS || performance.now() < end) times.push(await timedInfer(artifact, inputs));
+  while (times.length < FEWEST_CALLS || performance.now() < end) {
+    times.push(await timedInfer(artifact, questions[times.length % questions.length]!));
+  }
   return times;
 }
 

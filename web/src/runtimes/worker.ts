@@ -49,8 +49,8 @@ const calls = (onProgress: (progress: Progress) => void): Calls => ({
   },
   inspect: (artifact) => reporting(onProgress, () => INSPECTORS[runtime]!(artifact)),
   predict: (name, inputs) => models.get(name)!.predict(inputs),
-  callTimes: async (artifact, inputs, seconds) => (await code(import('./server'))).callTimes(artifact, inputs, seconds),
-  measure: (name, inputs, seconds) => sampled(models.get(name)!, [inputs], seconds),
+  callTimes: async (artifact, questions, seconds) => (await code(import('./server'))).callTimes(artifact, questions, seconds),
+  measure: (name, questions, seconds) => sampled(models.get(name)!, questions, seconds),
   async time(artifact, questions, seconds) {
     const timing = await timed(() => reporting(onProgress, () => loadArtifact(artifact)), questions, seconds, onProgress);
     return { ...timing, runtimeBytes: await runtimeBytes() };
