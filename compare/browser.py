@@ -49,6 +49,9 @@ FLAGS = (
 WEBGPU = "--enable-unsafe-webgpu"
 """Chromium on Linux offers WebGPU only with this flag; without a graphics processor, SwiftShader computes it."""
 
+SWIFTSHADER = "swiftshader"
+"""In the name of a backend: the processor computes what a graphics processor should."""
+
 READY_SECONDS = 60
 PATIENCE = 120
 """Seconds after which a row without an answer fails: a runtime may wait for its threads forever."""

@@ -27,7 +27,7 @@ from contract.manifest import Manifest, read_manifest
 from verify.parity import Answers, same_artifact
 
 TIMEOUT = 60
-FORM_SECONDS = 0.4
+FORM_SECONDS = 0.25
 """How long each further form of a request is measured, as a share of the time of calls with one picture."""
 
 

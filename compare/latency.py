@@ -25,7 +25,7 @@ from contract.errors import RosettaError
 from contract.manifest import Manifest, read_manifest, verify_files
 from serve.runtimes import Runtime, import_runtime, open_runtime, warm_up_inputs
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+BATCHES = (1, 4, 16, 64, 128)
 THREADS = 1
 SECONDS = 1.0
 """How long to measure calls with one row; each larger batch takes a fifth of it."""
