@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from bring.harvest import remove_below
 from contract.cell import groups, host
+from contract.cell.harvest import remove_below
 from contract.cell.host import Parts, Process
 from contract.errors import BroughtError, RosettaError
 
@@ -83,7 +83,7 @@ class Cell:
     """Where children run, one after the other."""
 
     folder: Path
-    """The only folder that they may write to. This process writes nothing into it: see bring/harvest.py."""
+    """The only folder that they may write to. This process writes nothing into it: see contract/cell/harvest.py."""
     given: Path
     """What this process gives them to read."""
     kept: Path
