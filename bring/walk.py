@@ -19,7 +19,7 @@ from bring import neighbours, words
 from bring.data_folder import class_folders, questions_for, set_aside
 from bring.description import Description, describe
 from bring.progress import Progress
-from bring.publish import FINGERPRINT, check, fingerprint, hashes_of_read, is_published, publish
+from bring.publish import check, fingerprint, hashes_of_read, is_published, publish
 from bring.search import Attempt, Edge, Export, PutAside, Search, Verify, reachable
 from bring.workshop import Workshops, modules_to_run
 from contract import calibration as calibrations
@@ -31,7 +31,7 @@ from contract.cell.sandbox import Cell, ChildFailed, Finished, Limits
 from contract.errors import BroughtError, shortened
 from contract.failed_edge import FailedEdge, write_failed_edge
 from contract.formats import FORMATS, family_of
-from contract.manifest import MANIFEST, Manifest, read_manifest, write_json
+from contract.manifest import BROUGHT, MANIFEST, Manifest, read_manifest, write_json
 from contract.parity_result import ParityResult, read_status
 from contract.precisions import NONE, chosen
 from verify import questions
@@ -122,7 +122,7 @@ def bring(
         if reduced.formats:
             walk.reduce(reduced, calibration)
         check(walk.made)
-        write_json(walk.made / FINGERPRINT, expected)
+        write_json(walk.made / BROUGHT, expected)
         publish(cell.given / questions_file, artifacts / questions_file)
         publish(walk.made, artifacts / name)
     if rows.pictures is not None:
