@@ -121,11 +121,11 @@ def verify_in_cell(model: Path, options: argparse.Namespace) -> list[str]:
             done: Finished | ChildFailed = command.run(cell, "verify", cell.file, *about)
         except ChildFailed as error:
             done = error
-        error = command.show(done, cell)
+        failure = command.show(done, cell)
         harvest = Harvest(cell.folder, cell.file.name, cell.kept / "records")
         harvest.read_records()
         publish_records(harvest.records, model)
-        return [error] if error else []
+        return [failure] if failure else []
 
 
 def linked(model: Path, records: Path) -> Path:
