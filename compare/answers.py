@@ -86,8 +86,10 @@ def ask(folder: Path, manifest: Manifest, questions: Questions) -> AnswersByBatc
 def ask_in_cell(folder: Path, dataset: str, limit: int | None) -> AnswersByBatch:
     """What `ask` gives, for an artifact that somebody brought: it answers in a cell.
 
-    Raises ChildFailed with what `ask` says there, and BroughtError where there is no cell, or no answers come out.
+    Raises ArtifactMissing, ChildFailed with what `ask` says there, and BroughtError where there is no cell, or no
+    answers come out.
     """
+    read_manifest(folder)  # of what is no model, no cell is made
     with command.cell_of(folder.parent, CELL_SECONDS) as cell:
         about = ["--questions", give(cell, folder.parent, dataset, limit), *(["--limit", limit] if limit else [])]
         command.run(cell, "compare.answers", cell.file / folder.name, cell.folder / FILE, *about)

@@ -154,7 +154,8 @@ def undisturbed(call: Call, seconds: float) -> float:
 
 
 def measure_in_cell(folder: Path, seconds: float, threads: int, batches: Sequence[int]) -> dict[str, Any]:
-    """What `measure` gives, of an artifact that somebody brought. Raises ChildFailed, and BroughtError."""
+    """What `measure` gives, of an artifact that somebody brought. Raises ArtifactMissing, ChildFailed, BroughtError."""
+    read_manifest(folder)  # of what is no model, no cell is made
     about = ["--seconds", seconds, "--threads", threads, "--batches", *batches]
     with command.cell_of(folder.parent, CELL_SECONDS) as cell:
         output = command.run(cell, "compare.latency", cell.file / folder.name, *about).output
@@ -163,6 +164,7 @@ def measure_in_cell(folder: Path, seconds: float, threads: int, batches: Sequenc
 
 def take_turns_in_cell(folder: Path, threads: int) -> None:
     """`take_turns` for an artifact that somebody brought: what a process in a cell answers is checked, and printed."""
+    read_manifest(folder)
     with (
         command.cell_of(folder.parent, TURNS_SECONDS) as cell,
         command.talking(cell, "compare.latency", cell.file / folder.name, "--threads", threads, "--turns") as talk,

@@ -129,7 +129,7 @@ def run_as(mode: str, *command: object) -> subprocess.CompletedProcess[str]:
         text=True,
         capture_output=True,
         check=False,
-        timeout=300,
+        timeout=500,
         preexec_fn=lambda: enter(mode),
     )
 
