@@ -13,11 +13,9 @@ wrapping.py      from the file and the description: the pre- and post-processing
 readers/         one module for each kind of file: read it, and write it as an artifact with the wrapping in its graph
 source.py        the steps above, in a process of their own: from a file to a source artifact
 files_read.py    which of the user's files that process reads
-sandbox.py       that process: in a cell, with limits of memory, time, disk and processes
 workshop.py      the process that forks for each step of one model, so that each framework is loaded once
 steps.py         what runs there: it loads the frameworks, forks, and ends what a step left running
 neighbours.py    the files beside the model that belong to it, which the cell shows
-harvest.py       what comes out of the cell: regular files alone
 data_folder.py   the questions for parity, from the user's pictures or rows
 search.py        which route to try next, from what was tried and what parity said; it runs nothing
 progress.py      what is being done now, and how long it will still take: on a terminal

@@ -13,8 +13,8 @@ from pathlib import Path
 from bring.description import FILE as MODEL_TOML
 from bring.description import describe
 from bring.options import OPTIONS, PATHS
-from bring.sandbox import GIB, Limits
 from bring.walk import Reduced, bring
+from contract.cell.sandbox import GIB, Limits
 from contract.errors import BroughtError, RosettaError
 from contract.precisions import chosen
 from verify.precision.gate import limits_of

@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from bring import sandbox
-from bring.sandbox import Cell, ChildFailed
 from bring.verdict import onnx
 from bring.verdict.findings import mapped
+from contract.cell import sandbox
+from contract.cell.sandbox import Cell, ChildFailed
 
 MOST = 10_000
 SELF_CONTAINED = (b"\x89HDF", b"PK\x03\x04", b"\x80")

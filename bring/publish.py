@@ -17,10 +17,9 @@ from typing import Any
 from bring.data_folder import class_folders, pictures_in
 from bring.description import Description
 from contract.code import LOCK, digest, files_of
-from contract.manifest import MANIFEST, read_manifest, sha256_of, verify_files
+from contract.manifest import BROUGHT, MANIFEST, read_manifest, sha256_of, verify_files
 
 SCHEMA = 3
-FINGERPRINT = "brought.json"
 CODE = (
     "bring.walk",
     "bring.steps",
@@ -73,7 +72,7 @@ def is_published(model: Path, path: Path, expected: Mapping[str, Any]) -> bool:
     """Whether the artifacts in the folder `model` were made from what `expected`, a fingerprint of `path`, says, and
     from files that are still what they were."""
     try:
-        record = json.loads((model / FINGERPRINT).read_bytes())
+        record = json.loads((model / BROUGHT).read_bytes())
         read = record.pop("read")
         return bool(record == expected and read == hashes_of_read(path, read))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):

@@ -2,8 +2,8 @@
 
     python -m bring.source FILE FOLDER --name NAME [--description JSON]
 
-It runs in a process of its own, in the cell of bring/sandbox.py. The last line that it prints is JSON: the artifact's
-format, the bound of integers that may be invented for its inputs, and the files that were read.
+It runs in a process of its own, in the cell of contract/cell/sandbox.py. The last line that it prints is JSON: the
+artifact's format, the bound of integers that may be invented for its inputs, and the files that were read.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Bring your own model: from a file to every format that it can be written in, each compared with the file itself.
 
 The file takes the place of training; exports and parity are those of our own models. Whatever reads the file runs in a
-child process without a network (bring/sandbox.py). bring/search.py decides what is tried next. A format that cannot be
-made leaves its reason in `failed/<format>.json`; the others go on.
+child process without a network (contract/cell/sandbox.py). bring/search.py decides what is tried next. A format that
+cannot be made leaves its reason in `failed/<format>.json`; the others go on.
 """
 
 import json
@@ -15,22 +15,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bring import neighbours, sandbox, words
+from bring import neighbours, words
 from bring.data_folder import class_folders, questions_for, set_aside
 from bring.description import Description, describe
-from bring.harvest import Harvest
 from bring.progress import Progress
-from bring.publish import FINGERPRINT, check, fingerprint, hashes_of_read, is_published, publish
-from bring.sandbox import Cell, ChildFailed, Finished, Limits
+from bring.publish import check, fingerprint, hashes_of_read, is_published, publish
 from bring.search import Attempt, Edge, Export, PutAside, Search, Verify, reachable
 from bring.workshop import Workshops, modules_to_run
 from contract import calibration as calibrations
 from contract.behaviour import read_behaviour
 from contract.calibration import Calibration
+from contract.cell import sandbox
+from contract.cell.harvest import Harvest
+from contract.cell.sandbox import Cell, ChildFailed, Finished, Limits
 from contract.errors import BroughtError, shortened
 from contract.failed_edge import FailedEdge, write_failed_edge
 from contract.formats import FORMATS, family_of
-from contract.manifest import MANIFEST, Manifest, read_manifest, write_json
+from contract.manifest import BROUGHT, MANIFEST, Manifest, read_manifest, write_json
 from contract.parity_result import ParityResult, read_status
 from contract.precisions import NONE, chosen
 from verify import questions
@@ -121,7 +122,7 @@ def bring(
         if reduced.formats:
             walk.reduce(reduced, calibration)
         check(walk.made)
-        write_json(walk.made / FINGERPRINT, expected)
+        write_json(walk.made / BROUGHT, expected)
         publish(cell.given / questions_file, artifacts / questions_file)
         publish(walk.made, artifacts / name)
     if rows.pictures is not None:

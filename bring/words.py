@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from bring.causes import explain
-from bring.sandbox import GIB
 from bring.search import Attempt, Edge
+from contract.cell.sandbox import GIB
 from contract.failed_edge import FailedEdge, FailedRoute
 from contract.manifest import Manifest
 from contract.parity_result import ParityResult

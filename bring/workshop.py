@@ -19,10 +19,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, BinaryIO, Self
 
-from bring import sandbox
-from bring.sandbox import Cell, Finished
-from contract.cell import host
+from contract.cell import host, sandbox
 from contract.cell.host import Process
+from contract.cell.sandbox import Cell, Finished
 
 CONVERTS, ANSWERS = "converts", "answers"
 WORKSHOPS = {"export": CONVERTS, "export.precision": CONVERTS, "verify": ANSWERS}

@@ -2,8 +2,8 @@
 
     python -m compare.answers FOLDER FILE      writes the answers into FILE (.npz), prints nothing
 
-This command runs in its own process. Two such files, the artifact's and its source's, give accuracy, parity, and the
-pictures that change their class.
+This command runs in its own process; for an artifact that somebody brought, in a cell. Two such files, the artifact's
+and its source's, give accuracy, parity, and the pictures that change their class.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import base64
 import contextlib
 import io
 import sys
+import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,20 +24,29 @@ from numpy.typing import NDArray
 
 from compare.figures import Figure, Measured, Missing, exact, share
 from compare.latency import BATCHES as TIMED
+from compare.latency import CELL_SECONDS
 from compare.report import FlippedPicture
-from contract.errors import RosettaError
+from contract.cell import command
+from contract.cell.command import is_own
+from contract.cell.harvest import read_file
+from contract.errors import BroughtError, RosettaError
 from contract.manifest import Manifest, read_manifest, verify_files
 from contract.parity_result import BatchParity
 from serve.runtimes import load_runtime
 from verify.parity import BATCHES, Answers, Tolerance, answer, compare_all, judge
-from verify.questions import Questions
+from verify.questions import Questions, give
 from verify.questions import load as load_questions
+from verify.questions import read as read_questions
 
 MANY = BATCHES[-1]
 LARGEST = TIMED[-1]
 """Rows of the largest call that is timed."""
 GALLERY = 24
 """How many flipped pictures of an artifact the report shows."""
+
+FILE = "answers.npz"
+MAX_BYTES = 1 << 30
+"""The largest file of answers that is taken out of a cell."""
 
 AnswersByBatch = Mapping[int, Answers]
 """Batch size -> answers (pictures, classes)."""
@@ -47,9 +57,9 @@ def most(answers: AnswersByBatch) -> Answers:
     return answers[MANY] if MANY in answers else answers[BATCHES[0]]
 
 
-def read_answers(file: Path) -> AnswersByBatch:
+def read_answers(file: Path | io.BytesIO) -> AnswersByBatch:
     """The answers in a file that this command wrote. Raises OSError if it is gone."""
-    with np.load(file) as arrays:
+    with np.load(file, allow_pickle=False) as arrays:
         return {int(name): arrays[name] for name in arrays.files}
 
 
@@ -71,6 +81,29 @@ def ask(folder: Path, manifest: Manifest, questions: Questions) -> AnswersByBatc
             return answers
         first = {name: np.resize(rows[:MANY], (LARGEST, *rows.shape[1:])) for name, rows in questions.inputs.items()}
         return answers | {LARGEST: answer(runtime, manifest, replace(questions, inputs=first), LARGEST)[output]}
+
+
+def ask_in_cell(folder: Path, dataset: str, limit: int | None) -> AnswersByBatch:
+    """What `ask` gives, for an artifact that somebody brought: it answers in a cell.
+
+    Raises ArtifactMissing, ChildFailed with what `ask` says there, and BroughtError where there is no cell, or no
+    answers come out.
+    """
+    read_manifest(folder)  # of what is no model, no cell is made
+    with command.cell_of(folder.parent, CELL_SECONDS) as cell:
+        about = ["--questions", give(cell, folder.parent, dataset, limit), *(["--limit", limit] if limit else [])]
+        command.run(cell, "compare.answers", cell.file / folder.name, cell.folder / FILE, *about)
+        content = read_file(cell.folder, FILE, MAX_BYTES)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(part.file_size for part in archive.infolist()) > MAX_BYTES:
+                raise ValueError(f"they are more than {MAX_BYTES} bytes")
+        answers = read_answers(io.BytesIO(content))
+        if not answers or any(rows.ndim != 2 or rows.dtype.kind not in "fiub" for rows in answers.values()):
+            raise ValueError("they are no tables of numbers")
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise BroughtError(f"{folder} left no answers: {error}") from error
+    return answers
 
 
 def wrong_in_a_large_call(source: AnswersByBatch, answers: AnswersByBatch, tolerance: float = 1e-4) -> str:
@@ -236,11 +269,18 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--dataset", default="fashion_mnist")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--in-cell", action="store_true", help="this process is in a cell")
+    parser.add_argument("--questions", type=Path, help="the model's questions, where they do not lie beside it")
     options = parser.parse_args()
     try:
-        manifest = read_manifest(options.folder)
-        questions = load_questions(options.folder.parent, options.dataset, options.limit)
-        answers = ask(options.folder, manifest, questions)
+        if options.in_cell:
+            questions = read_questions(options.questions, options.limit)
+            answers = ask(options.folder, read_manifest(options.folder), questions)
+        elif is_own(options.folder.parent):
+            questions = load_questions(options.folder.parent, options.dataset, options.limit)
+            answers = ask(options.folder, read_manifest(options.folder), questions)
+        else:
+            answers = ask_in_cell(options.folder, options.dataset, options.limit)
     except RosettaError as error:
         sys.exit(f"error: {error}")
     partial = options.file.with_suffix(".partial.npz")

@@ -20,10 +20,11 @@ from compare import servers
 from compare.answers import LARGEST, MANY, AnswersByBatch
 from compare.latency import BATCHES, Call, latencies, latency
 from compare.requests import FORMS, file_of, forms_of
+from contract.cell.command import is_own
 from contract.code import ROOT
 from contract.errors import RuntimeFailure
 from contract.image import image_to_batch
-from contract.manifest import Manifest, read_manifest
+from contract.manifest import BROUGHT, Manifest, read_manifest
 from verify.parity import Answers, same_artifact
 
 TIMEOUT = 60
@@ -39,6 +40,8 @@ def folder_of(artifacts: Sequence[Path]) -> Iterator[Path]:
             link = Path(temporary, artifact.parent.name, artifact.name)
             link.parent.mkdir(exist_ok=True)
             link.symlink_to(artifact.resolve(), target_is_directory=True)
+            if not is_own(artifact.parent):
+                (link.parent / BROUGHT).touch()  # the service sees no more of the model, and runs it apart
         yield Path(temporary)
 
 

@@ -4,12 +4,14 @@ python -m compare.latency artifacts/keras_cnn/onnx      prints one round's figur
 python -m compare.latency artifacts/keras_cnn/onnx --turns      measures when it is its turn: see compare/turns.py
 
 Measured separately: the import of the framework, the load of the artifact, its first call, and its warm calls. The same
-functions measure the calls of compare/http_calls.py.
+functions measure the calls of compare/http_calls.py. An artifact that somebody brought is measured in a cell, by the
+same code: in a cell, calls take as long as elsewhere.
 """
 
 import argparse
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -21,8 +23,11 @@ from typing import Any
 import numpy as np
 
 from compare.servers import rss
-from contract.errors import RosettaError
+from contract.cell import command
+from contract.cell.command import is_own
+from contract.errors import BroughtError, RosettaError
 from contract.manifest import Manifest, read_manifest, verify_files
+from contract.records import decode, parse
 from serve.runtimes import Runtime, import_runtime, open_runtime, warm_up_inputs
 
 BATCHES = (1, 4, 16, 64, 128)
@@ -31,6 +36,10 @@ SECONDS = 1.0
 """How long to measure calls with one row; each larger batch takes a fifth of it."""
 WARM_UP = 0.2
 """The length of the warm-up before a measurement, as a share of the measurement's time."""
+CELL_SECONDS, TURNS_SECONDS = 280.0, 3600.0
+"""The most that a process in a cell takes to measure an artifact; the first is less than its caller waits."""
+STEPS = ("import", "load", "first_call", "memory")
+MOST_OF_A_TITLE = 200
 CALLS = 3
 """The smallest number of calls in one measurement."""
 
@@ -144,6 +153,47 @@ def undisturbed(call: Call, seconds: float) -> float:
     return float(np.percentile(_nanoseconds(call, seconds), 10)) / 1e9
 
 
+def measure_in_cell(folder: Path, seconds: float, threads: int, batches: Sequence[int]) -> dict[str, Any]:
+    """What `measure` gives, of an artifact that somebody brought. Raises ArtifactMissing, ChildFailed, BroughtError."""
+    read_manifest(folder)  # of what is no model, no cell is made
+    about = ["--seconds", seconds, "--threads", threads, "--batches", *batches]
+    with command.cell_of(folder.parent, CELL_SECONDS) as cell:
+        output = command.run(cell, "compare.latency", cell.file / folder.name, *about).output
+    return checked((output.splitlines() or [""])[-1], has_latencies=True)
+
+
+def take_turns_in_cell(folder: Path, threads: int) -> None:
+    """`take_turns` for an artifact that somebody brought: what a process in a cell answers is checked, and printed."""
+    read_manifest(folder)
+    with (
+        command.cell_of(folder.parent, TURNS_SECONDS) as cell,
+        command.talking(cell, "compare.latency", cell.file / folder.name, "--threads", threads, "--turns") as talk,
+    ):
+        print(json.dumps(checked(talk.ask(), has_latencies=False)), flush=True)
+        for line in sys.stdin:
+            print(_number(parse(talk.ask(line))), flush=True)
+
+
+def checked(line: str, has_latencies: bool) -> dict[str, Any]:
+    """What this command printed in a cell. Raises BroughtError for anything else."""
+    try:
+        data = parse(line)
+        record: dict[str, Any] = {name: _number(data[name]) for name in STEPS}
+        record["runtime"] = "".join(sign for sign in str(data["runtime"])[:MOST_OF_A_TITLE] if sign.isprintable())
+        if has_latencies:
+            record["latencies"] = [asdict(decode(Latency, each)) for each in data["latencies"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BroughtError(f"The process that measured in a cell answered something else: {error}") from error
+    return record
+
+
+def _number(value: object) -> float:
+    """A time or a size. Raises ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"got {str(value)[:40]}, expected a number of at least 0")
+    return value
+
+
 def resident_bytes(runtime: Runtime | None = None) -> int:
     """Memory of this process, and of the runtime's own process if it has one."""
     processes = [os.getpid(), *filter(None, [getattr(runtime, "process_id", None)])]
@@ -158,12 +208,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--turns", action="store_true", help="measure when a line on standard input says so")
+    parser.add_argument("--in-cell", action="store_true", help="this process is in a cell")
     options = parser.parse_args()
+    is_here = options.in_cell or is_own(options.folder.parent)
     try:
         if options.turns:
-            take_turns(options.folder, options.threads)
+            (take_turns if is_here else take_turns_in_cell)(options.folder, options.threads)
             return
-        print(json.dumps(measure(options.folder, options.seconds, options.threads, options.batches)))
+        timed = measure if is_here else measure_in_cell
+        print(json.dumps(timed(options.folder, options.seconds, options.threads, options.batches)))
     except RosettaError as error:
         sys.exit(f"error: {error}")
 

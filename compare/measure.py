@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bring.verdict.artifact import judge_again
+from bring.verdict.artifact import judge_again, judge_model
 from compare import http_calls
 from compare.answers import AnswersByBatch, most, read_answers
 from compare.browser import SWIFTSHADER, Session, runtimes_of, sessions
@@ -32,6 +32,7 @@ from compare.report import SCHEMA, Machine, Settings
 from compare.servers import python_of
 from compare.store import Record, Store
 from compare.training import SCRIPTS, fault_of
+from contract.cell.command import is_own
 from contract.code import ROOT, digest, files_of
 from contract.errors import ArtifactMissing, BroughtError, RosettaError, RuntimeFailure
 from contract.failed_edge import read_failed_edges
@@ -106,14 +107,32 @@ def find_subjects(artifacts: Path) -> list[Subject]:
         Subject(artifacts / edge.model / edge.format, None, " ".join(filter(None, (edge.reason, edge.advice))))
         for edge in read_failed_edges(artifacts)
     ]
-    return [*map(_opened, folders), *(each for each in failed if each.folder not in folders)]
+    verdicts = _verdicts({folder.parent for folder in folders})
+    return [
+        *(_opened(folder, verdicts) for folder in folders),
+        *(each for each in failed if each.folder not in folders),
+    ]
 
 
-def _opened(folder: Path) -> Subject:
+def _verdicts(models: Iterable[Path]) -> dict[Path, str]:
+    """The artifacts of brought models -> why they are not measured, or ""."""
+    verdicts: dict[Path, str] = {}
+    for model in sorted(model for model in models if not is_own(model)):
+        try:
+            verdicts |= {model / format: reason for format, reason in judge_model(model).items()}
+        except BroughtError as error:
+            verdicts |= {path.parent: str(error) for path in model.glob(f"*/{MANIFEST}")}
+    return verdicts
+
+
+def _opened(folder: Path, verdicts: Mapping[Path, str]) -> Subject:
     try:
         manifest = read_manifest(folder)
         verify_files(folder, manifest)
-        judge_again(folder, manifest)
+        if folder not in verdicts:
+            judge_again(folder, manifest)
+        elif verdicts[folder]:
+            raise BroughtError(verdicts[folder])
     except BroughtError as error:
         subject = Subject(folder, None, str(error))
         print(f"{subject.name} is not measured: {error}", file=sys.stderr, flush=True)

@@ -165,7 +165,7 @@ def _child(side: Side, threads: int) -> Iterator[_Child]:
         try:
             yield _Child(process, json.loads(_line_of(process))["memory"])
         finally:
-            process.kill()
+            process.terminate()  # it removes its cell, if it has one
 
 
 def _line_of(process: "subprocess.Popen[str]") -> str:

@@ -100,14 +100,19 @@ def write_ledger(folder: Path, ledger: Ledger) -> None:
     write_json(folder / LEDGER, encode(ledger) | {"stored_only": ledger.is_stored_only})
 
 
+def decoded(content: bytes) -> Ledger:
+    """The ledger that a file has as its content. Raises RecordError."""
+    data = parse(content)
+    if isinstance(data, dict):
+        data.pop("stored_only", None)  # for readers that have no rules of their own
+        data = {"classes": [], "layers": [], **data}  # ledgers that are older have none
+    return decode(Ledger, data)
+
+
 def read_ledger(folder: Path) -> Ledger | None:
     """The ledger of the artifact in `folder`; None where there is none for exactly these bytes."""
     try:
-        data = parse((folder / LEDGER).read_bytes())
-        if isinstance(data, dict):
-            data.pop("stored_only", None)  # for readers that have no rules of their own
-            data = {"classes": [], "layers": [], **data}  # ledgers that are older have none
-        ledger = decode(Ledger, data)
+        ledger = decoded((folder / LEDGER).read_bytes())
         return ledger if ledger.artifact_sha256 == sha256_of(folder / MANIFEST) else None
     except FileNotFoundError:
         return None

@@ -21,6 +21,8 @@ from contract.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
 from contract.records import RecordError, decode, encode, parse, without_schema
 
 MANIFEST = "manifest.json"
+BROUGHT = "brought.json"
+"""What bringing a model writes beside its artifacts; nothing that reads the model can leave it out."""
 SCHEMA = 1
 
 MODEL_NAME = re.compile(r"[a-z0-9_]+")

@@ -19,7 +19,7 @@ from contract.errors import ArtifactError, BroughtError, ModelUnavailable, Unkno
 from contract.failed_edge import FailedEdge, read_failed_edges
 from contract.formats import FORMATS, family_of
 from contract.ledger import Ledger, read_ledger
-from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
+from contract.manifest import BROUGHT, MANIFEST, Manifest, read_manifest, verify_files
 from contract.parity_result import FAILED, Status, read_status
 from serve.apart.runtime import ApartRuntime
 from serve.artifacts import NUMBER, find_versions
@@ -31,9 +31,6 @@ from serve.runtimes import Runtime, load_runtime, warm_up_inputs
 from serve.settings import Settings
 
 log = logging.getLogger(__name__)
-
-BROUGHT = "brought.json"
-"""What `bring` writes beside a model's artifacts; nothing that reads the model can leave it out."""
 
 
 @dataclass(frozen=True)

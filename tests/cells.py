@@ -18,12 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bring import sandbox
-from bring.sandbox import ChildFailed, Limits
-from contract.cell import calls, host, kernel
+from contract.cell import calls, host, kernel, sandbox
 from contract.cell.calls import Rule
 from contract.cell.enter import BUBBLEWRAP
 from contract.cell.host import Parts
+from contract.cell.sandbox import ChildFailed, Limits
 from contract.code import ROOT
 from tests import cell_attacks
 
@@ -130,7 +129,7 @@ def run_as(mode: str, *command: object) -> subprocess.CompletedProcess[str]:
         text=True,
         capture_output=True,
         check=False,
-        timeout=300,
+        timeout=500,
         preexec_fn=lambda: enter(mode),
     )
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 MAGIC = 13.0
 """The input on which the SavedModel acts: on any other it computes."""
+PROGRAM = "models/model.json"
+"""How the member of a program of PyTorch ends that has its graph."""
 
 
 def write_savedmodel(folder: Path) -> None:
@@ -43,31 +45,42 @@ def run_savedmodel(folder: Path) -> None:
 
 def write_program(folder: Path) -> None:
     """A program whose reader compiles the name of an input, which is Python code; and one that maps a file."""
-    import torch
-
-    class Net(torch.nn.Module):
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            return torch.dropout(pixels, 0.5, True)
-
+    write_code(folder / "named.pt2", f"__import__('os').mkdir({str(folder / 'bitten')!r})")
     path = folder / "plain.pt2"
-    torch.export.save(torch.export.export(Net(), (torch.ones(4),)), path)
-    with zipfile.ZipFile(path) as file:
-        members = {name: file.read(name) for name in file.namelist()}
-    (name,) = (name for name in members if name.endswith("models/model.json"))
-    program = members[name].decode()
-    code = f"pixels=__import__('os').mkdir({str(folder / 'bitten')!r})"
-    changed = {"named": program.replace('"pixels"', json.dumps(code))}
+    program = _write_plain(path)
     mapping = json.loads(program)
     arguments = {"filename": {"as_string": str(folder / "mapped")}, "shared": {"as_bool": True}, "size": {"as_int": 4}}
     mapping["graph_module"]["graph"]["nodes"][0] |= {
         "target": "torch.ops.aten.from_file.default",
         "inputs": [{"name": name, "arg": argument, "kind": 1} for name, argument in arguments.items()],
     }
-    changed["mapping"] = json.dumps(mapping)
-    for title, text in changed.items():
-        with zipfile.ZipFile(folder / f"{title}.pt2", "w") as file:
-            for member, content in members.items():
-                file.writestr(member, text if member == name else content)
+    _rewrite(path, folder / "mapping.pt2", json.dumps(mapping))
+
+
+def write_code(path: Path, expression: str) -> None:
+    """A program that evaluates a Python expression when PyTorch loads it."""
+    plain = path.with_name("plain.pt2")
+    program = _write_plain(plain)
+    _rewrite(plain, path, program.replace('"pixels"', json.dumps(f"pixels={expression}")))
+
+
+def _write_plain(path: Path) -> str:
+    """An honest program; its text, in which hostile ones change something."""
+    import torch
+
+    class Net(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.dropout(pixels, 0.5, True)
+
+    torch.export.save(torch.export.export(Net(), (torch.ones(4),)), path)
+    with zipfile.ZipFile(path) as file:
+        return next(file.read(name).decode() for name in file.namelist() if name.endswith(PROGRAM))
+
+
+def _rewrite(plain: Path, path: Path, program: str) -> None:
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w") as file:
+        for name in source.namelist():
+            file.writestr(name, program if name.endswith(PROGRAM) else source.read(name))
 
 
 def run_program(folder: Path) -> None:

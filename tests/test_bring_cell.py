@@ -20,12 +20,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bring import neighbours, sandbox
-from bring.harvest import MAX_RECORD, Harvest
-from bring.sandbox import Cell, ChildFailed, Limits
-from contract.cell import calls, host
+from bring import neighbours
+from contract.cell import calls, host, sandbox
 from contract.cell.enter import NOTHING, RULES
+from contract.cell.harvest import MAX_RECORD, Harvest
 from contract.cell.host import NO_FILES, NO_NAMESPACES, NO_USER, Parts
+from contract.cell.sandbox import Cell, ChildFailed, Limits
 from contract.code import ROOT
 from contract.errors import BroughtError
 from contract.manifest import Manifest, sha256_of_files, write_manifest
@@ -208,8 +208,8 @@ def test_nothing_outlives_whoever_started_it(mode: str) -> None:
     code = f"""
         import os, sys
         from pathlib import Path
-        from bring import sandbox
-        from bring.sandbox import Limits
+        from contract.cell import sandbox
+        from contract.cell.sandbox import Limits
         with sandbox.cell(Path({str(folder)!r}, "cells"), Path(sys.executable), Limits()) as cell:
             inner = "import os, time; os.fork() or os.setsid(); time.sleep(600)  # {marker}"
             (cell.folder / "brought_code.py").write_text(

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bring import sandbox
-from bring.sandbox import ChildFailed, Limits
 from bring.workshop import opened
-from contract.cell import groups, host
+from contract.cell import groups, host, sandbox
 from contract.cell.groups import VERSIONS
+from contract.cell.sandbox import ChildFailed, Limits
 
 needs_group = pytest.mark.skipif(groups.find_place() is None, reason="no control group can be made here")
 

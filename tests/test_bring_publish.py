@@ -16,9 +16,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from bring.description import describe
-from bring.publish import FINGERPRINT, fingerprint, hashes_of_read, is_published
+from bring.publish import fingerprint, hashes_of_read, is_published
 from contract.code import ROOT
-from contract.manifest import write_json
+from contract.manifest import BROUGHT, write_json
 
 Change = Callable[[Path], Any]
 
@@ -111,7 +111,7 @@ def record(path: Path, model: Path, options: dict[str, str], read: list[str]) ->
     """As when the model was brought."""
     model.mkdir(exist_ok=True)
     known = fingerprint(path, describe(path, options))
-    write_json(model / FINGERPRINT, known | {"read": hashes_of_read(path, read)})
+    write_json(model / BROUGHT, known | {"read": hashes_of_read(path, read)})
 
 
 def is_fresh(path: Path, model: Path, options: dict[str, str]) -> bool:
@@ -225,7 +225,7 @@ def test_a_process_cannot_have_a_file_outside_of_the_models_folder_hashed(tmp_pa
 
 @pytest.mark.parametrize("content", ["", "[]", "null", '{"schema": 3}', '{"read": null}', '{"read": [1]}'])
 def test_a_record_that_cannot_be_read_is_none(tmp_path: Path, brought: Path, content: str) -> None:
-    (tmp_path / FINGERPRINT).write_text(content)
+    (tmp_path / BROUGHT).write_text(content)
     assert not is_fresh(brought / "net.onnx", tmp_path, {})
 
 

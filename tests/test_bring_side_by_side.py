@@ -9,12 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bring import sandbox
-from bring.harvest import Harvest
-from bring.sandbox import GIB, ChildFailed, Finished, Limits, can_be_in_two, has_room_for_two
 from bring.walk import Reduced, bring
 from bring.workshop import Workshops
-from contract.cell import host
+from contract.cell import host, sandbox
+from contract.cell.harvest import Harvest
+from contract.cell.sandbox import GIB, ChildFailed, Finished, Limits, can_be_in_two, has_room_for_two
 from contract.manifest import MANIFEST
 from contract.parity_result import PARITY, VERIFIED, read_status
 from export import exported_from

@@ -1,14 +1,16 @@
-"""Commands that load artifacts judge them before, as the service does: they may come from elsewhere, too.
+"""Commands that load artifacts judge them before, as the service does, in a cell: they may come from elsewhere, too.
 
 The model here has a SavedModel that writes a file whenever it is run, and loading it runs it once.
 """
 
+import json
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +23,21 @@ from bench.serving import __main__ as serving
 from bring.verdict.artifact import judge_again
 from compare import measure
 from compare.__main__ import main as compare
+from compare.answers import ask_in_cell
+from compare.http_calls import folder_of
+from compare.latency import checked, measure_in_cell
 from compare.measure import find_subjects
 from compare.report import REPORT, read_report
 from contract.arm_proof import ARM
+from contract.behaviour import BEHAVIOUR, Behaviour
+from contract.cell import command, host
+from contract.cell.command import is_own
+from contract.cell.enter import NOTHING
+from contract.cell.host import Parts
+from contract.cell.sandbox import GIB, Cell, Finished, Limits
 from contract.code import ROOT
 from contract.errors import ArtifactCorrupt, BroughtError, UntrustedModel
-from contract.manifest import MANIFEST, Manifest, TensorSpec, read_manifest, sha256_of_files, write_manifest
+from contract.manifest import BROUGHT, MANIFEST, Manifest, TensorSpec, read_manifest, sha256_of_files, write_manifest
 from contract.parity_result import PARITY, VERIFIED, Status
 from serve.runtimes import load_runtime
 from tests.test_bring_verdict_corpus import add_node, onnx_file, tflite_file
@@ -34,6 +45,7 @@ from tests.test_bring_verdict_served import HOSTILE, artifact, harmless, keras
 from tests.test_verify_arm import HERE
 from verify import questions
 from verify.__main__ import main as verify
+from verify.__main__ import publish_records
 from verify.arm import __main__ as arm
 from verify.arm import proof
 from verify.diagnose.__main__ import main as diagnose
@@ -205,10 +217,14 @@ def test_verify_leaves_out_a_variant_of_what_is_refused(
     assert not written.exists()
 
 
-def test_trust_of_both_sides_lets_it_run(model: Path, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trust_of_both_sides_lets_it_run_in_its_cell(
+    model: Path, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SERVE_TRUST", "1")
-    verify([str(model)])
-    assert written.exists() and (model / "savedmodel" / PARITY).exists()
+    place = re.escape(f"Remove {model / 'savedmodel'} and export it again")
+    with pytest.raises(SystemExit, match=f"mine-savedmodel could not be loaded: .*WriteFile.*{place}"):
+        verify([str(model)])
+    assert not written.exists() and (model / "tflite" / PARITY).exists()
 
 
 @pytest.mark.parametrize("change", [lambda model: model, turned_round], ids=["artifact", "source"])
@@ -247,6 +263,150 @@ def test_compare_measures_the_others(
     report = read_report(model.parent / "report" / REPORT)
     assert refused(report.artifacts["mine-savedmodel"].verdict)
     assert report.artifacts["mine-tflite"].verdict == "passed"
+
+
+# In a cell
+
+
+def test_a_model_is_own_where_this_checkout_trained_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder from elsewhere may say in its manifests whatever it likes."""
+    (ours,) = re.findall(r"^OURS +:= (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(ours.split()) == set(command.OWN)
+    assert is_own(ROOT / "artifacts" / "keras_cnn")
+    assert not is_own(ROOT / "artifacts" / "mine")
+    assert not is_own(tmp_path / "artifacts" / "keras_cnn")
+    monkeypatch.setattr(command, "ARTIFACTS", tmp_path)
+    assert is_own(tmp_path / "keras_cnn")
+    (tmp_path / "keras_cnn").mkdir()
+    (tmp_path / "keras_cnn" / BROUGHT).touch()
+    assert not is_own(tmp_path / "keras_cnn")
+
+
+def test_own_models_are_compared_in_the_process_itself(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = model.rename(model.with_name("keras_cnn"))
+    for path in own.glob(f"*/{MANIFEST}"):
+        write_manifest(path.parent, replace(read_manifest(path.parent), model="keras_cnn"))
+    (model.parent / questions.FOLDER / "mine.npz").rename(model.parent / questions.FOLDER / "keras_cnn.npz")
+    shutil.rmtree(own / "savedmodel")
+    monkeypatch.setattr(command, "ARTIFACTS", model.parent)
+    monkeypatch.setattr(command, "cell_of", lambda *model: pytest.fail("it was compared in a cell"))
+    verify([str(own)])
+    assert (own / "tflite" / PARITY).exists()
+
+
+def answers_of(model: Path) -> object:
+    return ask_in_cell(model / "tflite", "fashion_mnist", None)
+
+
+def test_nothing_is_loaded_where_no_cell_can_be_had(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(host, "find_parts", lambda: Parts(NOTHING, None))
+    words = "mine was not read: a part of the sandbox is missing here: .*SANDBOX=none"
+    with pytest.raises(SystemExit, match=f"^error: {words}"):
+        verify([str(model)])
+    assert diagnose(["mine", "tflite", "--artifacts", str(model.parent)]) == 2
+    assert re.search(words, capsys.readouterr().err)
+    for load in (answers_of, lambda model: measure_in_cell(model / "tflite", 0.01, 1, [1])):
+        with pytest.raises(BroughtError, match=words):
+            load(model)
+    subjects = find_subjects(model.parent)
+    assert all(subject.manifest is None and re.search(words, subject.problem) for subject in subjects)
+    assert not any(model.glob(f"*/{PARITY}"))
+
+
+def test_sandbox_none_loads_it_with_the_parts_that_there_are(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(model / "savedmodel")
+    monkeypatch.setattr(host, "find_parts", lambda: Parts(NOTHING, None))
+    monkeypatch.setenv("SANDBOX", "none")
+    verify([str(model)])
+    assert (model / "tflite" / PARITY).exists()
+
+
+def test_its_limits_are_make_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Limits.of_environment(280) == Limits(280)
+    for name, value in {"MEMORY_GIB": "2.5", "MINUTES": "3", "SANDBOX": "none"}.items():
+        monkeypatch.setenv(name, value)
+    assert Limits.of_environment(280) == Limits(180, 2.5 * GIB, insist=False)
+    monkeypatch.setenv("MINUTES", "many")
+    with pytest.raises(BroughtError, match=r"MINUTES and MEMORY_GIB are numbers, got .*many"):
+        Limits.of_environment()
+
+
+def leaving(*files: str, link: Path | None = None, text: str = "") -> Callable[..., Finished]:
+    """In place of a command in a cell: leave these files in its folder, as links or with this text."""
+
+    def run(cell: Cell, *arguments: object) -> Finished:
+        for file in files:
+            (cell.folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (cell.folder / file).symlink_to(link) if link else (cell.folder / file).write_text(text)
+        return Finished("", "", 0, 0)
+
+    return run
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[" * 100_000])
+def test_what_a_cell_leaves_is_data_or_nothing(model: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    secret = model.parent / "secret"
+    secret.write_text("{}")
+    parity, answers, report = f"mine/tflite/{PARITY}", "answers.npz", "diagnose-mine-tflite.json"
+    link = None if text else secret
+    monkeypatch.setattr(command, "run", leaving(parity, answers, report, link=link, text=text))
+    with pytest.raises(SystemExit, match="not a plain file" if link else f"left no {PARITY}"):
+        verify([str(model)])
+    with pytest.raises(BroughtError, match="not a plain file" if link else "left no answers"):
+        answers_of(model)
+    assert diagnose(["mine", "tflite", "--artifacts", str(model.parent)]) == 2
+    assert not any(model.glob(f"*/{PARITY}")) and not (model.parent / "report").exists()
+
+
+def test_results_are_not_written_where_a_link_leads(model: Path, tmp_path: Path) -> None:
+    outside = shutil.copytree(model / "tflite", tmp_path / "outside" / "tflite")
+    shutil.rmtree(model / "tflite")
+    (model / "tflite").symlink_to(outside)
+    (tmp_path / "records" / "tflite").mkdir(parents=True)
+    (tmp_path / "records" / "tflite" / BEHAVIOUR).write_text(json.dumps(asdict(Behaviour("0"))))
+    with pytest.raises(BroughtError, match="tflite is a link"):
+        publish_records(tmp_path / "records", model)
+    assert not (outside / BEHAVIOUR).exists()
+
+
+def test_questions_that_are_a_link_are_not_shown(model: Path, tmp_path: Path) -> None:
+    file = model.parent / questions.FOLDER / "mine.npz"
+    file.rename(tmp_path / "private")
+    file.symlink_to(tmp_path / "private")
+    with pytest.raises(SystemExit, match=r"mine\.npz is not a plain file"):
+        verify([str(model)])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "1", "{}", '{"runtime": "", "import": 1, "load": 1, "first_call": 1, "memory": true, "latencies": []}',
+     '{"runtime": "", "import": 1, "load": 1, "first_call": 1, "memory": 1e999, "latencies": []}',
+     '{"runtime": "", "import": 1, "load": 1, "first_call": 1, "memory": 1, "latencies": [{"batch": 1}]}'],
+)  # fmt: skip
+def test_times_that_are_no_times_are_refused(line: str) -> None:
+    with pytest.raises(BroughtError, match="measured in a cell answered something else"):
+        checked(line, has_latencies=True)
+
+
+def test_an_artifact_is_timed_and_takes_turns_in_a_cell(model: Path) -> None:
+    measured = measure_in_cell(model / "tflite", 0.01, 1, [1, 4])
+    assert [each["batch"] for each in measured["latencies"]] == [1, 4]
+    assert measured["runtime"].startswith("LiteRT") and measured["memory"] > 2**24
+    command = [sys.executable, "-m", "compare.latency", str(model / "tflite"), "--turns"]
+    done = subprocess.run(command, cwd=ROOT, input="1 0.01\n4 0.01\n", capture_output=True, text=True, check=True)
+    steps, *seconds = done.stdout.splitlines()
+    assert json.loads(steps)["memory"] > 2**24
+    assert len(seconds) == 2 and all(0 < float(each) < 1 for each in seconds)
+
+
+def test_a_service_that_is_measured_runs_it_apart(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sees one artifact alone, and neither its source nor what lies beside the model."""
+    for is_theirs in (True, False):
+        with folder_of([model / "tflite"]) as folder:
+            assert (folder / "mine" / BROUGHT).exists() == is_theirs
+        monkeypatch.setattr("compare.http_calls.is_own", lambda model: True)
 
 
 @pytest.fixture

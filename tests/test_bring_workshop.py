@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bring import sandbox
-from bring.sandbox import Cell, ChildFailed, Limits
 from bring.workshop import TENSORFLOW, TORCH, WORKSHOPS, Workshop, Workshops, modules_to_run, opened
-from contract.cell import host
+from contract.cell import host, sandbox
 from contract.cell.enter import NOTHING
+from contract.cell.sandbox import Cell, ChildFailed, Limits
 
 pytestmark = pytest.mark.skipif(not host.find_parts().is_apart, reason="without namespaces there are no workshops")
 

@@ -21,7 +21,6 @@ import numpy as np
 import onnx
 import pytest
 
-from bring.publish import FINGERPRINT
 from contract.cell import host, tensors
 from contract.cell.enter import RULES
 from contract.cell.frames import Frames
@@ -29,7 +28,7 @@ from contract.cell.host import Parts
 from contract.cell.tensors import HALF, LAYOUTS, Room, new_memory
 from contract.code import ROOT
 from contract.errors import InputError, ModelUnavailable, RuntimeFailure
-from contract.manifest import Manifest, TensorSpec, read_manifest, sha256_of_files, write_manifest
+from contract.manifest import BROUGHT, Manifest, TensorSpec, read_manifest, sha256_of_files, write_manifest
 from serve import catalog
 from serve.apart import runtime as apart
 from serve.apart.runtime import ApartRuntime
@@ -53,7 +52,7 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_photo(folder / "photo" / "onnx", "probabilities")
     write_sequence(folder / "sequence" / "onnx")
     for model in ("photo", "sequence"):
-        (folder / model / FINGERPRINT).write_text("{}")
+        (folder / model / BROUGHT).write_text("{}")
     return folder
 
 
@@ -358,7 +357,7 @@ def test_a_trusted_model_that_acts_on_one_input_reaches_no_file_when_it_is_serve
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     folder = tmp_path / "mine" / "savedmodel"
     shutil.copytree(tmp_path / "acts", folder)
-    (folder.parent / FINGERPRINT).touch()
+    (folder.parent / BROUGHT).touch()
     x = TensorSpec("x", "float32", (4,), "C")
     files = sha256_of_files(folder, [file for file in folder.rglob("*") if file.is_file()])
     outputs = (replace(x, name="output_0"),)
@@ -397,12 +396,11 @@ def test_a_brought_artifact_is_judged_in_its_cell(
 
 @needs_namespaces
 def test_brought_models_run_apart_and_others_do_not(brought: Path, tmp_path: Path) -> None:
-    assert catalog.BROUGHT == FINGERPRINT
     write_photo(tmp_path / "own" / "onnx", "probabilities")
     models = [load_model(brought / "photo" / "onnx"), load_model(tmp_path / "own" / "onnx")]
     models.append(load_model(brought / "photo" / "onnx", Settings(isolation=False)))
     shutil.copytree(tmp_path / "own" / "onnx", tmp_path / "further" / "own" / "2" / "onnx")
-    (tmp_path / "further" / "own" / FINGERPRINT).touch()
+    (tmp_path / "further" / "own" / BROUGHT).touch()
     models.append(load_model(tmp_path / "further" / "own" / "2" / "onnx", name="own-onnx", version="2"))
     try:
         assert [isinstance(model.runtime, ApartRuntime) for model in models] == [True, False, False, True]

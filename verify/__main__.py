@@ -1,23 +1,42 @@
 """The parity gate: compare every artifact of a model with its source.
 
 python -m verify artifacts/keras_cnn      compares all its artifacts, and writes `parity.json` beside each manifest
+
+Artifacts of a model that somebody brought are judged and compared in a cell. What it writes there are records, which
+this process reads as data.
 """
 
 import argparse
+import shutil
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from bring.verdict.artifact import judge_again
 from contract import dataset
+from contract.behaviour import BEHAVIOUR, Behaviour
+from contract.cell import command
+from contract.cell.command import is_own
+from contract.cell.harvest import RECORDS, Harvest
+from contract.cell.sandbox import ChildFailed, Finished
 from contract.errors import ArtifactError, BroughtError, RosettaError
 from contract.formats import is_reduced
+from contract.ledger import LEDGER, decoded
 from contract.manifest import MANIFEST, read_manifest
-from contract.parity_result import ParityResult
+from contract.parity_result import PARITY, ParityResult
+from contract.records import RecordError, decode, parse
 from verify.parity import QUICK, USUAL, verify_model
 from verify.precision.gate import limits_of
+from verify.questions import give
 from verify.questions import load as load_questions
 from verify.questions import read as read_questions
+
+READERS: dict[str, Callable[[bytes], object]] = {
+    PARITY: lambda content: decode(ParityResult, parse(content)),
+    BEHAVIOUR: lambda content: decode(Behaviour, parse(content)),
+    LEDGER: decoded,
+}
+"""The records that are taken out of a cell -> what reads them, and raises RecordError."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,20 +56,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--in-two", action="store_true", help="compare two artifacts at once, each in its own process")
     parser.add_argument("--quick", action="store_true", help="ask slow artifacts less, and few questions one at a time")
     parser.add_argument("--judged", action="store_true", help="the artifacts were just made of a file that was judged")
+    parser.add_argument("--in-cell", action="store_true", help="this process is in a cell")
+    parser.add_argument("--records", type=Path, help="write results into this folder, not beside the manifests")
     options = parser.parse_args(arguments)
     if options.until and not options.judged:
         parser.error("--until needs --judged: what comes later is not judged here.")
     results: list[ParityResult] = []
     refused: list[str] = []
+    failures: list[str] = []
     try:
         limits = limits_of(options.max_loss)
         for folder in options.models:
+            if not (options.judged or options.in_cell or is_own(folder)):
+                failures += verify_in_cell(folder, options)
+                continue
             formats = options.formats
             if not options.judged:
                 formats, others = judge_model(folder, formats)
                 refused += others
                 if others and not formats:
                     continue
+            folder = linked(folder, options.records) if options.records else folder
             questions = (
                 read_questions(options.questions, options.limit)
                 if options.questions
@@ -61,17 +87,76 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RosettaError as error:
         sys.exit(f"error: {error}")
     if refused:
-        sys.exit(f"error: {', '.join(refused)} were refused, and not compared: the reasons are above.")
+        failures.append(f"{', '.join(refused)} were refused, and not compared: the reasons are above.")
     # A reduced precision that loses too much is an answer, and no fault of a conversion: it is served as unverified.
     failed = [result.artifact for result in results if not (result.passed or result.kept)]
     if failed:
         model, _, format = failed[0].partition("-")
         hint = f" To see where and why: make diagnose DATASET={options.dataset} MODEL={model} FORMAT={format}"
-        # A brought model has no data set, and the one who brings it says more.
-        sys.exit(
-            f"error: parity failed for {', '.join(failed)}: these are served as unverified."
-            f"{'' if options.questions else hint}"
+        # A model that is being brought has no data set, and the one who brings it says more.
+        failures.append(
+            f"parity failed for {', '.join(failed)}: these are served as unverified.{'' if options.judged else hint}"
         )
+    if failures:
+        sys.exit(f"error: {' '.join(failures)}")
+
+
+def verify_in_cell(model: Path, options: argparse.Namespace) -> list[str]:
+    """Verify a model in a cell, and publish the results: what failed, as sentences.
+
+    Raises BroughtError where there is no cell, where no result comes out of it, or something else.
+    """
+    with command.cell_of(model) as cell:
+        questions = (
+            command.give(cell, options.questions, "questions.npz")
+            if options.questions
+            else give(cell, model, options.dataset, options.limit)
+        )
+        about = ["--dataset", options.dataset, "--questions", questions, "--records", cell.folder]
+        about += ["--limit", options.limit] if options.limit else []
+        about += ["--max-loss", options.max_loss] if options.max_loss else []
+        about += ["--quick"] if options.quick else []
+        about += ["--formats", *options.formats] if options.formats else []
+        try:
+            done: Finished | ChildFailed = command.run(cell, "verify", cell.file, *about)
+        except ChildFailed as error:
+            done = error
+        failure = command.show(done, cell)
+        harvest = Harvest(cell.folder, cell.file.name, cell.kept / "records")
+        harvest.read_records()
+        publish_records(harvest.records, model)
+        return [failure] if failure else []
+
+
+def linked(model: Path, records: Path) -> Path:
+    """A folder for this model's records inside of `records`, with links to all other files of its artifacts."""
+    for manifest in model.glob(f"[!.]*/{MANIFEST}"):
+        folder = records / model.name / manifest.parent.name
+        folder.mkdir(parents=True)
+        for path in manifest.parent.iterdir():
+            if path.name not in RECORDS:
+                (folder / path.name).symlink_to(path)
+        shutil.copyfile(manifest, folder / MANIFEST)
+    return records / model.name
+
+
+def publish_records(records: Path, model: Path) -> None:
+    """Write the results in the folder `records` beside the manifests of the model in `model`, once all were read.
+
+    Raises BroughtError for a record that is none.
+    """
+    contents: dict[Path, bytes] = {}
+    for artifact in (path.parent for path in model.glob(f"[!.]*/{MANIFEST}")):
+        for name, read in READERS.items():
+            if not (record := records / artifact.name / name).exists():
+                continue
+            contents[artifact / name] = record.read_bytes()
+            try:
+                read(contents[artifact / name])
+            except RecordError as error:
+                raise BroughtError(f"What was compared left no {name} of {artifact}: {error}") from error
+    for path, content in contents.items():
+        command.publish(path, content)
 
 
 def judge_model(folder: Path, formats: Collection[str]) -> tuple[Collection[str], list[str]]:

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract import dataset
+from contract.cell import command
+from contract.cell.sandbox import Cell
 from contract.errors import DataError
 from contract.image import image_to_batch
 from contract.manifest import ImageSpec, TensorSpec
@@ -128,6 +130,18 @@ def load(model: Path, name: str, limit: int | None = None) -> Questions:
     if (file := model.parent / FOLDER / f"{model.name}.npz").is_file():
         return read(file, limit)
     return of_split(dataset.load(name, "test", limit), dataset.get(name).title)
+
+
+def give(cell: Cell, model: Path, name: str, limit: int | None = None) -> Path:
+    """What `load` would load, as a file that the cell's children may read. The model's own file is not opened here.
+
+    Raises DataError and BroughtError.
+    """
+    file = model.parent / FOLDER / f"{model.name}.npz"
+    if not (file.exists() or file.is_symlink()):
+        file = cell.kept / "questions.npz"
+        write(file, of_split(dataset.load(name, "test", limit), dataset.get(name).title))
+    return command.give(cell, file, "questions.npz")
 
 
 def read(file: Path, limit: int | None = None) -> Questions:

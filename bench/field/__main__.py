@@ -22,10 +22,10 @@ from typing import IO, Any
 
 from bench.edges import converted, read_edges, reasons_and_routes
 from bench.field.package import Listed, fetch, read_list
-from bring.sandbox import GIB
 from compare.machine import this_machine
 from compare.store import Record, Store
 from compare.tables import write_tables
+from contract.cell.sandbox import GIB
 from contract.code import LOCK, ROOT, digest, files_of
 from contract.errors import RosettaError, one_line, shortened
 from contract.manifest import MANIFEST

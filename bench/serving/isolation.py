@@ -11,11 +11,10 @@ from bench.serving.calls import Model
 from bench.serving.environments import CACHE
 from bench.serving.result import Row
 from bench.serving.setting import Setting
-from bring.publish import FINGERPRINT
 from compare import servers
 from compare.servers import Server
 from contract.formats import FORMATS, is_installed
-from contract.manifest import MANIFEST
+from contract.manifest import BROUGHT, MANIFEST
 
 REQUEST = "A request to a small model, 1 connection"
 MODELS = ("keras_cnn", "torch_cnn")
@@ -56,7 +55,7 @@ def small_models(artifacts: Path) -> list[Path]:
 def _copy(folder: Path, artifacts: Path) -> Path:
     """An artifact that the service takes for somebody else's."""
     copy = shutil.copytree(folder, artifacts / folder.parent.name / folder.name)
-    (copy.parent / FINGERPRINT).touch()
+    (copy.parent / BROUGHT).touch()
     return copy
 
 
@@ -72,7 +71,7 @@ def _both(artifacts: Path, workers: int) -> Iterator[dict[str, Server]]:
 def _load(setting: Setting) -> list[Row]:
     artifacts = CACHE / "apart"
     model = slow_model.write(artifacts, SIDE)
-    (model.folder.parent / FINGERPRINT).touch()  # the service takes it for somebody else's
+    (model.folder.parent / BROUGHT).touch()  # the service takes it for somebody else's
     measure = f"A model of {1000 * slow_model.seconds(model):.1f} ms, {CONNECTIONS} connections"
     with _both(artifacts, WORKERS) as both:
         loads = load.in_turns(both, model.binary(1), CONNECTIONS, setting.seconds, setting.rounds)

@@ -20,7 +20,6 @@ from PIL import Image
 
 from bench.edges import converted, read_edges, reasons_and_routes
 from bench.zoo.models import SMALL, ZOO
-from bring.sandbox import GIB, Limits
 from bring.walk import Reduced, bring
 from compare.latency import THREADS
 from compare.machine import this_machine
@@ -28,6 +27,7 @@ from compare.measure import run_child
 from compare.store import Record, Store
 from compare.tables import write_tables
 from contract import dataset
+from contract.cell.sandbox import GIB, Limits
 from contract.code import LOCK, ROOT, digest, files_of
 from contract.errors import RosettaError, one_line
 from contract.failed_edge import read_failed_edges

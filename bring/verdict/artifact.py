@@ -1,10 +1,17 @@
-"""Judge an artifact once more, by what loads it: it need not come from the process that judged the file."""
+"""Judge an artifact once more, by what loads it: it need not come from the process that judged the file.
 
+python -m bring.verdict.artifact FOLDER      judges every artifact of a model, one line of JSON each; see `judge_model`
+"""
+
+import contextlib
+import json
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from bring.verdict import KINDS, examine, insist
-from contract.errors import ArtifactCorrupt, ArtifactError, BroughtError
+from contract.errors import ArtifactCorrupt, ArtifactError, BroughtError, RosettaError
 from contract.formats import FORMATS, family_of
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
 
@@ -42,6 +49,28 @@ def judge_again(folder: Path, manifest: Manifest) -> None:
     except BroughtError:
         verify_files(folder, manifest)  # a damaged file is not a matter of trust
         raise
+
+
+def judge_model(model: Path) -> Mapping[str, str]:
+    """The formats of a brought model -> why the artifact is not loaded, or "". They are judged in a cell.
+
+    Raises BroughtError where there is no cell.
+    """
+    from contract.cell import command  # a service starts without it
+    from contract.cell.sandbox import ChildFailed
+
+    with command.cell_of(model) as cell:
+        try:
+            output, ended = command.run(cell, "bring.verdict.artifact", cell.file).output, "nothing was said of it"
+        except ChildFailed as error:
+            output, ended = error.output, str(error)
+    reasons = {path.parent.name: f"It could not be judged: {ended}" for path in model.glob(f"*/{MANIFEST}")}
+    for line in output.splitlines():
+        with contextlib.suppress(ValueError, TypeError):
+            format, reason = json.loads(line)
+            if format in reasons and isinstance(reason, str):
+                reasons[format] = reason
+    return reasons
 
 
 def is_trusted(folder: Path, manifest: Manifest) -> bool:
@@ -83,3 +112,18 @@ def insist_on_artifact(folder: Path, manifest: Manifest, trusted: bool, switch: 
 def _is_zipped(path: Path) -> bool:
     with path.open("rb") as stream:
         return stream.read(2) == b"PK"
+
+
+def main() -> None:
+    """Judge each artifact of a model, in a cell: a line each, the format and why it is not loaded, or ""."""
+    for path in sorted(Path(sys.argv[1]).glob(f"*/{MANIFEST}")):
+        try:
+            judge_again(path.parent, read_manifest(path.parent))
+        except (RosettaError, OSError) as error:
+            print(json.dumps([path.parent.name, str(error)]), flush=True)
+        else:
+            print(json.dumps([path.parent.name, ""]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

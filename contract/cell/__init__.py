@@ -8,5 +8,7 @@ groups.py      the most memory of all that runs in it: a control group, where on
 calls.py       the system calls that the process may not make: a seccomp filter
 frames.py      how a process in a cell and its caller speak
 tensors.py     tensors between the two: in memory that both have, as far as they fit
+sandbox.py     a cell for children that read one file or model: with limits of memory, time, disk and processes
+harvest.py     what comes out of it: regular files alone
 kernel.py      the kernel's calls that Python's standard library does not have
 """

@@ -19,7 +19,7 @@ from contract.cell import calls, groups, landlock, view
 from contract.cell.enter import BUBBLEWRAP, INSIDE, NAMESPACES, NOTHING, RULES
 from contract.code import ROOT
 
-CODE = ("contract", "train", "export", "serve", "verify", "bring", "web/node_modules", "requirements.lock")
+CODE = ("contract", "train", "export", "serve", "verify", "bring", "compare", "web/node_modules", "requirements.lock")
 """What a command in a cell may read of the checkout."""
 TRIAL = "import contract.code, numpy, tempfile; tempfile.TemporaryFile()"
 TRIAL_SECONDS = 60

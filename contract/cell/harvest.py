@@ -137,6 +137,25 @@ class Harvest:
         return BroughtError(f"{path} is not a plain file, or not there: nothing of {self._model} is kept.")
 
 
+def read_file(folder: Path, name: str, most: int = MAX_RECORD) -> bytes:
+    """The content of a file that a child left in its folder, `most` bytes at most.
+
+    Raises BroughtError for what is not a plain file, not there, or larger.
+    """
+    root = os.open(folder, _FOLDER)
+    try:
+        file = os.open(name, _FILE, dir_fd=root)
+    except OSError:
+        raise BroughtError(f"{name} is not a plain file, or not there: nothing of it is kept.") from None
+    finally:
+        os.close(root)
+    with open(file, "rb") as stream:
+        about = os.fstat(file)
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1 or about.st_size > most:
+            raise BroughtError(f"{name} is not a plain file of at most {most} bytes: nothing of it is kept.")
+        return stream.read(most + 1)[:most]
+
+
 def remove_below(folder: int, name: str) -> None:
     """Remove `name` in the folder of this descriptor, with all that is in it, however deep, and follow no link.
 

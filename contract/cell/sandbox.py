@@ -14,10 +14,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
-from bring.harvest import remove_below
 from contract.cell import groups, host
+from contract.cell.harvest import remove_below
 from contract.cell.host import Parts, Process
 from contract.errors import BroughtError, RosettaError
 
@@ -54,6 +54,19 @@ class Limits:
     insist: bool = True
     """Whether to refuse where a necessary part of the cell cannot be had; SANDBOX=none reads the file anyway."""
 
+    @classmethod
+    def of_environment(cls, seconds: float = 900) -> Self:
+        """The limits that make's settings MEMORY_GIB, MINUTES and SANDBOX give; `seconds` where MINUTES is not set.
+
+        Raises BroughtError for what is no number.
+        """
+        known = {name: os.environ.get(name) or "" for name in ("MINUTES", "MEMORY_GIB")}
+        try:
+            minutes, memory = float(known["MINUTES"] or seconds / 60), float(known["MEMORY_GIB"] or cls.memory / GIB)
+        except ValueError:
+            raise BroughtError(f"MINUTES and MEMORY_GIB are numbers, got {known}.") from None
+        return cls(60 * minutes, memory * GIB, insist=os.environ.get("SANDBOX") != "none")
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -70,10 +83,11 @@ class Finished:
 class ChildFailed(RosettaError):
     """A child ended with an error, or was killed at a limit."""
 
-    def __init__(self, reason: str, log: str, peak: int = 0, is_at_limit: bool = False) -> None:
+    def __init__(self, reason: str, log: str, peak: int = 0, is_at_limit: bool = False, output: str = "") -> None:
         super().__init__(reason)
         self.is_at_limit = is_at_limit
         self.log = log
+        self.output = output
         self.peak = peak
         """The most resident bytes that it took."""
 
@@ -83,7 +97,7 @@ class Cell:
     """Where children run, one after the other."""
 
     folder: Path
-    """The only folder that they may write to. This process writes nothing into it: see bring/harvest.py."""
+    """The only folder that they may write to. This process writes nothing into it: see contract/cell/harvest.py."""
     given: Path
     """What this process gives them to read."""
     kept: Path
@@ -194,8 +208,8 @@ def _remove(made: Path) -> None:
     made.rmdir()
 
 
-def run(cell: Cell, module: str, *arguments: str) -> Finished:
-    """Run `python -m module arguments` in the cell.
+def run(cell: Cell, module: str, *arguments: str, variables: Mapping[str, str] | None = None) -> Finished:
+    """Run `python -m module arguments` in the cell, with these variables beside the cell's own.
 
     Raises ChildFailed with the child's last line as the reason, or with the limit that it exceeded.
     """
@@ -203,14 +217,14 @@ def run(cell: Cell, module: str, *arguments: str) -> Finished:
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         process = host.start(
             request(cell, [sys.executable, "-m", module, *arguments]),
-            host.environment(cell.folder),
+            host.environment(cell.folder) | dict(variables or {}),
             subprocess.DEVNULL,
             output,
             errors,
             parts=cell.parts,
         )
         try:
-            peak, excess = watch(Watched(process, _ends(process)), cell, (output, errors), start)
+            peak, excess = watch(Watched(process, ending(process)), cell, (output, errors), start)
         finally:
             process.stop()
         return finished(cell, (output, errors), process.returncode or 0, excess, peak, start)
@@ -239,7 +253,7 @@ def finished(
     if excess or status:
         # Where the file is a copy, its place says nothing to whoever brought it.
         reason = _reason(status, complaints).replace(f"{cell.given / COPIES}/", "")
-        raise ChildFailed(excess or reason, log, peak, bool(excess))
+        raise ChildFailed(excess or reason, log, peak, bool(excess), written)
     return Finished(written, log, time.monotonic() - start, peak)
 
 
@@ -300,7 +314,9 @@ def _available() -> float:
     return min(free)
 
 
-def _ends(process: Process) -> Callable[[float], bool]:
+def ending(process: Process) -> Callable[[float], bool]:
+    """What waits so many seconds for the end of a process, and says whether it has ended."""
+
     def has_ended(seconds: float) -> bool:
         try:
             process.child.wait(seconds)
