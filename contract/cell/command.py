@@ -23,12 +23,14 @@ from contract.cell import host, sandbox
 from contract.cell.host import Process
 from contract.cell.sandbox import Cell, ChildFailed, Finished, Limits
 from contract.code import ROOT
+from contract.dataset import DATASETS
 from contract.errors import BroughtError
 from contract.manifest import BROUGHT
 
 OWN = ("keras_cnn", "torch_cnn")
 """The models that this project trains."""
-ARTIFACTS = ROOT / "artifacts"
+ARTIFACTS = {ROOT / "artifacts", *(ROOT / f"artifacts-{dataset}" for dataset in DATASETS)}
+"""Where it puts them, unless somebody chooses another folder."""
 MOST_OF_A_LINE = 1 << 16
 
 
@@ -37,7 +39,8 @@ def is_own(model: Path) -> bool:
 
     Anybody may write a manifest, so nothing in a folder that comes from elsewhere makes it one of ours.
     """
-    return model.resolve() in {ARTIFACTS / name for name in OWN} and not (model / BROUGHT).exists()
+    folder = model.resolve()
+    return folder.parent in ARTIFACTS and folder.name in OWN and not (folder / BROUGHT).exists()
 
 
 @contextmanager
