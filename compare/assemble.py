@@ -130,6 +130,7 @@ def _artifact(subject: Subject, bench: Bench, done: Measurements) -> Artifact:
         placements=parity.placements if parity else (),
         arm=status.arm,
         outlook=FORMATS[family_of(format)].outlook,
+        proven_on=proven_on(format),
         **parts,
     )
 
@@ -252,9 +253,9 @@ def _of_batch(record: Record, batch: int) -> Mapping[str, Any]:
 
 
 def _server_row(subject: Subject, artifact: Artifact, bench: Bench, done: Measurements) -> Row:
-    alone = Rounds("time", subject.name, bench, done, subject.problem)
-    http = Rounds("http", subject.name, bench, done, subject.problem)
     family = family_of(subject.folder.name)
+    problem = subject.problem or why_no_time(family)
+    alone, http = (Rounds(kind, subject.name, bench, done, problem) for kind in ("time", "http"))
     figures: dict[str, Measured] = {
         name: alone.figure(name, "s", lambda record, name=name: record[name])  # type: ignore[misc]
         for name in ("import", "load", "first_call")

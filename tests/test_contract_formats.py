@@ -51,7 +51,7 @@ def test_an_optional_runtime_is_known_to_make_and_has_a_lock() -> None:
         assert not [package for package in pinned if f"\n{package}==" in always], "the lock has only what is more"
 
 
-@pytest.mark.parametrize(("name", "source"), [("openvino", "onnx"), ("executorch", "torch")])
+@pytest.mark.parametrize(("name", "source"), [("openvino", "onnx"), ("executorch", "torch"), ("coreai", "torch")])
 def test_a_runtime_that_is_not_installed_is_named_with_the_command_that_installs_it(
     tmp_path: Path, name: str, source: str
 ) -> None:
