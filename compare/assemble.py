@@ -24,7 +24,7 @@ from compare.requests import FORMS
 from compare.store import Record
 from compare.training import SCRIPTS, compare_training
 from contract.errors import ParityError
-from contract.formats import FORMATS, family_of, is_reduced
+from contract.formats import FORMATS, family_of, is_reduced, proven_on, why_no_time
 from contract.ledger import read_ledger
 from contract.manifest import MANIFEST, sha256_of
 from contract.parity_result import BatchParity, read_status

@@ -120,7 +120,7 @@ def proven_on(format: str) -> str:
 def why_no_time(format: str) -> str:
     """Why the runtime of a format, of any precision, is not timed here; empty where it is."""
     place = proven_on(format)
-    return f"It runs here on {place}, for proof alone: its time there says nothing of its users' devices." if place else ""
+    return f"It runs here on {place}, for proof alone: its time says nothing of its users' devices." if place else ""
 
 
 def not_installed(format: str) -> str:

@@ -54,7 +54,8 @@ class CoreAIRuntime:
         for name, dtype in self._dtypes.items():
             if inputs[name].dtype in (np.int64, np.uint64) and dtype != inputs[name].dtype:
                 check_32_bits(name, inputs[name], "Core AI")
-        return self._wait(self._call(inputs))
+        answers: Tensors = self._wait(self._call(inputs))
+        return answers
 
     async def _call(self, inputs: Tensors) -> Tensors:
         values = {name: NDArray(np.ascontiguousarray(inputs[name], dtype)) for name, dtype in self._dtypes.items()}
