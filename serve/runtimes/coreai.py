@@ -4,9 +4,14 @@ It computes with plain kernels in one thread, and nobody ships it: an app on an 
 """
 
 import asyncio
+import atexit
+import functools
 import hashlib
 import importlib.metadata
+import os
 import threading
+import time
+import weakref
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,7 @@ from serve.runtimes.whole_numbers import check_32_bits
 
 VERSION = importlib.metadata.version("coreai-core")
 FUNCTION = "main"
+LET_GO_SECONDS, POLL_SECONDS = 1.0, 0.01
 
 
 class CoreAIRuntime:
@@ -34,27 +40,17 @@ class CoreAIRuntime:
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.title = f"Core AI {VERSION}"
         _check(folder / "model.aimodel")
-        # A call outside of a running event loop ends the process, so one thread has a loop that always runs.
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="coreai", daemon=True)
-        self._thread.start()
-        try:
-            with silent():
-                self._function = self._wait(_load(folder / "model.aimodel"))
-            descriptor = self._function.desc
-            self._dtypes = {
-                spec.name: np.dtype(descriptor.input_descriptor(spec.name).dtype) for spec in manifest.inputs
-            }
-        except BaseException:
-            self.close()
-            raise
+        with silent():
+            self._function = _wait(_load(folder / "model.aimodel"))
+        descriptor = self._function.desc
+        self._dtypes = {spec.name: np.dtype(descriptor.input_descriptor(spec.name).dtype) for spec in manifest.inputs}
         self._outputs = [spec.name for spec in manifest.outputs]
 
     def predict(self, inputs: Tensors) -> Tensors:
         for name, dtype in self._dtypes.items():
             if inputs[name].dtype in (np.int64, np.uint64) and dtype != inputs[name].dtype:
                 check_32_bits(name, inputs[name], "Core AI")
-        answers: Tensors = self._wait(self._call(inputs))
+        answers: Tensors = _wait(self._call(inputs))
         return answers
 
     async def _call(self, inputs: Tensors) -> Tensors:
@@ -62,13 +58,45 @@ class CoreAIRuntime:
         answers = await self._function(inputs=values)
         return {name: answers[name].numpy() for name in self._outputs}
 
-    def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        """Nothing is held outside this process's memory."""
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop that knows which of its answers Core AI's threads still hold, after they handed them over.
+
+    A thread that lets go of one when Python is at its end is unwound by Python, through frames of Swift, which ends the
+    process with SIGABRT.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: weakref.WeakSet[asyncio.Future[Any]] = weakref.WeakSet()
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        future = super().create_future()
+        self._held.add(future)
+        return future
+
+    def wait_until_let_go(self) -> None:
+        """Wait until nothing is held, but not for ever; then for the threads to be back in Core AI."""
+        end = time.monotonic() + LET_GO_SECONDS
+        while self._held and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
+
+
+def _wait(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run_coroutine_threadsafe(coroutine, _loop(os.getpid())).result()
+
+
+@functools.cache
+def _loop(process: int) -> _Loop:
+    """The loop of a process, which runs until its end: a call outside of a running loop ends the process."""
+    loop = _Loop()
+    threading.Thread(target=loop.run_forever, name=f"coreai-{process}", daemon=True).start()
+    atexit.register(loop.wait_until_let_go)
+    return loop
 
 
 def _check(folder: Path) -> None:
