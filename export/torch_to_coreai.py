@@ -4,6 +4,8 @@ In Python, off Apple's systems, `AIModelAsset.load(path).executable()` of coreai
 runtime; `AIModel.load(path)` cannot read the file there.
 """
 
+import contextlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,11 +22,9 @@ def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     program = torch.export.load(parent / "model.pt2").run_decompositions(get_decomp_table())
     # By default each operator takes along where in the source code it comes from: paths of this machine.
     converter = TorchConverter(mode=TorchConverter.Mode.RELEASE)
-    converter.add_exported_program(
-        program,
-        input_names=[spec.name for spec in manifest.inputs],
-        output_names=[spec.name for spec in manifest.outputs],
-    )
+    names = {"input_names": manifest.inputs, "output_names": manifest.outputs}
+    converter.add_exported_program(program, **{key: [spec.name for spec in specs] for key, specs in names.items()})
     folder = target / "model.aimodel"
-    converter.to_coreai().save_asset(folder)
+    with contextlib.redirect_stdout(sys.stderr):  # where the other converters write what they do
+        converter.to_coreai().save_asset(folder)
     return sorted(path for path in folder.rglob("*") if path.is_file())
