@@ -390,6 +390,14 @@ def test_artifacts_take_turns_in_an_order_that_changes(small: Path) -> None:
     assert any(order(seed) != first for seed in (2, 3, 4))
 
 
+def test_what_is_for_proof_alone_is_asked_and_not_timed(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "proven_on", lambda format: "a stand-in" if format == "tflite" else "")
+    bench = measure.Bench(small, "fashion_mnist", 128, Settings(1, 0.02, 1, BATCHES, (1, 64), 1))
+    kinds = {name: {task.kind for stage in bench._stages() for task in stage if name in task.name} for name in FORMATS}
+    assert {"time", "http"} <= kinds["onnx"] & kinds["tfjs"]
+    assert kinds["tflite"] == {"answers", "browser"}
+
+
 def test_a_store_returns_only_a_measurement_made_under_the_same_conditions(tmp_path: Path) -> None:
     store = Store(tmp_path / "measured")
     store.put("time-a-0", {"artifact": "1"}, {"p50": 1.0})

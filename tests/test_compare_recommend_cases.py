@@ -70,7 +70,7 @@ def artifact_and_row(
     }
     proof = None if arm is None else replace(PROOF, passed=arm, reasons=() if arm else ("other answers",))
     source = None if verdict == "source" else f"{model}-keras"
-    known = {"right": right, "arm": proof, "proven_on": proven_on}
+    known: dict[str, Any] = {"right": right, "arm": proof, "proven_on": proven_on}
     of_row: dict[str, Measured] = dict.fromkeys(TIMES, time) | dict.fromkeys(SIZES, size)
     return (
         Artifact(artifact, model, format, source, "0" * 64, verdict, of_artifact, **known),
