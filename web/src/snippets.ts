@@ -124,6 +124,7 @@ async def answer(tensor):
     # Apple's own runtime for Linux is for proof: its time says nothing of an iPhone's.
     async with AIModelAsset.load("${folderEndingIn(artifact, '.aimodel')}").executable() as model:
         answers = await model.load_function("main")(inputs={"${artifact.input}": NDArray(tensor)})
+        await asyncio.sleep(0.1)  # Core AI lets go of its answers meanwhile: at the end of Python it would end the process
     return answers["${artifact.output}"].numpy()[0]
 
 

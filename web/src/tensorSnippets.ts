@@ -93,7 +93,9 @@ async def answer():
     async with AIModelAsset.load("${folderEndingIn(artifact, '.aimodel')}").executable() as model:
         function = model.load_function("main")
         values = {name: NDArray(value.astype(function.desc.input_descriptor(name).dtype)) for name, value in inputs.items()}
-        return await function(inputs=values)
+        answers = await function(inputs=values)
+        await asyncio.sleep(0.1)  # Core AI lets go of its answers meanwhile: at the end of Python it would end the process
+    return answers
 
 
 answers = asyncio.run(answer())
