@@ -271,7 +271,8 @@ def _server_row(subject: Subject, artifact: Artifact, bench: Bench, done: Measur
     figures["image"] = _image(family)
     threads = bench.settings.threads
     backend = f"CPU, threads: {threads}" if family != "tfjs" else "wasm, SIMD, threads: 1"
-    return Row(f"{subject.name}@server", subject.name, "server", alone.text("runtime"), backend, figures)
+    runtime = alone.text("runtime") or (FORMATS[family].runtime if proven_on(family) else "")
+    return Row(f"{subject.name}@server", subject.name, "server", runtime, backend, figures)
 
 
 def _image(family: str) -> Measured:
