@@ -97,8 +97,22 @@ class _Words:
             yield sentence(text, allowed=self._limit("allow_precision"))
         else:
             yield Sentence("No artifact keeps its source's answers.")
+        yield from self._unranked()
         if self.target.note:
             yield Sentence(self.target.note)
+
+    def _unranked(self) -> Iterator[Sentence]:
+        """What else may run there, and is proven without a time: what is proven where, its size, and its outlook."""
+        for name in self.decision.unranked:
+            place, artifact = f"/artifacts/{self._artifact(name).name}", self._artifact(name)
+            yield sentence(
+                "{name} may run there, too: {agreement} of the pictures keep their class on {proven_on}, and its files "
+                "have {size}. It has no time to rank it by.",
+                name=artifact.name,
+                proven_on=_Cited(artifact.proven_on, f"{place}/proven_on"),
+                **self._figures(name),
+            )
+            yield from self._outlook(name)
 
     def _choice(self, choice: str) -> Iterator[Sentence]:
         row, target = self.report.rows[choice], self.target

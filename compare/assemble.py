@@ -24,7 +24,7 @@ from compare.requests import FORMS
 from compare.store import Record
 from compare.training import SCRIPTS, compare_training
 from contract.errors import ParityError
-from contract.formats import FORMATS, family_of, is_reduced
+from contract.formats import FORMATS, family_of, is_reduced, proven_on, why_no_time
 from contract.ledger import read_ledger
 from contract.manifest import MANIFEST, sha256_of
 from contract.parity_result import BatchParity, read_status
@@ -130,6 +130,7 @@ def _artifact(subject: Subject, bench: Bench, done: Measurements) -> Artifact:
         placements=parity.placements if parity else (),
         arm=status.arm,
         outlook=FORMATS[family_of(format)].outlook,
+        proven_on=proven_on(format),
         **parts,
     )
 
@@ -252,9 +253,9 @@ def _of_batch(record: Record, batch: int) -> Mapping[str, Any]:
 
 
 def _server_row(subject: Subject, artifact: Artifact, bench: Bench, done: Measurements) -> Row:
-    alone = Rounds("time", subject.name, bench, done, subject.problem)
-    http = Rounds("http", subject.name, bench, done, subject.problem)
     family = family_of(subject.folder.name)
+    problem = subject.problem or why_no_time(family)
+    alone, http = (Rounds(kind, subject.name, bench, done, problem) for kind in ("time", "http"))
     figures: dict[str, Measured] = {
         name: alone.figure(name, "s", lambda record, name=name: record[name])  # type: ignore[misc]
         for name in ("import", "load", "first_call")
@@ -270,7 +271,8 @@ def _server_row(subject: Subject, artifact: Artifact, bench: Bench, done: Measur
     figures["image"] = _image(family)
     threads = bench.settings.threads
     backend = f"CPU, threads: {threads}" if family != "tfjs" else "wasm, SIMD, threads: 1"
-    return Row(f"{subject.name}@server", subject.name, "server", alone.text("runtime"), backend, figures)
+    runtime = alone.text("runtime") or (FORMATS[family].runtime if proven_on(family) else "")
+    return Row(f"{subject.name}@server", subject.name, "server", runtime, backend, figures)
 
 
 def _image(family: str) -> Measured:

@@ -36,6 +36,7 @@ from contract.cell.command import is_own
 from contract.code import ROOT, digest, files_of
 from contract.errors import ArtifactMissing, BroughtError, RosettaError, RuntimeFailure
 from contract.failed_edge import read_failed_edges
+from contract.formats import proven_on
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
 from verify import questions
 from verify.questions import Questions
@@ -247,7 +248,8 @@ class Bench:
         usable = [subject for subject in self.subjects if subject.manifest]
         yield self._shuffled(order, map(self._answers, usable))
         for round in range(self.rounds):
-            server = [subject for subject in usable if self._is_due(f"{subject.name}@server", round)]
+            timed = [subject for subject in usable if not proven_on(subject.folder.name)]
+            server = [subject for subject in timed if self._is_due(f"{subject.name}@server", round)]
             yield self._shuffled(order, (self._time(subject, round) for subject in server))
             yield self._shuffled(order, (self._http(subject, round) for subject in server))
             yield self._shuffled(order, (task for subject in usable for task in self._browser(subject, round)))

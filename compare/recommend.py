@@ -14,7 +14,7 @@ web/src/recommend.ts is the twin of this file; tests/recommend_cases.json holds 
 import base64
 import enum
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from compare.figures import Figure, Missing
@@ -31,12 +31,13 @@ SAME_SIZE = 1.05
 """Among ties, rows that are larger by less than this factor count as equally large."""
 
 
-def _phone(title: str, accelerator: str) -> Target:
-    """A phone, of which this machine's times only say the order of formats."""
+def _phone(title: str, accelerator: str, *families: str) -> Target:
+    """A phone, of which this machine's times only say the order of formats. It has these families, besides those that
+    both kinds of phone have."""
     return Target(
         title=title,
         where="server",
-        families=("tflite", "onnx", "executorch"),
+        families=("tflite", "onnx", "executorch", *families),
         time="p50@1",
         size="disk",
         time_label="the median time of one picture on this machine's processor",
@@ -67,7 +68,7 @@ TARGETS = {
         size_label="the download of the artifact and its runtime",
     ),
     "android": _phone("an Android phone", "NNAPI"),
-    "ios": _phone("an iPhone", "Core ML"),
+    "ios": _phone("an iPhone", "Core ML", "coreai"),
 }
 """A target's name -> which rows it takes and by which figures; every report carries this table."""
 
@@ -176,6 +177,9 @@ class Decision:
     """Every row of the target that is not chosen, by name."""
     relax: tuple[Relaxation, ...] = ()
     """If nothing fits only because of the constraints: what would have to give way."""
+    unranked: tuple[str, ...] = ()
+    """Rows that keep their answers, as far as a runtime that is for proof alone shows, and meet the constraints. They
+    have no time to rank them by, so none of them is chosen."""
 
     @property
     def relax_together(self) -> bool:
@@ -240,7 +244,33 @@ def recommend(report: Report, target: str, constraints: Constraints = Constraint
         front=_names(front_of(fitting or candidates)),
         rejected=dict(sorted(rejected.items())),
         relax=() if fitting else tuple(_relaxations(accepted, constraints)),
+        unranked=tuple(_unranked(report, report.targets[target], constraints)),
     )
+
+
+def _unranked(report: Report, target: Target, constraints: Constraints) -> Iterator[str]:
+    """The rows of the target without a time that meet the constraints; none of them is known to meet one of time."""
+    if constraints.max_ms is not None:
+        return
+    for row in report.rows.values():
+        artifact = report.artifacts[row.artifact]
+        size, agreement = (report.figure(row.name, name) for name in (target.size, "agreement"))
+        if (
+            row.where == target.where
+            and artifact.proven_on
+            and target.takes(artifact)
+            and isinstance(size, Figure)
+            and isinstance(agreement, Figure)
+            and (artifact.keeps_answers or constraints.min_agreement is not None)
+            and size.value <= MB * (constraints.max_mb or math.inf)
+            and agreement.value >= (constraints.min_agreement or 0)
+            and _precision(artifact) in (constraints.allow_precision or (_precision(artifact),))
+        ):
+            yield row.name
+
+
+def _precision(artifact: Artifact) -> str:
+    return artifact.format.partition("-")[2] or FLOAT32
 
 
 def _names(candidates: Iterable[Candidate]) -> tuple[str, ...]:
@@ -253,7 +283,7 @@ def _candidates(report: Report, target: Target) -> tuple[list[Candidate], dict[s
     names = (target.accuracy, target.time, target.size, "agreement")
     for row in report.rows.values():
         artifact = report.artifacts[row.artifact]
-        if row.where != target.where or not target.takes(artifact.format):
+        if row.where != target.where or not target.takes(artifact):
             continue
         figures = [report.figure(row.name, name) for name in names]
         missing = [name for name, figure in zip(names, figures, strict=True) if isinstance(figure, Missing)]
@@ -263,9 +293,10 @@ def _candidates(report: Report, target: Target) -> tuple[list[Candidate], dict[s
             accuracy, time, size, agreement = (figure for figure in figures if isinstance(figure, Figure))
             right = base64.b64decode(artifact.right) if target.accuracy == "accuracy" else b""
             about = artifact.keeps_answers, right, _caveats(artifact, row.marks), _steps(artifact)
-            precision = artifact.format.partition("-")[2] or FLOAT32
             fails_on_arm = target.on_arm and artifact.arm is not None and not artifact.arm.passed
-            candidates.append(Candidate(row.name, accuracy, time, size, agreement, *about, precision, fails_on_arm))
+            candidates.append(
+                Candidate(row.name, accuracy, time, size, agreement, *about, _precision(artifact), fails_on_arm)
+            )
     return candidates, rejected
 
 

@@ -113,6 +113,8 @@ class Artifact:
     """Whether it answers so on an ARM processor, which was emulated; None where that is unknown."""
     outlook: str = ""
     """What is known of its format's future; empty where its makers go on with it."""
+    proven_on: str = ""
+    """On what alone its answers are proven, where that is for proof, and not for time; empty for others."""
 
     @property
     def keeps_answers(self) -> bool:
@@ -201,9 +203,11 @@ class Target:
     on_arm: bool = False
     """Whether its processor is of 64-bit ARM: what gives other answers there is not chosen."""
 
-    def takes(self, format: str) -> bool:
-        """Whether an artifact in this format runs there."""
-        return self.families is None or family_of(format) in self.families
+    def takes(self, artifact: Artifact) -> bool:
+        """Whether an artifact runs there. What is proven on a stand-in alone runs only where its family is named."""
+        if self.families is None:
+            return not artifact.proven_on
+        return family_of(artifact.format) in self.families
 
 
 @dataclass(frozen=True)
@@ -317,6 +321,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
         "placements": [],
         "arm": None,
         "outlook": "",
+        "proven_on": "",
     },
     "rows": {"marks": []},
 }

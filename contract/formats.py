@@ -39,6 +39,8 @@ class Format:
     """What somebody who chooses it should know of its future, with the month of that; empty where its makers go on."""
     is_optional: bool = False
     """Whether its runtime is installed only where somebody asks for it; its module then has the format's name."""
+    proven_on: str = ""
+    """On what its answers are proven here, where that is for proof alone: its time says nothing of where it is used."""
 
 
 TABLE = (
@@ -71,6 +73,16 @@ TABLE = (
     # No image has an optional runtime: each image would be one more to build, for a format that few may ask for.
     Format("openvino", "OpenVINO", None, packages=("openvino",), is_optional=True),
     Format("executorch", "ExecuTorch", None, packages=("executorch", "torch"), is_optional=True),
+    Format(
+        "coreai",
+        "Core AI",
+        None,
+        packages=("coreai-core",),
+        # PyPI has coreai-core as a beta alone; Apple's documentation names version 27 of its systems.
+        outlook="Core AI is in beta (coreai-core 1.0.0b3), and needs iOS 27 (as of 2026-12).",
+        is_optional=True,
+        proven_on="Apple's own runtime for Linux",
+    ),
 )
 
 FORMATS: dict[str, Format] = {format.name: format for format in TABLE}
@@ -97,6 +109,18 @@ def is_installed(format: str) -> bool:
     """Whether the runtime of a format, of any precision, is installed here; nothing is imported."""
     family = FORMATS[family_of(format)]
     return not family.is_optional or importlib.util.find_spec(family.name) is not None
+
+
+def proven_on(format: str) -> str:
+    """On what alone a format's answers are proven here; empty where its runtime here is one that people use."""
+    family = family_of(format)
+    return FORMATS[family].proven_on if family in FORMATS else ""
+
+
+def why_no_time(format: str) -> str:
+    """Why the runtime of a format, of any precision, is not timed here; empty where it is."""
+    place = proven_on(format)
+    return f"It runs here on {place}, for proof alone: its time says nothing of its users' devices." if place else ""
 
 
 def not_installed(format: str) -> str:

@@ -4,7 +4,8 @@
       |           '--> tfjs                                         '--> tfjs
       '--> onnx   savedmodel --> onnx and tflite --> onnx, for a model that starts there
 
-Where OpenVINO is installed, onnx leads to openvino, too; where ExecuTorch is, torch leads to executorch.
+Where OpenVINO is installed, onnx leads to openvino, too; where ExecuTorch is, torch leads to executorch, and where
+Core AI is, to coreai.
 
 precision/ makes variants of reduced precision of some of these: `tflite-int8` from `tflite`.
 
@@ -85,6 +86,7 @@ EXPORTERS: dict[tuple[str, str], tuple[Route, ...]] = {
         Route("OpenVINO's own conversion, not simplified", "export.onnx_to_openvino:unsimplified"),
     ),
     ("torch", "executorch"): (Route("lowered to XNNPACK", "export.torch_to_executorch:export"),),
+    ("torch", "coreai"): (Route("Apple's own conversion", "export.torch_to_coreai:export"),),
 }
 """(parent's format, format) -> its routes, in the order in which they are tried: where the first route fails, or its
 artifact does not answer like the source, the next one may succeed."""

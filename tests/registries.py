@@ -63,6 +63,17 @@ def executorch() -> Iterable[str]:
     return {name.partition(".")[0] for name in _C._get_operator_names()}
 
 
+def coreai() -> Iterable[str]:
+    """What its compiler registers, of the names in its library: no call lists them."""
+    import coreai.authoring
+    from coreai._compiler import _mlir_libs
+
+    context = coreai.authoring.Context()._mlir_context
+    (library,) = Path(_mlir_libs.__file__).parent.glob("_mlir.*.so")
+    names = {name.decode() for name in re.findall(rb"aicode\.[a-z0-9_.]+", library.read_bytes())}
+    return {name.partition(".")[2] for name in names if context.is_registered_operation(name)}
+
+
 def torch() -> Iterable[str]:
     import torch
     import torch._higher_order_ops

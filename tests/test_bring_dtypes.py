@@ -69,7 +69,7 @@ def client(artifacts: Path) -> Iterator[FlaskClient]:
 @pytest.mark.parametrize("model", MODELS)
 def test_metadata_and_answers_name_the_sources_dtype(artifacts: Path, client: FlaskClient, model: str) -> None:
     formats = {path.parent.name for path in (artifacts / model).glob("*/manifest.json")}
-    optional = {"openvino": "onnx", "executorch": "torch"}
+    optional = {"openvino": "onnx", "executorch": "torch", "coreai": "torch"}
     more = {format for format, parent in optional.items() if is_installed(format) and parent in FORMATS[model]}
     assert formats == FORMATS[model] | more
     for format in sorted(formats):

@@ -23,6 +23,7 @@ BY_HAND = {
     "torchscript": r"\w+",
     "openvino": "Const|If|Loop|PReLU|Parameter|ReLU|SoftMax|TensorIterator",
     "executorch": "",
+    "coreai": "",
     "keras": r"__\w+__|Functional|StochasticDepth|LayerScale|CustomScaleLayer",
 }
 """Kind -> the names in its list that no registry has: functions of Python, and marks in files."""

@@ -1,6 +1,7 @@
 """What serves an artifact judges it once more: it may come from elsewhere than from the process that judged a file."""
 
 import contextlib
+import hashlib
 import json
 import shutil
 import struct
@@ -20,8 +21,10 @@ from bring.description import Description
 from bring.source import write_source
 from bring.verdict import examine, insist
 from bring.verdict.artifact import FILES, insist_on_artifact
+from contract import coreai_program
 from contract.code import ROOT
 from contract.errors import BroughtError, UntrustedModel
+from contract.formats import is_installed, not_installed
 from contract.manifest import Manifest, TensorSpec, read_manifest, sha256_of_files, write_manifest
 from serve.catalog import load_catalog, load_model
 from serve.runtimes import RUNTIMES
@@ -82,6 +85,25 @@ def executorch(folder: Path, operator: str, backend: str = "XnnpackBackend", beg
     return folder / "model.pte"
 
 
+def varint(value: int) -> bytes:
+    """A number as MLIR writes it, in 9 bytes."""
+    return b"\0" + value.to_bytes(8, "little")
+
+
+def coreai(folder: Path, operator: str, dialect: str = "aicode", version: int = 6) -> Path:
+    """A program that names one operator. It has no graph, so that nothing runs it."""
+    strings = [dialect.encode() + b"\0", operator.encode() + b"\0"]
+    texts = varint(2) + b"".join(varint(len(each)) for each in reversed(strings)) + b"".join(strings)
+    names = varint(1) + varint(0 << 1) + varint(1) + varint(0) + varint(1) + varint(1 << 1 | 1)
+    sections = b"".join(bytes([kind]) + varint(len(data)) + data for kind, data in ((0, texts), (1, names)))
+    program = b"ML\xefR" + varint(version) + b"MLIR\0" + sections
+    made = folder / "model.aimodel"
+    made.mkdir(exist_ok=True)
+    (made / "main.mlirb").write_bytes(program)
+    (made / "main.hash").write_bytes(hashlib.sha256(program).digest())
+    return made
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "keras": (keras, "is a Lambda"),
     "savedmodel": (lambda folder: write(folder, meta_graph([node("WriteFile")], more=signature("it"))), "WriteFile"),
@@ -91,6 +113,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "tfjs": (tfjs, "Print"),
     "openvino": (lambda folder: openvino(folder, "Assign"), "Assign"),
     "executorch": (lambda folder: executorch(folder, "et_copy::_h2d_copy"), "et_copy::_h2d_copy"),
+    "coreai": (lambda folder: coreai(folder, "metal.metal4_kernel_v1"), "metal.metal4_kernel_v1"),
 }
 
 
@@ -98,7 +121,7 @@ def artifact(folder: Path, family: str, made: Path, **made_with: object) -> Path
     """An artifact of a file, by the name that its runtime loads."""
     if made.is_file() and family != "keras":
         made.rename(folder / FILES[family])
-    files = sha256_of_files(folder, [file for file in folder.iterdir() if file.is_file()])
+    files = sha256_of_files(folder, [file for file in folder.rglob("*") if file.is_file()])
     manifest = Manifest("mine", family, None, SPEC, SPEC, None, (), files, made_with)
     write_manifest(folder, manifest)
     return folder
@@ -131,7 +154,7 @@ def test_an_artifact_that_does_more_than_compute_is_not_loaded(folder: Path, fam
 
 
 LIBRARIES = {"onnx", "onnxruntime", "tensorflow", "keras", "h5py", "ai_edge_litert", "flatbuffers", "torch", "openvino"}
-LIBRARIES |= {"executorch"}
+LIBRARIES |= {"executorch", "coreai"}
 NEEDED = {"keras": {"h5py"}, "tflite": {"ai_edge_litert", "flatbuffers"}}
 """What the image of a format's runtime has and the verdict on it imports."""
 JUDGE = """
@@ -278,6 +301,60 @@ def test_a_program_of_executorch_that_is_damaged_anywhere_is_judged_or_refused(t
 def test_a_program_of_executorch_is_not_a_source(tmp_path: Path) -> None:
     with pytest.raises(BroughtError, match="a program of ExecuTorch, which is not read: bring the model that it was"):
         write_source(executorch(tmp_path, "aten::add"), tmp_path / "made", "mine", Description())
+
+
+@pytest.mark.parametrize(
+    ("operator", "dialect", "version", "words"),
+    [
+        ("primitive.fetch_v1", "aicode", 6, "'primitive.fetch_v1' are not Core AI's own"),
+        ("call", "llvm", 6, "it has operators of 'llvm', expected 'aicode' alone"),
+        ("relu_v1", "aicode", 7, "it has version 7 of MLIR's bytecode, expected 6"),
+    ],
+)
+def test_a_program_of_core_ai_has_its_own_operators_alone(
+    tmp_path: Path, operator: str, dialect: str, version: int, words: str
+) -> None:
+    insist(examine(coreai(tmp_path, "relu_v1")), trusted=False)
+    with pytest.raises(BroughtError) as refused:
+        insist(examine(coreai(tmp_path, operator, dialect, version)), trusted=True)
+    assert words in str(refused.value)
+
+
+def test_a_program_of_core_ai_that_is_damaged_anywhere_is_judged_or_refused(tmp_path: Path) -> None:
+    """Never anything else than a refusal, and never a long wait."""
+    program = coreai(tmp_path, "relu_v1") / "main.mlirb"
+    whole, random = program.read_bytes(), np.random.default_rng(0)
+    for length in range(len(whole)):
+        program.write_bytes(whole[:length])
+        with pytest.raises(BroughtError, match="truncated or damaged"):
+            examine(program.parent)
+    for _ in range(500):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[random.integers(0, len(whole), 4)] = random.integers(0, 256, 4)
+        program.write_bytes(damaged.tobytes())
+        with contextlib.suppress(BroughtError):
+            insist(examine(program.parent), trusted=True)
+
+
+def test_a_program_of_core_ai_is_not_a_source(tmp_path: Path) -> None:
+    with pytest.raises(BroughtError, match="a program of Core AI, which is not read: bring the model that it was"):
+        write_source(coreai(tmp_path, "relu_v1"), tmp_path / "made", "mine", Description())
+
+
+@pytest.mark.skipif(not is_installed("coreai"), reason=not_installed("coreai"))
+def test_the_operators_of_a_program_are_those_that_core_ais_compiler_reads(artifacts: Path) -> None:
+    """In a process of its own: it must not share one with TensorFlow."""
+    program = artifacts / "torch_cnn" / "coreai" / "model.aimodel" / "main.mlirb"
+    script = """
+import re, sys
+from coreai.authoring.asset import AIProgram
+from pathlib import Path
+print(*re.findall(r"= coreai\\.([\\w.]+)", str(AIProgram._load_bytecode(Path(sys.argv[1])))))
+"""
+    command = [sys.executable, "-c", script, str(program)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    ours = {name.rpartition(".")[2].rpartition("_v")[0] for name in coreai_program.operators(program.read_bytes())}
+    assert {"conv2d", "max_pool_2d", "transpose", "invoke"} <= {*done.stdout.split()} & ours
 
 
 def test_a_keras_file_is_read_as_its_suffix_says(tmp_path: Path) -> None:

@@ -132,6 +132,35 @@ def test_a_choice_that_its_makers_are_leaving_says_so() -> None:
     assert left.outlook not in reasons(row("m-tflite", ms=0.1), (left, its_row))
 
 
+def proven(name: str, **known: Any) -> tuple[Artifact, Row]:
+    """A row without a time, of an artifact that was proven on a stand-in for the device."""
+    artifact, its_row = row(name, mb=0.04, figures={"p50@1": Missing("It is not timed."), "http_p50@1": Missing("")})
+    about = {"proven_on": "a stand-in", "outlook": "It is in beta (as of 2026-12)."} | known
+    return dataclasses.replace(artifact, **about), its_row
+
+
+def test_what_is_proven_without_a_time_is_named_for_an_iphone_and_not_ranked() -> None:
+    given = advice(TFLITE, proven("m-coreai"), target="ios")
+    text = (
+        "m-coreai may run there, too: 100.00 % of the pictures keep their class on a stand-in, and its files have "
+        "40.0 kB. It has no time to rank it by."
+    )
+    words = [sentence.text for sentence in given.reasons]
+    assert words[-3:-1] == [text, "It is in beta (as of 2026-12)."]
+    assert (given.choice, given.rejected["m-coreai@server"].text) == (
+        "m-tflite@server",
+        "It was not measured: It is not timed.",
+    )
+    assert text not in reasons(TFLITE, proven("m-coreai", verdict="other answers"), target="ios")
+    for target in ("server", "android"):
+        assert not [sentence for sentence in reasons(TFLITE, proven("m-coreai"), target=target) if "coreai" in sentence]
+    data = json.loads(
+        json.dumps(asdict(report := add_recommendations(report_of(TFLITE, proven("m-coreai")), "ios", NO_LIMITS)))
+    )
+    numbers = next(sentence for sentence in sentences_of(report) if sentence.text == text).numbers
+    assert {as_written(data, pointer) for pointer in numbers} == {*numbers.values()} and len(numbers) == 3
+
+
 def test_ties_are_named() -> None:
     rows = row("m-onnx", ms=1.00, spread=0.1), row("m-tflite", ms=1.05, spread=0.1)
     assert reasons(*rows)[-1] == "Within the noise, m-tflite@server is as good: 1.05 ms and 10.0 MB."

@@ -406,6 +406,14 @@ def test_what_swiftshader_runs_is_measured_in_one_round_unless_it_looks_worse(sm
     assert once == [task("Google SwiftShader", round).name for round in (0, a_further_round)]
 
 
+def test_what_is_for_proof_alone_is_asked_and_not_timed(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "proven_on", lambda format: "a stand-in" if format == "tflite" else "")
+    bench = measure.Bench(small, "fashion_mnist", 128, Settings(1, 0.02, 1, BATCHES, (1, 64), 1))
+    kinds = {name: {task.kind for stage in bench._stages() for task in stage if name in task.name} for name in FORMATS}
+    assert {"time", "http"} <= kinds["onnx"] & kinds["tfjs"]
+    assert kinds["tflite"] == {"answers", "browser"}
+
+
 def test_a_store_returns_only_a_measurement_made_under_the_same_conditions(tmp_path: Path) -> None:
     store = Store(tmp_path / "measured")
     store.put("time-a-0", {"artifact": "1"}, {"p50": 1.0})

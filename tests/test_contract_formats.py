@@ -14,7 +14,7 @@ import yaml
 from bench.images import IMAGES
 from contract import __version__
 from contract.code import ROOT
-from contract.formats import FORMATS, FORMATS_OF_IMAGE, TABLE, family_of, is_installed
+from contract.formats import FORMATS, FORMATS_OF_IMAGE, TABLE, Format, family_of, is_installed
 from contract.manifest import Manifest, write_manifest
 from export import EXPORTED, EXPORTED_HERE, EXPORTERS
 from serve.openapi import openapi
@@ -51,7 +51,7 @@ def test_an_optional_runtime_is_known_to_make_and_has_a_lock() -> None:
         assert not [package for package in pinned if f"\n{package}==" in always], "the lock has only what is more"
 
 
-@pytest.mark.parametrize(("name", "source"), [("openvino", "onnx"), ("executorch", "torch")])
+@pytest.mark.parametrize(("name", "source"), [("openvino", "onnx"), ("executorch", "torch"), ("coreai", "torch")])
 def test_a_runtime_that_is_not_installed_is_named_with_the_command_that_installs_it(
     tmp_path: Path, name: str, source: str
 ) -> None:
@@ -171,10 +171,18 @@ def test_an_outlook_names_the_version_that_is_installed_and_the_page_has_it_in_k
     korean = (ROOT / "web" / "src" / "text.ko.ts").read_text()
     for format in TABLE:
         if format.outlook:
-            assert format.browser
-            version = versions[format.browser.package]
+            version = versions[format.browser.package] if format.browser else locked_version(format)
             assert version in format.outlook
-            assert re.search(rf"outlooks: {{.*\b{format.name}: '[^']*{re.escape(version)}", korean)
+            assert re.search(rf"outlooks: {{[^}}]*\b{format.name}: '[^']*{re.escape(version)}", korean)
+        if format.proven_on:
+            place = format.proven_on.replace("'", "\\'")
+            assert f"places: {{ '{place}': '" in korean
+
+
+def locked_version(format: Format) -> str:
+    lock = (ROOT / f"requirements.{format.name}.lock").read_text()
+    (version,) = re.findall(rf"^{re.escape(format.packages[0])}==(\S+)", lock, re.MULTILINE)
+    return str(version)
 
 
 def test_the_page_knows_which_formats_no_image_serves() -> None:

@@ -123,6 +123,8 @@ TORCH = {"torch_cnn/torch", *(f"torch_cnn/{format}" for format in (*exported_fro
 BOTH = ("keras_cnn", "torch_cnn")
 OF_ONNX = {"keras_cnn/openvino"} & KERAS
 """What is made from Keras's ONNX."""
+OF_PROGRAM = {"torch_cnn/executorch", "torch_cnn/coreai"}
+"""What is made from PyTorch's program without ONNX."""
 
 
 @pytest.mark.parametrize(
@@ -136,28 +138,30 @@ OF_ONNX = {"keras_cnn/openvino"} & KERAS
         ("export/__init__.py", (KERAS | TORCH) - {"keras_cnn/keras", "torch_cnn/torch"}),
         ("export/keras_to_onnx.py", {"keras_cnn/onnx", "keras_cnn/parity", *OF_ONNX}),
         ("export/keras_to_savedmodel.py", KERAS - {"keras_cnn/keras", "keras_cnn/onnx"} - OF_ONNX),
-        ("export/torch_to_onnx.py", TORCH - {"torch_cnn/torch", "torch_cnn/executorch"}),
+        ("export/torch_to_onnx.py", TORCH - {"torch_cnn/torch"} - OF_PROGRAM),
         (
             "export/onnx_to_savedmodel.py",
-            TORCH - {"torch_cnn/torch", "torch_cnn/onnx", "torch_cnn/openvino", "torch_cnn/executorch"},
+            TORCH - {"torch_cnn/torch", "torch_cnn/onnx", "torch_cnn/openvino"} - OF_PROGRAM,
         ),
         (
             "export/onnx_graph.py",
-            {"keras_cnn/onnx", "keras_cnn/parity"} | OF_ONNX | TORCH - {"torch_cnn/torch", "torch_cnn/executorch"},
+            {"keras_cnn/onnx", "keras_cnn/parity"} | OF_ONNX | TORCH - {"torch_cnn/torch"} - OF_PROGRAM,
         ),
         (
             "export/onnx_padding.py",
-            {"keras_cnn/onnx", "keras_cnn/parity"} | OF_ONNX | TORCH - {"torch_cnn/torch", "torch_cnn/executorch"},
+            {"keras_cnn/onnx", "keras_cnn/parity"} | OF_ONNX | TORCH - {"torch_cnn/torch"} - OF_PROGRAM,
         ),
         (
             "export/signatures.py",
             (KERAS | TORCH)
-            - {"keras_cnn/keras", "torch_cnn/torch", "torch_cnn/onnx", "torch_cnn/openvino", "torch_cnn/executorch"},
+            - {"keras_cnn/keras", "torch_cnn/torch", "torch_cnn/onnx", "torch_cnn/openvino"}
+            - OF_PROGRAM,
         ),
         (
             "export/known_operators.py",
             (KERAS | TORCH)
-            - {"keras_cnn/keras", "torch_cnn/torch", "torch_cnn/onnx", "torch_cnn/openvino", "torch_cnn/executorch"},
+            - {"keras_cnn/keras", "torch_cnn/torch", "torch_cnn/onnx", "torch_cnn/openvino"}
+            - OF_PROGRAM,
         ),
         ("export/savedmodel_to_tflite.py", {f"{m}/{f}" for m in BOTH for f in ("tflite", "parity")}),
         ("export/savedmodel_to_tfjs.py", {f"{m}/{f}" for m in BOTH for f in ("tfjs", "parity")}),

@@ -160,7 +160,8 @@ def test_files_that_are_overwritten_after_loading_change_nothing(
 # What a process pays for
 
 FRAMEWORKS = {"tensorflow", "keras", "torch", "onnxruntime", "ai_edge_litert", "flask", "openvino", "executorch"}
-OPTIONAL = {"openvino": {"openvino"}, "executorch": {"executorch", "torch"}}
+FRAMEWORKS |= {"coreai"}
+OPTIONAL = {"openvino": {"openvino"}, "executorch": {"executorch", "torch"}, "coreai": {"coreai"}}
 PAID = {"onnx": {"onnxruntime"}, "tflite": {"ai_edge_litert"}, "tfjs": set[str](), "torch": {"torch"}}
 PAID |= {name: paid for name, paid in OPTIONAL.items() if is_installed(name)}
 
@@ -195,6 +196,7 @@ MODEL_FILES = [
     ("tfjs", "group1-shard1of1.bin"),
     *([("openvino", "model.xml"), ("openvino", "model.bin")] if "openvino" in HERE else []),
     *([("executorch", "model.pte")] if "executorch" in HERE else []),
+    *([("coreai", f"model.aimodel/{name}") for name in ("main.mlirb", "main.hash")] if "coreai" in HERE else []),
 ]
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

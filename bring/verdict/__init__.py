@@ -36,6 +36,7 @@ KINDS = {
     "layers": "a TF.js layers model",
     "openvino": "an OpenVINO model",
     "executorch": "a program of ExecuTorch",
+    "coreai": "a program of Core AI",
 }
 
 
@@ -153,6 +154,10 @@ def _folder_examiner(path: Path) -> tuple[Path, str, Examiner]:
         from bring.verdict import tfjs
 
         return path / "model.json", "a TF.js model.json", tfjs.file
+    if (path / "main.mlirb").is_file():
+        from bring.verdict import coreai
+
+        return path, "a program of Core AI", coreai.folder
     if (path / "MLmodel").is_file():
         return _examiner(mlflow.model_in(path))
     if (path / "config.json").is_file() and (path / huggingface.WEIGHTS).is_file():

@@ -23,6 +23,7 @@ FILES = {
     "savedmodel": "",
     "openvino": "model.xml",
     "executorch": "model.pte",
+    "coreai": "model.aimodel",
 }
 """What a runtime loads from the folder of an artifact; Keras loads the one file with its suffix."""
 ZIPPED = {".keras": True, ".h5": False}

@@ -49,6 +49,7 @@ RUNTIMES: dict[str, str] = {
     "tfjs": "serve.runtimes.tfjs:TFJSRuntime",
     "openvino": "serve.runtimes.openvino:OpenVINORuntime",
     "executorch": "serve.runtimes.executorch:ExecuTorchRuntime",
+    "coreai": "serve.runtimes.coreai:CoreAIRuntime",
 }
 """Format -> the module and class of its runtime."""
 

@@ -1,11 +1,8 @@
 """ExecuTorch on the CPU, whose programs leave most of their graph to XNNPACK."""
 
-import contextlib
 import importlib.metadata
-import os
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from contract.errors import InputError
 from contract.executorch_program import BACKEND, calls
 from contract.manifest import Manifest
 from contract.tensors import Tensors
+from serve.runtimes.silence import silent
 
 VERSION = importlib.metadata.version("executorch")
 METHOD = "forward"
@@ -38,7 +36,7 @@ class ExecuTorchRuntime:
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.title = f"ExecuTorch {VERSION}"
-        with _silent():
+        with silent():  # of which files of the system it looked for in vain
             if _C._threadpool_get_thread_count() != threads:
                 _C._unsafe_reset_threadpool(threads)
         # A program points into these bytes. By its path ExecuTorch would map the file, which may be overwritten.
@@ -89,19 +87,6 @@ class ExecuTorchRuntime:
 
     def close(self) -> None:
         """Nothing is held outside this process's memory."""
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """ExecuTorch writes to standard error which files of the system it looked for in vain, without a setting."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _load(data: bytes) -> Any:

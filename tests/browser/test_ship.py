@@ -32,7 +32,7 @@ from tests.serving import Service
 
 PYTHON_ROWS = ["keras_cnn-onnx@server", "keras_cnn-tflite@server", "torch_cnn-torch@server", "keras_cnn-keras@server",
                "keras_cnn-savedmodel@server"]  # fmt: skip
-PYTHON_ROWS += ["torch_cnn-executorch@server"] if is_installed("executorch") else []
+PYTHON_ROWS += [f"torch_cnn-{format}@server" for format in ("executorch", "coreai") if is_installed(format)]
 CONVERTED = ("onnx", "savedmodel", "tflite", "tfjs")
 SCRIPT_ROWS = [
     "keras_cnn-onnx@onnx-wasm",

@@ -48,7 +48,10 @@ from verify.spread import spread
 
 FAMILIES = ("onnx", "tflite")
 """Those of phones whose runtime is set up for ARM."""
-LEFT_OUT = {"executorch": "its runtime for ARM needs PyTorch's build, which takes 870 MB"}
+LEFT_OUT = {
+    "executorch": "its runtime for ARM needs PyTorch's build, which takes 870 MB",
+    "coreai": "Apple's runtime for Linux has no build for ARM",
+}
 """Those that are not, and why."""
 ALONE = 16
 """Questions that are asked one at a time, where kernels may be others than for many."""

@@ -14,6 +14,7 @@ function artifact(family: string, changes: object = {}): Artifact {
   return { name: `m-${family}`, files: { [FILES[family]!]: {} }, image, inputs, outputs, ...changes } as unknown as Artifact;
 }
 
+const AIMODEL = { files: { 'model.aimodel/main.mlirb': {}, 'model.aimodel/metadata.json': {} } };
 const made = (family: string, changes: object = {}): Snippet[] => phoneSnippets(artifact(family, changes), family).map(([, make]) => make());
 const FAMILIES = Object.keys(FILES);
 
@@ -51,6 +52,18 @@ test('what a library cannot take is named', () => {
   }
   const two = { outputs: [spec('a', 'FP32', [-1]), spec('b', 'FP32', [-1])] };
   expect(() => made('executorch', two)).toThrow('it has 2 outputs');
+});
+
+test('Core AI has Swift alone, which names the folder, and every tensor in the datatype that its converter makes', () => {
+  const [swift, ...others] = made('coreai', AIMODEL);
+  expect([swift!.title, others]).toEqual(['Swift, Core AI', []]);
+  expect(swift!.code).toContain('forResource: "model", ofType: "aimodel"');
+  expect(swift!.code).toContain('"pixels": NDArray(scalars: [Float](repeating: 0, count: 60), shape: [1, 4, 5, 3])');
+  expect(swift!.code).toContain('print(values(outputs.remove("probabilities")!.ndArray!, Float.self))');
+  for (const words of ['in beta', 'do not run it']) expect(swift!.code).toContain(words);
+  const ids = made('coreai', { ...AIMODEL, image: null, inputs: [spec('ids', 'INT64', [-1, 6])] });
+  expect(ids[0]!.code).toContain('"ids": NDArray(scalars: [Int32](repeating: 0, count: 6), shape: [1, 6])');
+  expect(() => made('coreai', { ...AIMODEL, inputs: [spec('text', 'BYTES', [-1])] })).toThrow('Swift, Core AI does not support BYTES');
 });
 
 test('formats that no phone runs have none', () => {

@@ -1,6 +1,6 @@
 /** Code for phones: Kotlin for Android, Swift for iOS. It prints every output for zeros, and nothing here runs it. */
 
-import { fileEndingIn } from './runtimes/files';
+import { fileEndingIn, folderEndingIn } from './runtimes/files';
 import type { Artifact } from './server';
 import type { Snippet } from './snippet';
 import { count, defaultTensors, typeIn, type Tensor, type TensorSpec } from './tensors';
@@ -130,6 +130,23 @@ ${inputs.map((input) => `    Tensor<${typeOf(input)}>.zeros(shape: [${sizes(inpu
 ]))
 print(output.scalars())`;
     },
+  },
+  coreai: {
+    title: 'Swift, Core AI', language: 'swift', library: "Core AI is part of iOS 27, and in beta. The folder .aimodel is in the app's bundle.",
+    imports: ['CoreAI', 'Foundation'],
+    types: { ...NUMBERS, INT64: 'Int32', FP64: 'Float', UINT8: 'UInt8', INT8: 'Int8' }, // what its converter makes of 64 bits
+    run: (artifact, inputs, typeOf) => `func values<T: BitwiseCopyable>(_ array: NDArray, _ type: T.Type) -> [T] {
+    let count = array.shape.reduce(1, *)
+    return array.view(as: type).withUnsafePointer { pointer, _, _ in Array(UnsafeBufferPointer(start: pointer, count: count)) }
+}
+
+let path = ${inBundle(folderEndingIn(artifact, '.aimodel'))}
+let model = try await AIModel(contentsOf: URL(fileURLWithPath: path))
+let function = try model.loadFunction(named: "main")!
+var outputs = try await function.run(inputs: [
+${inputs.map((input) => `    ${JSON.stringify(input.name)}: NDArray(scalars: [${typeOf(input)}](repeating: 0, count: ${count(input.shape)}), shape: [${sizes(input)}]),`).join('\n')}
+])
+${artifact.outputs.map((output) => `print(values(outputs.remove(${JSON.stringify(output.name)})!.ndArray!, ${typeOf(output)}.self))`).join('\n')}`,
   },
 };
 

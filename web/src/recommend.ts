@@ -57,6 +57,8 @@ export interface Decision {
   front: string[];
   /** If nothing fits only because of the constraints: what would have to give way. */
   relax: Relaxation[];
+  /** Rows that keep their answers, as far as a runtime that is for proof alone shows, and meet the constraints; without a time. */
+  unranked: string[];
 }
 
 /** Constraint -> the value that it limits, in the constraint's unit. */
@@ -87,14 +89,31 @@ export function recommend(report: Report, target: Target, constraints: Constrain
     ties: names(ties),
     front: names(frontOf(fitting.length ? fitting : candidates)),
     relax: fitting.length ? [] : relaxations(accepted, constraints),
+    unranked: unranked(report, target, constraints),
   };
+}
+
+/** Where all families run, what is proven on a stand-in alone does not. */
+function runsThere({ format, proven_on }: ReportedArtifact, { families }: Target): boolean {
+  return families ? families.includes(familyOf(format)) : !proven_on;
+}
+
+function unranked(report: Report, target: Target, { max_mb, max_ms, min_agreement, allow_precision }: Constraints): string[] {
+  if (max_ms !== null) return [];
+  return Object.values(report.rows).filter(({ name, artifact, where }) => {
+    const of = report.artifacts[artifact]!;
+    const [size, agreement] = [figureOf(report, name, target.size), figureOf(report, name, 'agreement')];
+    return where === target.where && of.proven_on && runsThere(of, target) && size && agreement
+      && (keepsAnswers(of) || min_agreement !== null)
+      && size.value <= 1e6 * (max_mb ?? Infinity) && agreement.value >= (min_agreement ?? 0)
+      && (!allow_precision?.length || allow_precision.includes(precisionOf(of.format)));
+  }).map(({ name }) => name);
 }
 
 function candidatesFor(report: Report, target: Target): Candidate[] {
   return Object.values(report.rows).flatMap(({ name, artifact, where, marks = [] }) => {
     const of = report.artifacts[artifact]!;
-    const family = familyOf(of.format);
-    if (where !== target.where || (target.families && !target.families.includes(family))) return [];
+    if (where !== target.where || !runsThere(of, target)) return [];
     const [accuracy, time, size, agreement] = [target.accuracy ?? 'accuracy', target.time, target.size, 'agreement'].map((figure) => figureOf(report, name, figure));
     if (!accuracy || !time || !size || !agreement) return [];
     const cost = { value: time.value * size.value, low: time.low * size.low, high: time.high * size.high };

@@ -53,6 +53,8 @@ export interface ReportedArtifact {
   arm?: ArmProof | null;
   /** What is known of its format's future, in English; empty where its makers go on with it. */
   outlook?: string;
+  /** On what alone its answers are proven, where that is for proof, and not for time; empty for others. */
+  proven_on?: string;
 }
 
 export interface ReportedRow {

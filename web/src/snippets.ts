@@ -6,7 +6,7 @@ import type { Fit, ImageSpec } from './image';
 import { phoneSnippets } from './phoneSnippets';
 import { rPicture, rTensors, rWeights } from './rSnippets';
 import { familyOf, WHOLE_NUMBERS } from './runtimes';
-import { fileEndingIn } from './runtimes/files';
+import { fileEndingIn, folderEndingIn } from './runtimes/files';
 import type { Artifact } from './server';
 import type { Classifier, Framework, Library, Snippet } from './snippet';
 import { tensorCall, tensorCurl, tensorJavascript, tensorPython } from './tensorSnippets';
@@ -52,7 +52,7 @@ export function snippetsFor({ artifact, runtime: { backend } }: Row, origin: str
 }
 
 /** Optional runtimes have no image. */
-const WITHOUT_IMAGE = ['openvino', 'executorch'];
+const WITHOUT_IMAGE = ['openvino', 'executorch', 'coreai'];
 
 /** TensorFlow's image runs both of its formats. Null where no image runs a format. */
 export function dockerLine({ format }: Artifact): string | null {
@@ -112,6 +112,23 @@ from executorch.runtime import Runtime
 program = Runtime.get().load_program("${fileEndingIn(artifact, '.pte')}")
 (answer,) = program.load_method("forward").execute([torch.from_numpy(to_tensor("picture.png"))])
 probabilities = answer.numpy()[0]`,
+  },
+  coreai: {
+    title: 'Python, Core AI', install: 'coreai-core',
+    run: (artifact) => `import asyncio
+from coreai.authoring import AIModelAsset
+from coreai.runtime import NDArray
+
+
+async def answer(tensor):
+    # Apple's own runtime for Linux is for proof: its time says nothing of an iPhone's.
+    async with AIModelAsset.load("${folderEndingIn(artifact, '.aimodel')}").executable() as model:
+        answers = await model.load_function("main")(inputs={"${artifact.input}": NDArray(tensor)})
+        await asyncio.sleep(0.1)  # Core AI lets go of its answers meanwhile: at the end of Python it would end the process
+    return answers["${artifact.output}"].numpy()[0]
+
+
+probabilities = asyncio.run(answer(to_tensor("picture.png")))`,
   },
   keras: {
     title: 'Python, Keras', install: 'keras tensorflow',

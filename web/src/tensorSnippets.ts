@@ -1,6 +1,6 @@
 /** Code for models that take tensors instead of a picture. Each snippet is complete, and prints every output for zeros. */
 
-import { fileEndingIn } from './runtimes/files';
+import { fileEndingIn, folderEndingIn } from './runtimes/files';
 import type { Artifact } from './server';
 import type { Framework, Library, Snippet } from './snippet';
 import { count, defaultTensors, typeIn, type Tensor } from './tensors';
@@ -83,6 +83,23 @@ from executorch.runtime import Runtime
 program = Runtime.get().load_program("${fileEndingIn(artifact, '.pte')}")
 answers = program.load_method("forward").execute(list(map(torch.from_numpy, inputs.values())))
 outputs = dict(zip(${names}, (each.numpy() for each in answers)))`,
+  coreai: (artifact, names) => `import asyncio
+from coreai.authoring import AIModelAsset
+from coreai.runtime import NDArray
+
+
+async def answer():
+    # Apple's own runtime for Linux is for proof: its time says nothing of an iPhone's.
+    async with AIModelAsset.load("${folderEndingIn(artifact, '.aimodel')}").executable() as model:
+        function = model.load_function("main")
+        values = {name: NDArray(value.astype(function.desc.input_descriptor(name).dtype)) for name, value in inputs.items()}
+        answers = await function(inputs=values)
+        await asyncio.sleep(0.1)  # Core AI lets go of its answers meanwhile: at the end of Python it would end the process
+    return answers
+
+
+answers = asyncio.run(answer())
+outputs = {name: answers[name].numpy() for name in ${names}}`,
   keras: (artifact, names) => `import keras
 
 model = keras.saving.load_model("${fileEndingIn(artifact, '.h5', '.keras')}")

@@ -258,6 +258,10 @@ export const english = {
     parityDecides: 'the parity check decides',
     ship: (row: string, time: string, size: string, accuracy: string) => `Ship ${row}: ${time} per picture, ${size}, accuracy ${accuracy}.`,
     ties: (rows: string, more: number) => `Equally good within the noise: ${rows}${more ? ` and ${more} more` : ''}.`,
+    unranked: (artifact: string, place: string, size: string) =>
+      `${artifact} may run there, too: its answers are proven on ${place}, and its files have ${size}. It has no time to rank it by.`,
+    /** On what answers are proven, where that is for proof alone; English is in the report itself. */
+    places: {} as Record<string, string>,
     nothing: 'No row meets these limits.',
     notMeasured: 'No row was measured for this target.',
     unknown: 'unknown',

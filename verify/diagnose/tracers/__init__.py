@@ -140,6 +140,8 @@ TRACERS: dict[str, str] = {
 UNTRACED = {
     "executorch": "XNNPACK computes whole parts of its graph at once, and gives no value from within them. Diagnose "
     "another format of this model: what they have in common shows there, too",
+    "coreai": "nothing here reads the values within its graph. Diagnose another format of this model: what they have "
+    "in common shows there, too",
 }
 """A format that has no tracer -> why."""
 

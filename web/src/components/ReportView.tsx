@@ -6,7 +6,7 @@ import { messageOf } from '../errors';
 import { shown } from '../figures';
 import { placed } from '../placement';
 import { precisionOf, recommend, type Candidate, type Constraints, type Decision } from '../recommend';
-import { keepsAnswers, known, SCHEMA, type Measured, type Report, type ReportedArtifact } from '../report';
+import { figureOf, keepsAnswers, known, SCHEMA, type Measured, type Report, type ReportedArtifact } from '../report';
 import { familyOf } from '../runtimes';
 import { readReport } from '../server';
 import { statusWord } from '../status';
@@ -73,6 +73,7 @@ function Advice({ report }: { report: Report }) {
         <PrecisionChoice report={report} value={constraints.allow_precision?.[0] ?? ''} onChange={(only) => limit({ allow_precision: only ? [only] : [] })} />
       </div>
       <Verdict decision={decision} />
+      {decision.unranked.map((row) => <Unranked key={row} report={report} row={row} size={target.size} />)}
       {target.note && <p class="hint">{words.notes[name] ?? target.note}</p>}
       {decision.candidates.length > 0 ? (
         <>
@@ -152,6 +153,18 @@ function Verdict({ decision: { choice, ties, relax, candidates } }: { decision: 
       {ties.length > 0 && <span>{words.ties(ties.slice(0, NAMED).join(', '), Math.max(0, ties.length - NAMED))}</span>}
       {!chosen && <strong>{candidates.length ? words.nothing : words.notMeasured}</strong>}
       {relax.map(({ constraint, needed, row }) => <span key={constraint}>{words.relax[constraint](needed, row)}</span>)}
+    </p>
+  );
+}
+
+/** What else may run there, and is proven without a time. */
+function Unranked({ report, row, size }: { report: Report; row: string; size: string }) {
+  const words = text().report;
+  const artifact = report.artifacts[report.rows[row]!.artifact]!;
+  const place = artifact.proven_on ?? '';
+  return (
+    <p class="hint" data-unranked={row}>
+      {words.unranked(artifact.name, words.places[place] ?? place, shown(figureOf(report, row, size)!.value, 'B'))} <Outlook artifact={artifact} />
     </p>
   );
 }

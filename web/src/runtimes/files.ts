@@ -23,3 +23,10 @@ export function fileEndingIn(artifact: Artifact, ...endings: string[]): string {
   if (name) return name;
   throw new Error(`${artifact.name} has no ${endings.join(' or ')} file. Export it again with \`make artifacts\`.`);
 }
+
+/** The name of the only folder with this ending. */
+export function folderEndingIn(artifact: Artifact, ending: string): string {
+  const folder = Object.keys(artifact.files).map((file) => file.split('/')[0]!).find((name) => name.endsWith(ending));
+  if (folder) return folder;
+  throw new Error(`${artifact.name} has no ${ending} folder. Export it again with \`make artifacts\`.`);
+}

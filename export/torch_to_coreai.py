@@ -1,0 +1,30 @@
+"""torch -> coreai. Load the result with `AIModel(contentsOf:)` in Swift, from iOS 27 and macOS 27.
+
+In Python, off Apple's systems, `AIModelAsset.load(path).executable()` of coreai.authoring compiles it for Apple's own
+runtime; `AIModel.load(path)` cannot read the file there.
+"""
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from coreai_torch import TorchConverter, get_decomp_table
+
+from contract.manifest import Manifest
+
+CONVERTERS = ("coreai-torch", "coreai-core", "torch")
+
+
+def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
+    """Write the folder `model.aimodel`, with the weights in its program. Free sizes stay free."""
+    program = torch.export.load(parent / "model.pt2").run_decompositions(get_decomp_table())
+    # By default each operator takes along where in the source code it comes from: paths of this machine.
+    converter = TorchConverter(mode=TorchConverter.Mode.RELEASE)
+    names = {"input_names": manifest.inputs, "output_names": manifest.outputs}
+    converter.add_exported_program(program, **{key: [spec.name for spec in specs] for key, specs in names.items()})
+    folder = target / "model.aimodel"
+    with contextlib.redirect_stdout(sys.stderr):  # where the other converters write what they do
+        converter.to_coreai().save_asset(folder)
+    return sorted(path for path in folder.rglob("*") if path.is_file())
