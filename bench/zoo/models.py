@@ -46,6 +46,8 @@ class Member:
     size: int = 224
     """The side of its pictures in pixels; 0 for a network that takes other inputs."""
     preprocess: str = "none"
+    answers: str = ""
+    """What the file answers: a softmax is put behind the logits of Keras, unless it answers other values."""
 
 
 def keras_application(name: str, size: int) -> Any:
@@ -89,6 +91,17 @@ def keras_two_inputs(size: int) -> Any:
     seen = layers.GlobalAveragePooling2D()(layers.Conv2D(16, 3, strides=2, activation="relu")(grid))
     known = layers.Dense(16, activation="relu")(numbers)
     return keras.Model([grid, numbers], layers.Dense(CLASSES)(layers.Concatenate()([seen, known])))
+
+
+def keras_detector(size: int) -> Any:
+    """Boxes in pixels and scores from 0 to 1, in one output (N, places, 4 + 2), as detectors are exported."""
+    import keras
+
+    layers = keras.layers
+    body = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(size, size, 3), alpha=0.35)
+    head = layers.Conv2D(6, 1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.1))(body.output)
+    table = layers.Activation("sigmoid")(layers.Reshape((-1, 6))(head))
+    return keras.Model(body.input, layers.Rescaling([float(size)] * 4 + [1.0] * 2, name="predictions")(table))
 
 
 def keras_tiny(size: int) -> Any:
@@ -161,6 +174,9 @@ ZOO = {
     "lstm_keras": keras_member("LSTM over words", keras_lstm, kind="recurrent", size=0),
     "transformer_keras": keras_member("Transformer over words", keras_transformer, kind="attention", size=0),
     "two_inputs_keras": keras_member("Two inputs", keras_two_inputs, kind="dense", size=0),
+    "detector_keras": keras_member(
+        "Detector, boxes beside scores", keras_detector, size=128, preprocess="symmetric", answers="values"
+    ),
 }
 """Name -> member, in the order of the table."""
 
@@ -186,7 +202,7 @@ def write(name: str, folder: Path, pictures: Path) -> Path:
     file = folder / f"{name}{member.suffix}"
     rows = _prepared(member, pictures) if member.size else None
     (_write_torch if member.suffix == ".pt2" else _write_keras)(member, rows, file)
-    toml = f'answers = "{"logits" if member.suffix == ".pt2" else "probabilities"}"\n'
+    toml = f'answers = "{member.answers or ("logits" if member.suffix == ".pt2" else "probabilities")}"\n'
     (folder / MODEL_TOML).write_text(toml + (f'preprocess = "{member.preprocess}"\n' if member.size else ""))
     return file
 
@@ -221,6 +237,9 @@ def _write_keras(member: Member, pictures: Rows | None, file: Path) -> None:
         net(rows, training=True)
     for layer, momentum in zip(norms, usual, strict=True):
         layer.momentum = momentum
+    if member.answers:
+        net.save(file)
+        return
     factor, offset = _spread(np.asarray(net(rows, training=False)))
     last = [layer for layer in net.layers if layer.weights][-1]
     kernel, bias = last.get_weights()
