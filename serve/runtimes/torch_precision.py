@@ -105,9 +105,9 @@ def _held(module: GraphModule, name: str, values: torch.Tensor) -> str:
 
 
 def rounded(values: torch.Tensor, scale: float, zero: int, low: int, high: int, dtype: torch.dtype) -> torch.Tensor:
-    """Values as whole numbers of this dtype. PT2E's own operator is a function in Python, five times as slow."""
-    kind = torch.quint8 if dtype is torch.uint8 else torch.qint8
-    return torch.quantize_per_tensor(values, scale, zero, kind).int_repr()
+    """Values as whole numbers of this dtype. PT2E's own operator does the same, in Python and with copies."""
+    steps = torch.mul(values, 1.0 / scale).round_()
+    return (steps.add_(zero) if zero else steps).clamp_(low, high).to(dtype)
 
 
 def restored(values: torch.Tensor, scale: float, zero: int, *_: Any, **__: Any) -> torch.Tensor:
@@ -123,7 +123,7 @@ def _use_kernels(module: GraphModule) -> None:
             _use_kernel(module, node, f"packed_{number}")
     graph.eliminate_dead_code()
     for node in graph.nodes:
-        if node.target is ROUNDING and _is_full(node):
+        if node.target is ROUNDING:
             node.target = rounded
         elif node.target is RESTORING:
             node.target = restored

@@ -1,5 +1,6 @@
 """A PyTorch program: its graph says what is stored. What computes in what, one call says, as the runtime makes it."""
 
+import operator
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from contract.manifest import Manifest, read_manifest
 from serve.runtimes import warm_up_inputs
-from serve.runtimes.torch_precision import RESTORING_WEIGHTS, as_executed, load_program, precision_of
+from serve.runtimes.torch_precision import CONVOLUTION, RESTORING_WEIGHTS, as_executed, load_program, precision_of
 from verify.precision.files import Constant, Contents
 
 INTEGER = "onednn::q"
@@ -24,6 +25,7 @@ CASTS = {
     "aten::_to_copy", "aten::quantize_per_tensor", "quantized_decomposed::quantize_per_tensor",
     "quantized_decomposed::dequantize_per_tensor", "quantized_decomposed::dequantize_per_channel",
 }  # fmt: skip
+NORMALISATION = torch.ops.aten.batch_norm.default
 ROWS = 2
 
 
@@ -38,7 +40,7 @@ def read(folder: Path) -> Contents:
     return Contents(
         inputs={spec.name: dtypes[str(name)] for spec, name in zip(manifest.inputs, inputs, strict=True)},
         outputs={spec.name: dtypes[str(name)] for spec, name in zip(manifest.outputs, outputs, strict=True)},
-        constants=tuple(_constants(program)),
+        constants=(*_constants(program), *_folded(program)),
         activations=Counter(dtypes[node.name] for node in graph.nodes if _is_activation(node, dtypes)),
         computing=Counter(_computing(calls)),
         casts=casts,
@@ -113,3 +115,21 @@ def _constants(program: torch.export.ExportedProgram) -> Iterator[Constant]:
             None if zero is None else zero.numpy(),
             axis,
         )
+
+
+def _folded(program: torch.export.ExportedProgram) -> Iterator[Constant]:
+    """The weights of each convolution times its normalisation, as the quantiser folds them: they are in no file."""
+    module = program.module(check_guards=False)
+    for node in module.graph.nodes:
+        product = node.args[0] if node.target is NORMALISATION else None
+        if product is None or product.target is not CONVOLUTION:
+            continue
+        weights, variance = (_held(module, each) for each in (product.args[1], node.args[4]))
+        scale = _held(module, node.args[1]) if node.args[1] is not None else torch.ones_like(variance)
+        factor = scale / torch.sqrt(variance + node.args[7])
+        yield Constant(f"{node.name}, folded", "float32", 0, (weights * factor[:, None, None, None]).numpy())
+
+
+def _held(module: Any, node: torch.fx.Node) -> torch.Tensor:
+    held: torch.Tensor = operator.attrgetter(str(node.target))(module)
+    return held.detach().double()
