@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from contract.calibration import Calibration, read, write
 from contract.errors import ArtifactCorrupt, DataError, ExportError, PrecisionError
 from contract.failed_edge import FailedEdge, read_failed_edges
-from contract.formats import FORMATS, is_installed
+from contract.formats import FORMATS
 from contract.manifest import (
     MANIFEST,
     Manifest,
@@ -29,7 +29,7 @@ from contract.manifest import (
     write_manifest,
 )
 from contract.precisions import PRECISIONS, chosen
-from export.precision import MAKERS, make_variant, make_variants
+from export.precision import MAKERS, can_be_made, make_variant, make_variants
 from export.precision.repair import search
 
 ROWS, WIDTH = 64, 12
@@ -86,7 +86,7 @@ def answers(folder: Path, values: NDArray[np.float32]) -> NDArray[np.float32]:
 def test_every_precision_has_a_maker_and_a_family() -> None:
     assert MAKERS.keys() == PRECISIONS.keys()
     assert {precision.family for precision in PRECISIONS.values()} <= FORMATS.keys()
-    for maker in (maker for format, maker in MAKERS.items() if is_installed(format)):
+    for maker in (maker for format, maker in MAKERS.items() if can_be_made(PRECISIONS[format])):
         module, _, function = maker.partition(":")
         assert callable(getattr(importlib.import_module(module), function))
 
@@ -97,7 +97,8 @@ def test_every_precision_has_a_maker_and_a_family() -> None:
         ("none", []),
         ("all", [*PRECISIONS]),
         ("", [format for format, precision in PRECISIONS.items() if precision.usual]),
-        ("int8", ["onnx-int8", "tflite-int8", "executorch-int8"]),
+        ("int8", ["onnx-int8", "tflite-int8", "executorch-int8", "torch-int8"]),
+        ("bf16", ["torch-bf16"]),
         (" fp16, int8dyn ", ["onnx-fp16", "onnx-int8dyn", "tflite-fp16", "tflite-int8dyn", "tfjs-fp16"]),
     ],
 )

@@ -43,8 +43,12 @@ from verify.questions import Questions, of_split
 
 MODEL = "keras_cnn"
 PICTURES = 2000
-MADE = [format for format in PRECISIONS if format not in ("onnx-int4", "executorch-int8")]
-"""The variants of a convolutional network of Keras: int4 is for large matrices, and ExecuTorch for PyTorch."""
+MADE = [
+    format
+    for format, precision in PRECISIONS.items()
+    if format != "onnx-int4" and precision.family not in ("executorch", "torch")
+]
+"""The variants of a convolutional network of Keras: int4 is for large matrices, and the last families for PyTorch."""
 
 
 @pytest.fixture(scope="session")
