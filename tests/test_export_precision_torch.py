@@ -78,11 +78,16 @@ class Block(torch.nn.Module):
         return answers
 
 
-def block(folder: Path) -> tuple[Path, NDArray[np.float32]]:
+def block(folder: Path, is_exported_twice: bool) -> tuple[Path, NDArray[np.float32]]:
     torch.manual_seed(0)
     entry, end = TensorSpec("x", "float32", (None, 3, 9, 7), "NCHW"), TensorSpec("y", "float32", (None, 4), "NC")
     pixels = np.random.default_rng(1).normal(size=(64, 3, 9, 7)).astype(np.float32)
-    return source(folder, Block(), entry, end, torch.zeros(2, 3, 9, 7)), pixels
+    example, free = (torch.zeros(2, 3, 9, 7),), ({0: torch.export.Dim("batch", min=1, max=64)},)
+    network = Block().eval()
+    if is_exported_twice:
+        network = torch.export.export(network, example, dynamic_shapes=free).module(check_guards=False)
+        network.eval = lambda: network  # it is as it was exported
+    return source(folder, network, entry, end, *example), pixels
 
 
 # What is made
@@ -125,8 +130,10 @@ def test_any_batch_has_the_answers_of_its_rows_alone(trained: Path, format: str)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("torchao"), reason="torchao is missing")
-def test_kernels_of_int8_answer_as_the_programs_own_operators(tmp_path: Path) -> None:
-    parent, pixels = block(tmp_path)
+@pytest.mark.parametrize("is_exported_twice", [False, True])
+def test_kernels_of_int8_answer_as_the_programs_own_operators(tmp_path: Path, is_exported_twice: bool) -> None:
+    """Brought programs are exported again, with what is put around them."""
+    parent, pixels = block(tmp_path, is_exported_twice)
     make_variant(parent, PRECISIONS[INT8], Calibration({"x": pixels}, "pixels", tuple(map(str, range(64)))))
     folder = parent.with_name(INT8)
     operators = load_program(folder / "model.pt2").module()

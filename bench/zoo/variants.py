@@ -6,13 +6,18 @@ from typing import Any
 
 from bench.zoo.models import SMALL, ZOO
 from compare.store import Record
+from contract.errors import shortened
 from contract.failed_edge import read_failed_edges
 from contract.formats import family_of
 from contract.ledger import read_ledger
 from contract.manifest import MANIFEST, read_manifest
-from contract.parity_result import read_status
+from contract.parity_result import UNVERIFIED, read_status
 from contract.precisions import PRECISIONS
 
+NOISE = 1.1
+"""Two medians of one run may differ by so much."""
+LONGEST = 300
+"""Characters of a reason that the table has."""
 HEADER = "model|variant|class|kept|time beside float32|bytes beside float32|products in float32|left in float|marks"
 
 
@@ -53,9 +58,11 @@ def variants_table(records: Mapping[str, Record]) -> Iterator[str]:
     made = [_row(*row) for row in rows if "word" in row[2]]
     yield from (f"| {' | '.join(line)} |" for line in (cells, ["---"] * len(cells), *made))
     errors = [f"- `{name}`: {record['error']}" for name, record in records.items() if "error" in record]
-    reasons = [f"- `{name}-{format}`: {each['reason']}" for name, format, each in rows if not _holds(each)]
+    reasons = [
+        f"- `{name}-{format}`: {shortened(each['reason'], LONGEST)}" for name, format, each in rows if _fails(each)
+    ]
     if errors or reasons:
-        yield from ("", "Not made, or below its class:", "", *errors, *reasons)
+        yield from ("", "Not made, or not verified for another reason than its class:", "", *errors, *reasons)
     yield ""
     for run in sorted({f"{record['machine']}, {record['run']}" for record in records.values()}):
         yield f"Measured on {run} (UTC)."
@@ -67,14 +74,15 @@ def _of(record: Record) -> Iterator[tuple[str, Record]]:
     yield from ((format, known[format]) for format in PRECISIONS if format in known)
 
 
-def _holds(variant: Record) -> bool:
-    return " at " in variant.get("word", "")
+def _fails(variant: Record) -> bool:
+    """Whether there is more to tell than what the row has."""
+    return "word" not in variant or (variant["word"] == UNVERIFIED and not variant["kept"])
 
 
 def _row(name: str, format: str, variant: Record) -> list[str]:
     products = variant["computing"]
     count, total = products.get("float32", 0), sum(products.values())
-    marks = [*(["slower"] if variant["time"] > 1 else []), *(["stored only"] if variant["stored_only"] else [])]
+    marks = [*(["slower"] if variant["time"] > NOISE else []), *(["stored only"] if variant["stored_only"] else [])]
     return [
         (ZOO | SMALL)[name].title,
         f"`{format}`",
