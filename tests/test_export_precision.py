@@ -110,7 +110,7 @@ def test_precision_chooses_variants(text: str, formats: list[str]) -> None:
 def test_an_unknown_precision_is_said_with_those_that_are_known(text: str) -> None:
     with pytest.raises(
         PrecisionError,
-        match=rf"PRECISION={text} cannot be used: .* is not one of fp16, int8, int8dyn, int4, int8full, int16x8 and",
+        match=rf"PRECISION={text} cannot be used: .* is not one of fp16, int8, int8dyn, int4, int8full, int16x8, uint8 and bf16",
     ):
         chosen(text)
 
@@ -223,6 +223,28 @@ def test_a_layer_with_outliers_is_left_in_float_and_the_manifest_names_it(tmp_pa
     about = make_variant(parent, PRECISIONS["onnx-int8"], replace(rows(), inputs={"h0": values})).made_with["repair"]
     assert {"layer 1", "layer 2"} <= {*about["in_float"]}
     assert about["kept_before"] < 0.7 < 0.99 < about["kept_after"]
+
+
+def test_small_answers_beside_large_ones_are_not_rounded_to_zero(tmp_path: Path) -> None:
+    """Boxes of hundreds of pixels and scores from 0 to 1 in one output: with one scale, a step would be 2."""
+    random = np.random.default_rng(0)
+    weights = 0.3 * random.normal(size=(WIDTH, 6)).astype(np.float32)
+    sizes = np.array([500, 500, 500, 500, 1, 1], np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "weights"], ["logits"], "layer"),
+        helper.make_node("Sigmoid", ["logits"], ["shares"], "shares"),
+        helper.make_node("Mul", ["shares", "sizes"], ["y"], "sized"),
+    ]
+    ends = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])]
+        for name, size in (("x", WIDTH), ("y", 6))
+    ]
+    constants = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(sizes, "sizes")]
+    parent = artifact(tmp_path / "net", helper.make_graph(nodes, "net", *ends, constants), "x", "y", 6)
+    make_variant(parent, PRECISIONS["onnx-int8"], rows())
+    expected, got = (answers(parent.with_name(each), rows().inputs["x"]) for each in ("onnx", "onnx-int8"))
+    off = np.abs(got - expected).max(axis=0) / sizes
+    assert 0 < off.max() < 0.02, "each beside its own size"
 
 
 # What is refused

@@ -27,6 +27,7 @@ SPREAD = 3.0
 """The standard deviation of each class's logit over these rows."""
 RESIDUAL = 0.3
 """The scale of a ConvNeXt block's output; 1e-6, where training begins, would leave the blocks untested."""
+TENSORS = "rows.npz"
 WORDS, LENGTH = 1000, 40
 SEED = 1
 
@@ -202,8 +203,11 @@ def write(name: str, folder: Path, pictures: Path) -> Path:
     file = folder / f"{name}{member.suffix}"
     rows = _prepared(member, pictures) if member.size else None
     (_write_torch if member.suffix == ".pt2" else _write_keras)(member, rows, file)
+    if not member.size:
+        _write_tensors(file, len(list(pictures.glob("*/*.png"))))
     toml = f'answers = "{member.answers or ("logits" if member.suffix == ".pt2" else "probabilities")}"\n'
-    (folder / MODEL_TOML).write_text(toml + (f'preprocess = "{member.preprocess}"\n' if member.size else ""))
+    toml += f'preprocess = "{member.preprocess}"\n' if member.size else f'rows = "{TENSORS}"\n'
+    (folder / MODEL_TOML).write_text(toml)
     return file
 
 
@@ -247,12 +251,21 @@ def _write_keras(member: Member, pictures: Rows | None, file: Path) -> None:
     keras.Model(net.inputs, keras.layers.Softmax()(net.outputs[0]), name=file.stem).save(file)
 
 
-def _invented(inputs: Sequence[Any]) -> list[Rows]:
+def _write_tensors(file: Path, count: int) -> None:
+    """Rows for a network of Keras that takes no pictures, as many as the others get pictures."""
+    import keras
+
+    inputs = keras.models.load_model(file).inputs
+    rows = dict(zip((entry.name for entry in inputs), _invented(inputs, count), strict=True))
+    np.savez(file.with_name(TENSORS), allow_pickle=False, **rows)
+
+
+def _invented(inputs: Sequence[Any], count: int = ROWS) -> list[Rows]:
     random = np.random.default_rng(SEED)
     return [
-        random.integers(0, WORDS, (ROWS, *entry.shape[1:]), dtype=np.int32)
+        random.integers(0, WORDS, (count, *entry.shape[1:]), dtype=np.int32)
         if "int" in entry.dtype
-        else random.normal(size=(ROWS, *entry.shape[1:])).astype(np.float32)
+        else random.normal(size=(count, *entry.shape[1:])).astype(np.float32)
         for entry in inputs
     ]
 

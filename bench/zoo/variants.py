@@ -13,6 +13,7 @@ from contract.ledger import read_ledger
 from contract.manifest import MANIFEST, read_manifest
 from contract.parity_result import UNVERIFIED, read_status
 from contract.precisions import PRECISIONS
+from verify.precision.gate import CLASSES
 
 NOISE = 1.1
 """Two medians of one run may differ by so much."""
@@ -86,7 +87,7 @@ def _row(name: str, format: str, variant: Record) -> list[str]:
     return [
         (ZOO | SMALL)[name].title,
         f"`{format}`",
-        variant["word"].partition(" at ")[2] or "**missed**",
+        variant["word"].partition(" at ")[2] or _without_class(variant["kept"]),
         _kept(variant["kept"]),
         f"{variant['time']:.2f}x ({1000 * variant['p50']:.3g} ms)",
         f"{variant['size']:.2f}x",
@@ -94,6 +95,11 @@ def _row(name: str, format: str, variant: Record) -> list[str]:
         str(len(variant["in_float"]) or ""),
         ", ".join(f"**{mark}**" for mark in marks),
     ]
+
+
+def _without_class(kept: list[Any] | None) -> str:
+    """Whether it was shown that too much is lost, or nothing was shown."""
+    return "too few rows" if kept and kept[3] >= min(CLASSES) else "**missed**"
 
 
 def _kept(kept: list[Any] | None) -> str:
