@@ -110,7 +110,7 @@ def test_precision_chooses_variants(text: str, formats: list[str]) -> None:
 def test_an_unknown_precision_is_said_with_those_that_are_known(text: str) -> None:
     with pytest.raises(
         PrecisionError,
-        match=rf"PRECISION={text} cannot be used: .* is not one of fp16, int8, int8dyn, int4, int8full, int16x8, uint8 and bf16",
+        match=rf"PRECISION={text} cannot be used: .* is not one of fp16, int8, int8dyn, int4, .*, uint8 and bf16\.",
     ):
         chosen(text)
 
