@@ -382,3 +382,11 @@ def test_another_value_is_another_set() -> None:
 def test_no_rows_are_no_calibration() -> None:
     with pytest.raises(DataError, match="no row calibrates"):
         Calibration({"x": np.zeros((0, 3))}, "nothing", ())
+
+
+def test_a_variant_that_is_made_alone_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    parent = network(tmp_path)
+    [*make_variants(parent.parent, chosen("fp16"), lambda manifest: None)]
+    made = [*make_variants(parent.parent, chosen("int8,int8dyn"), lambda manifest: rows(), "onnx-int8dyn")]
+    assert [each.format for each in made] == ["onnx-int8dyn"]
+    assert {folder.name for folder in parent.parent.glob("onnx-*")} == {"onnx-fp16", "onnx-int8dyn"}

@@ -156,16 +156,22 @@ def _made(
 
 
 def make_variants(
-    model: Path, precisions: Iterable[Precision], calibration: Callable[[Manifest], Calibration | None]
+    model: Path,
+    precisions: Iterable[Precision],
+    calibration: Callable[[Manifest], Calibration | None],
+    only: str | None = None,
 ) -> Iterator[Manifest | FailedEdge]:
     """Make these variants of every artifact of a model that they can be made of.
 
     Variants in the folder that are not asked for, or can no longer be made, are removed. Those of a format that is not
     installed here are left as they are. `calibration` gives the rows; it is called once, and only where a variant needs
-    them. A variant that cannot be made leaves its record in `failed/`, and the others go on.
+    them. A variant that cannot be made leaves its record in `failed/`, and the others go on. With the name of a format
+    as `only`, that variant alone is made, and the others stay.
     """
     wanted = {precision.format: precision for precision in precisions if (model / precision.family / MANIFEST).exists()}
-    for format in PRECISIONS.keys() - wanted.keys():
+    if only:
+        wanted = {format: precision for format, precision in wanted.items() if format == only}
+    for format in () if only else PRECISIONS.keys() - wanted.keys():
         _remove(model, format)
     here = [precision for precision in wanted.values() if can_be_made(precision)]
     rows: Calibration | None = None
