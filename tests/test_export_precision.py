@@ -247,6 +247,25 @@ def test_small_answers_beside_large_ones_are_not_rounded_to_zero(tmp_path: Path)
     assert 0 < off.max() < 0.02, "each beside its own size"
 
 
+def test_what_scales_the_input_stays_in_float(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).normal(size=(WIDTH, 4)).astype(np.float32)
+    nodes = [
+        helper.make_node("Mul", ["x", "factor"], ["scaled"], "scaling"),
+        helper.make_node("MatMul", ["scaled", "weights"], ["y"], "layer"),
+    ]
+    ends = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])]
+        for name, size in (("x", WIDTH), ("y", 4))
+    ]
+    constants = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.float32(0.1), "factor")]
+    parent = artifact(tmp_path / "net", helper.make_graph(nodes, "net", *ends, constants), "x", "y", 4)
+    make_variant(parent, PRECISIONS["onnx-int8"], rows())
+    made = onnx.load(parent.with_name("onnx-int8") / "model.onnx").graph
+    (scaling,) = (node for node in made.node if node.op_type == "Mul")
+    assert "x" in scaling.input
+    assert any(tensor.data_type == TensorProto.INT8 for tensor in made.initializer)
+
+
 # What is refused
 
 
