@@ -97,6 +97,8 @@ def _origin(source: Source, verdict: Verdict, description: Description, wrapping
         "ending": list(wrapping.ending),
         "notes": notes,
     }
+    if computed_in := getattr(source, "computed_in", {}):
+        origin["computed_in"] = computed_in
     if wrapping.image is not None:
         origin["fit_is_default"] = not (description.preprocess and description.preprocess.fit)
     return origin | ({"trusted": True} if description.trusted and verdict.findings else {})

@@ -226,8 +226,8 @@ class Walk:
             about += ["--calibration", str(file)]
         try:
             output = self._run("export.precision", str(self._model), *about)
-        except ChildFailed as error:  # such as one that took more memory than it may
-            output = "\n".join(words.not_made_line(f"{self.name}-{format}", str(error)) for format in reduced.formats)
+        except ChildFailed:
+            output = "\n".join(self._alone(format, about) for format in reduced.formats)
         for format, reason in words.not_made(output, self.name).items():
             self._record_variant(format, reason)
         made = [format for format in reduced.formats if (self.harvest.records / format / MANIFEST).exists()]
@@ -240,6 +240,19 @@ class Walk:
             self._parity_log = error.log
         for format in made:
             self._settle_variant(format)
+
+    def _alone(self, format: str, about: Sequence[str]) -> str:
+        """The line of a variant that is not there, after the process that makes all of them was ended.
+
+        A quantiser may crash, or take more memory than it may: that is no reason for the other variants.
+        """
+        records = self.harvest.records
+        if (records / format / MANIFEST).exists() or not (records / family_of(format) / MANIFEST).exists():
+            return ""
+        try:
+            return self._run("export.precision", str(self._model), *about, "--only", format)
+        except ChildFailed as error:
+            return words.not_made_line(f"{self.name}-{format}", str(error))
 
     def _settle_variant(self, format: str) -> None:
         parity = self._result(format)

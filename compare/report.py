@@ -9,7 +9,7 @@ from compare.figures import Measured, Missing
 from contract.arm_proof import ArmProof
 from contract.errors import RosettaError
 from contract.formats import family_of
-from contract.ledger import Ledger
+from contract.ledger import NEWER, Ledger
 from contract.manifest import write_json
 from contract.placement import Placement
 from contract.records import RecordError, decode, encode, parse
@@ -345,7 +345,7 @@ def _with_later_fields(data: Any) -> Any:
 
 def _with_losses(artifact: Any) -> Any:
     ledger = artifact.get("ledger") if isinstance(artifact, dict) else None
-    return {**artifact, "ledger": {"classes": [], "layers": [], **ledger}} if isinstance(ledger, dict) else artifact
+    return {**artifact, "ledger": {**NEWER, **ledger}} if isinstance(ledger, dict) else artifact
 
 
 def _with_later_advice(data: Any) -> Any:

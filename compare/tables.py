@@ -17,7 +17,7 @@ from compare.figures import Figure, Measured, Missing, shown
 from compare.marks import RATIOS, float32_row
 from compare.report import REPORT, Artifact, Recommendation, Report, ReportError, Row, read_report
 from contract.errors import RosettaError
-from contract.ledger import ClassLoss, LayerLoss
+from contract.ledger import ClassLoss, LayerLoss, Ledger
 
 START, END = "<!-- figures: {} -->", "<!-- /figures -->"
 
@@ -131,11 +131,17 @@ def _precision_cells(report: Report, row: Row) -> list[str]:
         ", ".join(filter(None, (_share(artifact.figures["accuracy"]), _change(artifact)))),
         ", ".join(str(artifact.figures.get(name, Missing(""))) for name in ("disk", "brotli")),
         _amounts(ledger.weights, "B") if ledger else "float32",
-        ", ".join(ledger.computing) or "nothing" if ledger else "float32",
+        _computing(ledger) if ledger else "float32",
         f"{ledger.casts} in the file, {ledger.casts + ledger.inserted} loaded" if ledger else "",
         *(str(report.figure(row.name, name)) for name in ("p50@1", "p50@64")),
         _beside(row),
     ]
+
+
+def _computing(ledger: Ledger) -> str:
+    """The dtypes of products, and on which processors that is fast where it depends on them."""
+    dtypes = ", ".join(ledger.computing) or "nothing"
+    return f"{dtypes} (fast with {' or '.join(ledger.fast_on)})" if ledger.fast_on else dtypes
 
 
 def _change(artifact: Artifact) -> str:

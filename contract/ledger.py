@@ -8,11 +8,15 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from contract.manifest import MANIFEST, sha256_of, write_json
 from contract.records import RecordError, decode, encode, parse
 
 LEDGER = "ledger.json"
+
+NEWER: Mapping[str, Any] = {"classes": [], "layers": [], "fast_on": []}
+"""What ledgers that are older do not have."""
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +87,8 @@ class Ledger:
     """The classes that lose most, at most three; none where none loses, or answers are not classes."""
     layers: tuple[LayerLoss, ...] = ()
     """The layers that lose most, at most three; none where they could not be looked at."""
+    fast_on: tuple[str, ...] = ()
+    """The vector instructions by which its dtype is fast; none where that does not depend on them."""
 
     @property
     def holds_dtype(self) -> bool:
@@ -105,7 +111,7 @@ def decoded(content: bytes) -> Ledger:
     data = parse(content)
     if isinstance(data, dict):
         data.pop("stored_only", None)  # for readers that have no rules of their own
-        data = {"classes": [], "layers": [], **data}  # ledgers that are older have none
+        data = {**NEWER, **data}
     return decode(Ledger, data)
 
 

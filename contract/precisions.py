@@ -21,7 +21,8 @@ class Precision:
     title: str
     """What it is, for people."""
     dtype: str
-    """Of its weights: where the file holds no weight of this dtype, the variant is not what its name says."""
+    """Of its weights: where the file holds no weight of this dtype, the variant is not what its name says. Of what is
+    not stored, the dtype of its products: where nothing is computed in it, the name is wrong."""
     calibrated: bool = False
     """Whether it is made from the ranges that rows of data give to its activations."""
     usual: bool = False
@@ -30,6 +31,12 @@ class Precision:
     """The fixed batch of its graph, where it has one; otherwise its parent's."""
     in_browser: bool = True
     """Whether a browser's runtime can be called with the manifest's inputs."""
+    is_stored: bool = True
+    """Whether the file has it; otherwise it is an option of the runtime, and weights stay float32 in the file."""
+    fast_on: tuple[str, ...] = ()
+    """The vector instructions, as Linux names them: a processor with none of them computes it slowly."""
+    made_by: str = ""
+    """The package that makes it, where that is not installed with the others."""
 
     @property
     def format(self) -> str:
@@ -69,6 +76,22 @@ TABLE = (
         "int8",
         True,
         True,
+    ),
+    Precision(
+        "torch",
+        "int8",
+        "int8 weights by channel, uint8 activations before them; inputs and outputs float32",
+        "int8",
+        True,
+        made_by="torchao",
+    ),
+    Precision(
+        "torch",
+        "bf16",
+        "bfloat16 products, by autocast; weights stay float32 in the file",
+        "bfloat16",
+        is_stored=False,
+        fast_on=("avx512_bf16", "amx_bf16", "bf16"),
     ),
 )
 

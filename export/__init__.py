@@ -34,7 +34,8 @@ class Written:
     files: Sequence[Path]
     about: Mapping[str, Any]
     """For the manifest's `made_with`: `largest`, the largest size of each axis of each input, where the artifact is
-    bounded; `delegated`, how many operators each part of the runtime computes."""
+    bounded; `delegated`, how many operators each part of the runtime computes; `computed_in`, how many layers
+    compute in each dtype, where that is not float32."""
 
 
 Exporter = Callable[[Path, Manifest, Path], Sequence[Path] | Written]

@@ -1,5 +1,6 @@
 """How every stage loads a Keras model: not compiled, and in safe mode unless the user trusts the file."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,3 +20,13 @@ def load_keras_file(file: Path, is_trusted: bool) -> Any:
     In safe mode Keras refuses a file that holds code of its own, such as a Lambda layer.
     """
     return keras.models.load_model(file, compile=False, safe_mode=not is_trusted)
+
+
+def computed_in(model: Any) -> dict[str, int]:
+    """Dtype -> how many of the layers with weights compute in it; empty where all compute in float32.
+
+    Under a mixed policy it is not the dtype of the weights: these are float32 and are rounded at each call.
+    """
+    layers = (layer for layer in model._flatten_layers() if layer.weights and not layer._layers)
+    dtypes = Counter(str(layer.compute_dtype) for layer in layers)
+    return {} if set(dtypes) <= {"float32"} else dict(dtypes)

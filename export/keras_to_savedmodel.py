@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from contract.manifest import Manifest
-from export import signatures
-from export.keras_model import load_keras
+from export import Written, signatures
+from export.keras_model import computed_in, load_keras
 from export.known_operators import in_known_operators
 from export.overflow import without_overflow
 
 CONVERTERS = ("keras", "tensorflow-cpu")
 
 
-def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
+def export(parent: Path, manifest: Manifest, target: Path) -> Written:
     """Write the SavedModel's files, with the signatures `serving_default` and `batch1`."""
     model = load_keras(parent, manifest)
 
@@ -22,4 +22,5 @@ def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
         return outputs if isinstance(outputs, list | tuple) else [outputs]
 
     with in_known_operators(), without_overflow():
-        return signatures.save(function, [weight.value for weight in model.weights], manifest, target)
+        files = signatures.save(function, [weight.value for weight in model.weights], manifest, target)
+    return Written(files, {"computed_in": dtypes} if (dtypes := computed_in(model)) else {})

@@ -1,5 +1,6 @@
 """A small zoo: written, brought and measured; failures are in its table, and nothing is measured twice."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from bench.zoo.__main__ import measure_all, results, table
 from bench.zoo.models import ZOO
+from bench.zoo.variants import read_variant, variants_table
 from contract.code import ROOT
 from export import EXPORTED_HERE, exported_from
 
@@ -83,6 +85,42 @@ def test_the_table_has_each_edge_or_the_reason_why_it_failed(folder: Path) -> No
     passed, edges = 2 * len(MADE) - 2, 2 * len(MADE)
     assert f"Of the convolutional networks' edges {passed} of {edges} pass ({passed / edges:.1%})." in lines
     assert any(line.startswith("Not run: mobilenet_v2_keras, ") for line in lines)
+
+
+def variant(word: str, kept: list[object] | None, **more: object) -> dict[str, object]:
+    known = {"word": word, "reason": "", "kept": kept, "time": 0.5, "p50": 0.002, "size": 0.3, "in_float": ["a", "b"]}
+    return {**known, "computing": {"int8": 50, "float32": 3}, "stored_only": False, **more}
+
+
+def test_the_table_of_variants_has_a_row_for_each_that_was_made_and_the_reason_for_the_others() -> None:
+    held = variant("verified at 99 %", ["agreement", 0.998, 0.993, 1.001])
+    lost = variant("unverified", ["agreement", 0.5, 0.4, 0.6], time=1.2, stored_only=True, computing={"float32": 53})
+    few = variant("unverified", ["variation", 1.0, 0.97, 1.03], time=1.09)
+    made = {"tflite-int8": few, "onnx-fp16": lost, "onnx-int8": held, "torch-bf16": {"reason": "it has no product"}}
+    record = {"precisions": made, "machine": "a machine", "run": "2026-12-01 16:39"}
+    lines = list(variants_table({"tiny_torch": record, "tiny_keras": {"error": "gone", **record, "precisions": {}}}))
+    assert lines[2:5] == [
+        "| Tiny ConvNeXt (PyTorch) | `onnx-fp16` | **missed** | 50.00 % of agreement (40.00 to 60.00) | 1.20x (2 ms) | "
+        "0.30x | 53 of 53 | 2 | **slower**, **stored only** |",
+        "| Tiny ConvNeXt (PyTorch) | `onnx-int8` | 99 % | 99.80 % of agreement (99.30 to 100.10) | 0.50x (2 ms) | "
+        "0.30x | 3 of 53 | 2 |  |",
+        "| Tiny ConvNeXt (PyTorch) | `tflite-int8` | too few rows | 100.00 % of variation (97.00 to 103.00) | "
+        "1.09x (2 ms) | 0.30x | 3 of 53 | 2 |  |",
+    ]
+    assert "- `tiny_torch-torch-bf16`: it has no product" in lines
+    assert "- `tiny_keras`: gone" in lines
+    assert lines[-1] == "Measured on a machine, 2026-12-01 16:39 (UTC)."
+
+
+def test_a_variant_is_measured_beside_its_float32_artifact(tmp_path: Path, folder: Path) -> None:
+    """Of a real artifact, with a name of a precision; that of a format that is not there is nothing."""
+    shutil.copytree(folder / "artifacts" / "tiny_torch", tmp_path / "tiny_torch")
+    shutil.copytree(tmp_path / "tiny_torch" / "onnx", tmp_path / "tiny_torch" / "onnx-fp16")
+    seconds = {"onnx-fp16": 0.003, "onnx": 0.002}
+    read = read_variant(tmp_path, "tiny_torch", "onnx-fp16", lambda place: seconds[place.name])
+    assert read is not None
+    assert (read["time"], read["p50"], read["size"]) == (1.5, 0.003, 1.0)
+    assert read_variant(tmp_path, "tiny_torch", "openvino-int8", lambda place: 1.0) is None
 
 
 def test_a_model_that_cannot_be_written_is_a_row(

@@ -89,6 +89,14 @@ def test_metadata_and_answers_name_the_sources_dtype(artifacts: Path, client: Fl
         np.testing.assert_allclose(values.astype(np.float64), right, rtol=0.02, atol=0.05, err_msg=format)
 
 
+@pytest.mark.parametrize(("model", "dtype"), [("mixed", "float16"), ("brain", "bfloat16")])
+def test_a_mixed_policy_is_named_by_the_manifests_that_compute_so(artifacts: Path, model: str, dtype: str) -> None:
+    for format in ("keras", "savedmodel"):
+        assert read_manifest(artifacts / model / format).made_with["computed_in"] == {dtype: 1}, format
+    (note,) = read_manifest(artifacts / model / "keras").made_with["notes"]
+    assert note == f"Its layers with weights do not all compute in float32: 1 in {dtype}."
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -113,6 +113,13 @@ def test_the_table_has_each_float32_row_above_its_variants() -> None:
     assert "2.00x time, 0.60x bytes, **slower** |" in lines[2]
 
 
+def test_the_table_says_on_which_processors_a_precision_is_fast() -> None:
+    artifact, its_row = variant("tflite-fp16", ms=2, mb=60)
+    fast = dataclasses.replace(ledger({"float16": 3}), fast_on=("amx_fp16", "avx512_fp16"))
+    report = report_of(FLOAT, (dataclasses.replace(artifact, ledger=fast), its_row))
+    assert any("| float16 (fast with amx_fp16 or avx512_fp16) |" in line for line in precision_table(marked(report)))
+
+
 CLASSES = ClassLoss("Shirt", 1000, -0.03, -0.05, -0.01), ClassLoss("Coat", 1000, -0.004, -0.02, 0.012)
 LAYERS = (LayerLoss("conv/Relu", "CONV_2D", 0.012, 0.013),)
 

@@ -167,6 +167,7 @@ def test_every_table_of_figures_has_one_place_and_a_command() -> None:
         "serving": "bench.serving",
         "images": "bench.images",
         "zoo": "bench.zoo",
+        "variants": "bench.zoo",
         "field": "bench.field",
         "runtimes": "bench.runtimes",
         "faults": "bench.faults",

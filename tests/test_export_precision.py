@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from contract.calibration import Calibration, read, write
 from contract.errors import ArtifactCorrupt, DataError, ExportError, PrecisionError
 from contract.failed_edge import FailedEdge, read_failed_edges
-from contract.formats import FORMATS, is_installed
+from contract.formats import FORMATS
 from contract.manifest import (
     MANIFEST,
     Manifest,
@@ -29,7 +29,7 @@ from contract.manifest import (
     write_manifest,
 )
 from contract.precisions import PRECISIONS, chosen
-from export.precision import MAKERS, make_variant, make_variants
+from export.precision import MAKERS, can_be_made, make_variant, make_variants
 from export.precision.repair import search
 
 ROWS, WIDTH = 64, 12
@@ -86,7 +86,7 @@ def answers(folder: Path, values: NDArray[np.float32]) -> NDArray[np.float32]:
 def test_every_precision_has_a_maker_and_a_family() -> None:
     assert MAKERS.keys() == PRECISIONS.keys()
     assert {precision.family for precision in PRECISIONS.values()} <= FORMATS.keys()
-    for maker in (maker for format, maker in MAKERS.items() if is_installed(format)):
+    for maker in (maker for format, maker in MAKERS.items() if can_be_made(PRECISIONS[format])):
         module, _, function = maker.partition(":")
         assert callable(getattr(importlib.import_module(module), function))
 
@@ -97,7 +97,8 @@ def test_every_precision_has_a_maker_and_a_family() -> None:
         ("none", []),
         ("all", [*PRECISIONS]),
         ("", [format for format, precision in PRECISIONS.items() if precision.usual]),
-        ("int8", ["onnx-int8", "tflite-int8", "executorch-int8"]),
+        ("int8", ["onnx-int8", "tflite-int8", "executorch-int8", "torch-int8"]),
+        ("bf16", ["torch-bf16"]),
         (" fp16, int8dyn ", ["onnx-fp16", "onnx-int8dyn", "tflite-fp16", "tflite-int8dyn", "tfjs-fp16"]),
     ],
 )
@@ -109,7 +110,7 @@ def test_precision_chooses_variants(text: str, formats: list[str]) -> None:
 def test_an_unknown_precision_is_said_with_those_that_are_known(text: str) -> None:
     with pytest.raises(
         PrecisionError,
-        match=rf"PRECISION={text} cannot be used: .* is not one of fp16, int8, int8dyn, int4, int8full, int16x8 and",
+        match=rf"PRECISION={text} cannot be used: .* is not one of fp16, int8, int8dyn, int4, .*, uint8 and bf16\.",
     ):
         chosen(text)
 
@@ -222,6 +223,47 @@ def test_a_layer_with_outliers_is_left_in_float_and_the_manifest_names_it(tmp_pa
     about = make_variant(parent, PRECISIONS["onnx-int8"], replace(rows(), inputs={"h0": values})).made_with["repair"]
     assert {"layer 1", "layer 2"} <= {*about["in_float"]}
     assert about["kept_before"] < 0.7 < 0.99 < about["kept_after"]
+
+
+def test_small_answers_beside_large_ones_are_not_rounded_to_zero(tmp_path: Path) -> None:
+    """Boxes of hundreds of pixels and scores from 0 to 1 in one output: with one scale, a step would be 2."""
+    random = np.random.default_rng(0)
+    weights = 0.3 * random.normal(size=(WIDTH, 6)).astype(np.float32)
+    sizes = np.array([500, 500, 500, 500, 1, 1], np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "weights"], ["logits"], "layer"),
+        helper.make_node("Sigmoid", ["logits"], ["shares"], "shares"),
+        helper.make_node("Mul", ["shares", "sizes"], ["y"], "sized"),
+    ]
+    ends = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])]
+        for name, size in (("x", WIDTH), ("y", 6))
+    ]
+    constants = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(sizes, "sizes")]
+    parent = artifact(tmp_path / "net", helper.make_graph(nodes, "net", *ends, constants), "x", "y", 6)
+    make_variant(parent, PRECISIONS["onnx-int8"], rows())
+    expected, got = (answers(parent.with_name(each), rows().inputs["x"]) for each in ("onnx", "onnx-int8"))
+    off = np.abs(got - expected).max(axis=0) / sizes
+    assert 0 < off.max() < 0.02, "each beside its own size"
+
+
+def test_what_scales_the_input_stays_in_float(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).normal(size=(WIDTH, 4)).astype(np.float32)
+    nodes = [
+        helper.make_node("Mul", ["x", "factor"], ["scaled"], "scaling"),
+        helper.make_node("MatMul", ["scaled", "weights"], ["y"], "layer"),
+    ]
+    ends = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])]
+        for name, size in (("x", WIDTH), ("y", 4))
+    ]
+    constants = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.float32(0.1), "factor")]
+    parent = artifact(tmp_path / "net", helper.make_graph(nodes, "net", *ends, constants), "x", "y", 4)
+    make_variant(parent, PRECISIONS["onnx-int8"], rows())
+    made = onnx.load(parent.with_name("onnx-int8") / "model.onnx").graph
+    (scaling,) = (node for node in made.node if node.op_type == "Mul")
+    assert "x" in scaling.input
+    assert any(tensor.data_type == TensorProto.INT8 for tensor in made.initializer)
 
 
 # What is refused
@@ -359,3 +401,11 @@ def test_another_value_is_another_set() -> None:
 def test_no_rows_are_no_calibration() -> None:
     with pytest.raises(DataError, match="no row calibrates"):
         Calibration({"x": np.zeros((0, 3))}, "nothing", ())
+
+
+def test_a_variant_that_is_made_alone_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    parent = network(tmp_path)
+    [*make_variants(parent.parent, chosen("fp16"), lambda manifest: None)]
+    made = [*make_variants(parent.parent, chosen("int8,int8dyn"), lambda manifest: rows(), "onnx-int8dyn")]
+    assert [each.format for each in made] == ["onnx-int8dyn"]
+    assert {folder.name for folder in parent.parent.glob("onnx-*")} == {"onnx-fp16", "onnx-int8dyn"}

@@ -36,15 +36,21 @@ from tests.test_export_precision import network
 from verify.diagnose.tracers import Kept, Step, Trace, Values
 from verify.parity import verify_model
 from verify.precision import losses
+from verify.precision.files import Constant, Contents
 from verify.precision.gate import CLASSES, Scored, kept_of, least_kept, limits_of, misses, paired_interval
 from verify.precision.ledger import examine
 from verify.precision.losses import lost_classes, lost_layers
+from verify.precision.proof import foreign_weights
 from verify.questions import Questions, of_split
 
 MODEL = "keras_cnn"
 PICTURES = 2000
-MADE = [format for format in PRECISIONS if format not in ("onnx-int4", "executorch-int8")]
-"""The variants of a convolutional network of Keras: int4 is for large matrices, and ExecuTorch for PyTorch."""
+MADE = [
+    format
+    for format, precision in PRECISIONS.items()
+    if format != "onnx-int4" and precision.family not in ("executorch", "torch")
+]
+"""The variants of a convolutional network of Keras: int4 is for large matrices, and the last families for PyTorch."""
 
 
 @pytest.fixture(scope="session")
@@ -528,6 +534,56 @@ def test_int8_weights_that_are_computed_in_float_are_stored_only(
     assert ledger.weights["int8"] > 0
     assert ledger.computing == {"float32": 3}
     assert ledger.is_stored_only
+
+
+# What is no fault
+
+
+def test_weights_that_are_folded_are_the_parents(tmp_path: Path) -> None:
+    """A multiplication behind a convolution, as a normalisation is exported, becomes a part of its weights."""
+    random = np.random.default_rng(0)
+    weights, factors = random.normal(size=(4, 3, 3, 3)), random.uniform(0.2, 5, (1, 4, 1, 1))
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "weights"], ["hidden"], "convolution"),
+        onnx.helper.make_node("Mul", ["hidden", "factors"], ["y"], "factor"),
+    ]
+    ends = [
+        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)]
+        for name, shape in (("x", ["batch", 3, 9, 7]), ("y", ["batch", 4, 7, 5]))
+    ]
+    constants = [
+        onnx.numpy_helper.from_array(each.astype(np.float32), name)
+        for name, each in (("weights", weights), ("factors", factors))
+    ]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "net", *ends, constants),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    parent = network(tmp_path)
+    onnx.save(model, parent / "model.onnx")
+    about = read_manifest(parent)
+    inputs = (replace(about.inputs[0], shape=(None, 3, 9, 7), layout="NCHW"),)
+    outputs = (replace(about.outputs[0], shape=(None, 4, 7, 5), layout="NCHW"),)
+    files = sha256_of_files(parent, [parent / "model.onnx"])
+    write_manifest(parent, replace(about, inputs=inputs, outputs=outputs, files=files))
+    pixels = random.normal(size=(32, 3, 9, 7)).astype(np.float32)
+    rows = Calibration({about.inputs[0].name: pixels}, "pixels", tuple(map(str, range(32))))
+    make_variant(parent, PRECISIONS["onnx-int8"], rows)
+    folder = parent.with_name("onnx-int8")
+    examined = examine(folder, read_manifest(folder))
+    assert examined is not None
+    assert examined[1] == []
+
+
+@pytest.mark.parametrize(("kept", "is_fault"), [(6e-8, False), (3e-7, True)])
+def test_a_value_below_what_float16_holds_may_keep_its_sign(kept: float, is_fault: bool) -> None:
+    own = np.array([1.0, 2.0, 3.0, 1e-9], np.float32)
+    stored = np.array([1.0, 2.0, 3.0, kept], np.float16)
+    parent, variant = (
+        Contents({}, {}, (Constant("w", str(each.dtype), each.nbytes, each),), {}, {}, 0, 0) for each in (own, stored)
+    )
+    assert bool([*foreign_weights(parent, variant)]) is is_fault
 
 
 # The classes

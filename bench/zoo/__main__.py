@@ -2,8 +2,10 @@
 
     python -m bench.zoo vit_tiny_torch lstm_keras     some of them (default: all), as `make zoo ZOO="..."`
     python -m bench.zoo --write docs/zoo.md
+    python -m bench.zoo --precision int8,fp16 --write docs/zoo.md       the table of variants of reduced precision
 
-Results are kept in `build/zoo/results`: an interrupted run continues, and a model is measured again when code changed.
+Results are kept in `build/zoo/results` and `build/zoo/variants`: an interrupted run continues, and a model is measured
+again when code changed.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from PIL import Image
 
 from bench.edges import converted, read_edges, reasons_and_routes
 from bench.zoo.models import SMALL, ZOO
+from bench.zoo.variants import read_variant, variants_table
 from bring.walk import Reduced, bring
 from compare.latency import THREADS
 from compare.machine import this_machine
@@ -30,13 +33,12 @@ from contract import dataset
 from contract.cell.sandbox import GIB, Limits
 from contract.code import LOCK, ROOT, digest, files_of
 from contract.errors import RosettaError, one_line
-from contract.failed_edge import read_failed_edges
-from contract.manifest import MANIFEST, read_manifest
-from contract.parity_result import read_status
 from contract.precisions import NONE
 from export import EXPORTED_HERE
 
 FOLDER = ROOT / "build" / "zoo"
+PICTURES, OF_VARIANTS = 200, 600
+"""How many are brought with: a fifth calibrates variants, and the others have to be enough to show a class."""
 SIDE = 224
 """Pixels of a side of the pictures that are written."""
 CODE = ("bench.zoo.models", "bring.*", "export.*", "verify.parity", "serve.runtimes.*")
@@ -48,17 +50,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.zoo", description="Bring real architectures.")
     parser.add_argument("models", nargs="*", default=list(ZOO), help=f"some of {', '.join(ZOO)} (default: all)")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where files, artifacts and results are kept")
-    parser.add_argument("--pictures", type=int, default=200, help="number of pictures for parity (%(default)s)")
+    parser.add_argument("--pictures", type=int, help=f"for parity ({PICTURES}, with variants {OF_VARIANTS})")
     parser.add_argument("--precision", default=NONE, help="variants to make too: all, or some, such as int8,fp16")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write the table into this Markdown page as well")
     options = parser.parse_args()
     if unknown := [name for name in options.models if name not in ZOO | SMALL]:
         sys.exit(f"error: {', '.join(unknown)}: no such model. Known: {', '.join(ZOO)}.")
     try:
-        measure_all(options.models, options.folder, options.pictures, precision=options.precision)
-        lines = list(table(results(options.folder)))
+        is_of_variants = options.precision != NONE
+        pictures = options.pictures or (OF_VARIANTS if is_of_variants else PICTURES)
+        measure_all(options.models, options.folder, pictures, precision=options.precision)
+        records = results(options.folder, options.precision)
+        lines = list(variants_table(records) if is_of_variants else table(records))
         if options.write:
-            write_tables(options.write, {"zoo": lines})
+            write_tables(options.write, {"variants" if is_of_variants else "zoo": lines})
     except RosettaError as error:
         sys.exit(f"error: {error}")
     print("\n".join(lines))
@@ -73,7 +78,7 @@ def measure_all(
     """
     reduced = Reduced(precision)
     store, code, run = (
-        Store(folder / "results"),
+        Store(_kept_in(folder, precision)),
         digest([*files_of(*CODE), LOCK]),
         time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     )
@@ -115,25 +120,14 @@ def measure(name: str, folder: Path, data: Path, timed: Sequence[str] | None, re
     for format, edge in edges.items():
         if "bytes" in edge and (timed is None or format in timed):
             edge["p50"] = _p50(artifacts / name / format)
-    variants = {format: _variant(artifacts, name, format) for format in reduced.formats}
+    variants = {format: read_variant(artifacts, name, format, _p50) for format in reduced.formats}
     return {
         "source": source.format,
         "seconds": cost.seconds,
         "peak": cost.peak,
         "edges": edges,
-        "precisions": {format: words for format, words in variants.items() if words},
+        "precisions": {format: each for format, each in variants.items() if each},
     }
-
-
-def _variant(artifacts: Path, name: str, format: str) -> str:
-    """What came of a reduced precision, with its size and its time; empty where its float32 artifact is missing."""
-    folder = artifacts / name / format
-    if not (folder / MANIFEST).exists():
-        failed = [edge for edge in read_failed_edges(artifacts) if (edge.model, edge.format) == (name, format)]
-        return f"not made: {failed[0].reason}" if failed else ""
-    size = sum((folder / part).stat().st_size for part in read_manifest(folder).files)
-    status = read_status(folder)
-    return f"{_figures({'bytes': size, 'p50': _p50(folder)})}, {status.word}: {status.reason}"
 
 
 def _p50(folder: Path) -> float:
@@ -145,10 +139,15 @@ def _p50(folder: Path) -> float:
 # --- The table
 
 
-def results(folder: Path) -> dict[str, Record]:
+def results(folder: Path, precision: str = NONE) -> dict[str, Record]:
     """The result of each model, by name, in the zoo's order, whatever code it is from."""
-    files = {name: folder / "results" / f"{name}.json" for name in ZOO | SMALL}
+    files = {name: _kept_in(folder, precision) / f"{name}.json" for name in ZOO | SMALL}
     return {name: json.loads(file.read_bytes())["measured"] for name, file in files.items() if file.is_file()}
+
+
+def _kept_in(folder: Path, precision: str) -> Path:
+    """Times of variants are compared with those of their own run, so runs with them are apart."""
+    return folder / ("results" if precision == NONE else "variants")
 
 
 def table(records: Mapping[str, Record]) -> Iterator[str]:
@@ -156,14 +155,7 @@ def table(records: Mapping[str, Record]) -> Iterator[str]:
     names = ("model", "input", "source", *EXPORTED_HERE, "brought in", "memory", "run")
     yield from _lines([names, ["---"] * len(names), *(_row(name, record) for name, record in records.items())])
     yield from reasons_and_routes(records)
-    if lines := list(_precisions(records)):
-        yield from ("", "Reduced precisions:", "", *lines)
     yield from ("", *_summary(records))
-
-
-def _precisions(records: Mapping[str, Record]) -> Iterator[str]:
-    for name, record in records.items():
-        yield from (f"- `{name}-{format}`: {words}" for format, words in record.get("precisions", {}).items())
 
 
 def _row(name: str, record: Record) -> list[str]:

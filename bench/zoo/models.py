@@ -27,6 +27,7 @@ SPREAD = 3.0
 """The standard deviation of each class's logit over these rows."""
 RESIDUAL = 0.3
 """The scale of a ConvNeXt block's output; 1e-6, where training begins, would leave the blocks untested."""
+TENSORS = "rows.npz"
 WORDS, LENGTH = 1000, 40
 SEED = 1
 
@@ -46,6 +47,8 @@ class Member:
     size: int = 224
     """The side of its pictures in pixels; 0 for a network that takes other inputs."""
     preprocess: str = "none"
+    answers: str = ""
+    """What the file answers: a softmax is put behind the logits of Keras, unless it answers other values."""
 
 
 def keras_application(name: str, size: int) -> Any:
@@ -89,6 +92,17 @@ def keras_two_inputs(size: int) -> Any:
     seen = layers.GlobalAveragePooling2D()(layers.Conv2D(16, 3, strides=2, activation="relu")(grid))
     known = layers.Dense(16, activation="relu")(numbers)
     return keras.Model([grid, numbers], layers.Dense(CLASSES)(layers.Concatenate()([seen, known])))
+
+
+def keras_detector(size: int) -> Any:
+    """Boxes in pixels and scores from 0 to 1, in one output (N, places, 4 + 2), as detectors are exported."""
+    import keras
+
+    layers = keras.layers
+    body = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(size, size, 3), alpha=0.35)
+    head = layers.Conv2D(6, 1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.1))(body.output)
+    table = layers.Activation("sigmoid")(layers.Reshape((-1, 6))(head))
+    return keras.Model(body.input, layers.Rescaling([float(size)] * 4 + [1.0] * 2, name="predictions")(table))
 
 
 def keras_tiny(size: int) -> Any:
@@ -161,6 +175,9 @@ ZOO = {
     "lstm_keras": keras_member("LSTM over words", keras_lstm, kind="recurrent", size=0),
     "transformer_keras": keras_member("Transformer over words", keras_transformer, kind="attention", size=0),
     "two_inputs_keras": keras_member("Two inputs", keras_two_inputs, kind="dense", size=0),
+    "detector_keras": keras_member(
+        "Detector, boxes beside scores", keras_detector, size=128, preprocess="symmetric", answers="values"
+    ),
 }
 """Name -> member, in the order of the table."""
 
@@ -186,8 +203,11 @@ def write(name: str, folder: Path, pictures: Path) -> Path:
     file = folder / f"{name}{member.suffix}"
     rows = _prepared(member, pictures) if member.size else None
     (_write_torch if member.suffix == ".pt2" else _write_keras)(member, rows, file)
-    toml = f'answers = "{"logits" if member.suffix == ".pt2" else "probabilities"}"\n'
-    (folder / MODEL_TOML).write_text(toml + (f'preprocess = "{member.preprocess}"\n' if member.size else ""))
+    if not member.size:
+        _write_tensors(file, len(list(pictures.glob("*/*.png"))))
+    toml = f'answers = "{member.answers or ("logits" if member.suffix == ".pt2" else "probabilities")}"\n'
+    toml += f'preprocess = "{member.preprocess}"\n' if member.size else f'rows = "{TENSORS}"\n'
+    (folder / MODEL_TOML).write_text(toml)
     return file
 
 
@@ -221,6 +241,9 @@ def _write_keras(member: Member, pictures: Rows | None, file: Path) -> None:
         net(rows, training=True)
     for layer, momentum in zip(norms, usual, strict=True):
         layer.momentum = momentum
+    if member.answers:
+        net.save(file)
+        return
     factor, offset = _spread(np.asarray(net(rows, training=False)))
     last = [layer for layer in net.layers if layer.weights][-1]
     kernel, bias = last.get_weights()
@@ -228,12 +251,21 @@ def _write_keras(member: Member, pictures: Rows | None, file: Path) -> None:
     keras.Model(net.inputs, keras.layers.Softmax()(net.outputs[0]), name=file.stem).save(file)
 
 
-def _invented(inputs: Sequence[Any]) -> list[Rows]:
+def _write_tensors(file: Path, count: int) -> None:
+    """Rows for a network of Keras that takes no pictures, as many as the others get pictures."""
+    import keras
+
+    inputs = keras.models.load_model(file).inputs
+    rows = dict(zip((entry.name for entry in inputs), _invented(inputs, count), strict=True))
+    np.savez(file.with_name(TENSORS), allow_pickle=False, **rows)
+
+
+def _invented(inputs: Sequence[Any], count: int = ROWS) -> list[Rows]:
     random = np.random.default_rng(SEED)
     return [
-        random.integers(0, WORDS, (ROWS, *entry.shape[1:]), dtype=np.int32)
+        random.integers(0, WORDS, (count, *entry.shape[1:]), dtype=np.int32)
         if "int" in entry.dtype
-        else random.normal(size=(ROWS, *entry.shape[1:])).astype(np.float32)
+        else random.normal(size=(count, *entry.shape[1:])).astype(np.float32)
         for entry in inputs
     ]
 

@@ -16,7 +16,7 @@ from bring.probe import Arrays
 from bring.wrapping import Source, Wrapping
 from contract.errors import BroughtError, one_line
 from contract.manifest import TensorSpec
-from export.keras_model import load_keras_file
+from export.keras_model import computed_in, load_keras_file
 
 SCALING = ("Rescaling", "Normalization")
 FIRST = 4
@@ -67,6 +67,10 @@ class KerasSource:
             [replace(spec_of(each, each.name), bounds=_bounds(self._model, each)) for each in self._model.inputs],
             list(map(spec_of, self._model.outputs, outputs)),
         )
+        self.computed_in = computed_in(self._model)
+        if self.computed_in:
+            counts = ", ".join(f"{count} in {dtype}" for dtype, count in self.computed_in.items())
+            self.note = f"Its layers with weights do not all compute in float32: {counts}."
         layers = [type(layer).__name__ for layer in self._model.layers[:FIRST]]
         self.scales = any(layer in SCALING for layer in layers)
 

@@ -40,16 +40,21 @@ def judge_again(folder: Path, manifest: Manifest) -> None:
     Raises BroughtError or UntrustedModel with the reasons, and ArtifactCorrupt where a file is not the manifest's, or
     the manifest not the folder's: whoever loads an artifact may go by either name.
     """
-    if manifest.format != folder.name:
-        raise ArtifactCorrupt(
-            f"{folder / MANIFEST} is the manifest of {manifest.name}, expected one in the format {folder.name}. "
-            f"Remove {folder} and make it again."
-        )
+    insist_on_folder(folder, manifest)
     try:
         insist_on_artifact(folder, manifest, os.environ.get("SERVE_TRUST") == "1" and is_trusted(folder, manifest), RUN)
     except BroughtError:
         verify_files(folder, manifest)  # a damaged file is not a matter of trust
         raise
+
+
+def insist_on_folder(folder: Path, manifest: Manifest) -> None:
+    """Raises ArtifactCorrupt where a manifest is of another format than the folder that it lies in."""
+    if manifest.format != folder.name:
+        raise ArtifactCorrupt(
+            f"{folder / MANIFEST} is the manifest of {manifest.name}, expected one in the format {folder.name}. "
+            f"Remove {folder} and make it again."
+        )
 
 
 def judge_model(model: Path) -> Mapping[str, str]:

@@ -3,12 +3,13 @@
     python -m export.precision artifacts/keras_cnn        makes the usual ones of a model
     python -m export.precision artifacts/keras_cnn --precision int8,fp16
 
-onnx.py, tflite.py, tfjs.py and executorch.py make them; contract/precisions.py is the table of what there is;
-calibration rows are contract/calibration.py. A variant's inputs and outputs are its parent's, as on every edge.
+MAKERS says which file makes which; contract/precisions.py is the table of what there is; calibration rows are
+contract/calibration.py. A variant's inputs and outputs are its parent's, as on every edge.
 """
 
 import importlib
 import importlib.metadata
+import importlib.util
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -51,6 +52,8 @@ MAKERS: dict[str, str] = {
     "tfjs-fp16": "export.precision.tfjs:half",
     "tfjs-uint8": "export.precision.tfjs:quarter",
     "executorch-int8": "export.precision.executorch:static",
+    "torch-int8": "export.precision.torch_int8:static",
+    "torch-bf16": "export.precision.torch:brain",
 }
 """Format -> `module:function`: a name and not an import, since each needs its own framework. The module's `CONVERTERS`
 are the packages that it makes the variant with."""
@@ -68,9 +71,8 @@ def make_variant(parent: Path, precision: Precision, rows: Calibration | None) -
     what makes it is not installed. On an error the variant's folder stays as it was.
     """
     source = read_manifest(parent)
-    if not is_installed(precision.format):
-        name = f"{source.model}-{precision.format}"
-        raise ExportError(f"{name} cannot be made here: {not_installed(precision.format)}")
+    if reason := _missing(precision):
+        raise ExportError(f"{source.model}-{precision.format} cannot be made here: {reason}")
     verify_files(parent, source)
     source = replace(source, batch=precision.batch or source.batch)
     if precision.calibrated:
@@ -98,6 +100,20 @@ def make_variant(parent: Path, precision: Precision, rows: Calibration | None) -
         )
         write_manifest(staging, manifest)
     return manifest
+
+
+def can_be_made(precision: Precision) -> bool:
+    """Whether what makes it is installed here."""
+    return not _missing(precision)
+
+
+def _missing(precision: Precision) -> str:
+    """What is not installed, and what to do; empty where all is there."""
+    if not is_installed(precision.format):
+        return not_installed(precision.format)
+    if precision.made_by and importlib.util.find_spec(precision.made_by) is None:
+        return f"{precision.made_by} is not installed. It comes with ExecuTorch: make runtimes RUNTIMES=executorch"
+    return ""
 
 
 def check_rows(rows: Calibration | None, inputs: Sequence[TensorSpec]) -> None:
@@ -140,18 +156,24 @@ def _made(
 
 
 def make_variants(
-    model: Path, precisions: Iterable[Precision], calibration: Callable[[Manifest], Calibration | None]
+    model: Path,
+    precisions: Iterable[Precision],
+    calibration: Callable[[Manifest], Calibration | None],
+    only: str | None = None,
 ) -> Iterator[Manifest | FailedEdge]:
     """Make these variants of every artifact of a model that they can be made of.
 
     Variants in the folder that are not asked for, or can no longer be made, are removed. Those of a format that is not
     installed here are left as they are. `calibration` gives the rows; it is called once, and only where a variant needs
-    them. A variant that cannot be made leaves its record in `failed/`, and the others go on.
+    them. A variant that cannot be made leaves its record in `failed/`, and the others go on. With the name of a format
+    as `only`, that variant alone is made, and the others stay.
     """
     wanted = {precision.format: precision for precision in precisions if (model / precision.family / MANIFEST).exists()}
-    for format in PRECISIONS.keys() - wanted.keys():
+    if only:
+        wanted = {format: precision for format, precision in wanted.items() if format == only}
+    for format in () if only else PRECISIONS.keys() - wanted.keys():
         _remove(model, format)
-    here = [precision for precision in wanted.values() if is_installed(precision.format)]
+    here = [precision for precision in wanted.values() if can_be_made(precision)]
     rows: Calibration | None = None
     if first := next((each for each in here if each.calibrated), None):
         rows = calibration(read_manifest(model / first.family))

@@ -12,7 +12,7 @@ from contract import calibration, dataset
 from contract.errors import RosettaError
 from contract.failed_edge import FailedEdge
 from contract.manifest import Manifest
-from contract.precisions import chosen
+from contract.precisions import PRECISIONS, chosen
 from export.precision import make_variants
 
 # With oneDNN, TensorFlow's optimiser puts operators into graphs that no other runtime has. TensorFlow reads this once.
@@ -24,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m export.precision", description="Make variants of a model.")
     parser.add_argument("model", type=Path, help="the model's folder")
     parser.add_argument("--precision", default="", help="all, none, or some of them, such as int8,fp16")
+    parser.add_argument("--only", choices=PRECISIONS, help="make this variant alone, and leave the others as they are")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--dataset", help=f"calibrate on training pictures of {', '.join(dataset.DATASETS)}")
     source.add_argument("--calibration", type=Path, help="calibrate on the rows of this file")
@@ -35,7 +36,7 @@ def main() -> None:
         return calibration.of_training(arguments.dataset, manifest.inputs[0].name) if arguments.dataset else None
 
     try:
-        for made in make_variants(arguments.model, chosen(arguments.precision), rows):
+        for made in make_variants(arguments.model, chosen(arguments.precision), rows, arguments.only):
             print(_line(made), flush=True)
     except RosettaError as error:
         sys.exit(f"error: {error}")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from contract.manifest import Manifest
 from contract.tensors import Tensors
 from serve.runtimes.torch_call import BATCH, for_batches, keep_memory, straight_line
+from serve.runtimes.torch_precision import as_executed, called_in, load_program
 
 
 class TorchRuntime:
@@ -21,8 +22,8 @@ class TorchRuntime:
         self.title = f"PyTorch {torch.__version__}"
         torch.set_num_threads(threads)
         keep_memory()
-        program = torch.export.load(folder / "model.pt2")
-        self._for_one = straight_line(program.module())
+        program = load_program(folder / "model.pt2")
+        self._for_one = called_in(manifest.format, straight_line(as_executed(program.module(), manifest.format)))
         self._for_batches = for_batches(self._for_one, program, manifest) or self._for_one
         self._rows_of = manifest.rows_of
         self._inputs = [spec.name for spec in manifest.inputs]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bring.verdict.artifact import judge_again
+from bring.verdict.artifact import insist_on_folder, judge_again
 from contract import dataset
 from contract.cell import command
 from contract.cell.command import is_own
@@ -40,7 +40,10 @@ def find(artifacts: Path, model: str, format: str) -> tuple[Path, Manifest, Mani
 
 
 def manifests_of(folder: Path, format: str) -> tuple[Manifest, Manifest]:
-    """The artifact's manifest and its source's, of the model in `folder`. Raises ArtifactMissing as `find` does."""
+    """The artifact's manifest and its source's, of the model in `folder`.
+
+    Raises ArtifactMissing as `find` does, and ArtifactCorrupt where a manifest is another folder's.
+    """
     manifests = {path.parent.name: read_manifest(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))}
     sources = [name for name, manifest in manifests.items() if manifest.is_source]
     others = [name for name in manifests if name not in sources]
@@ -52,6 +55,8 @@ def manifests_of(folder: Path, format: str) -> tuple[Manifest, Manifest]:
         )
     if format not in others:
         raise ArtifactMissing(f"{folder.name} has no format {format!r}. {_known('FORMAT', others)}")
+    for name in (format, sources[0]):
+        insist_on_folder(folder / name, manifests[name])
     return manifests[format], manifests[sources[0]]
 
 

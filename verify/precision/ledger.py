@@ -41,11 +41,17 @@ def _ledger(path: Path, manifest: Manifest, contents: Contents) -> Ledger:
         casts=contents.casts,
         inserted=contents.inserted,
         processor=processor(),
+        fast_on=known.fast_on if known else (),
     )
 
 
 def _faults(path: Path, manifest: Manifest, contents: Contents, ledger: Ledger) -> Iterator[str]:
-    if not ledger.holds_dtype:
+    known = PRECISIONS.get(manifest.format)
+    if known and not known.is_stored:
+        if ledger.is_stored_only:
+            computing = ", ".join(ledger.computing)
+            yield f"its name says {ledger.dtype}, and it multiplies in {computing or 'nothing'}"
+    elif not ledger.holds_dtype:
         held = ", ".join(dtype for dtype, _ in Counter(ledger.weights).most_common())
         yield f"its name says {ledger.dtype}, and its weights are {held or 'none'}"
     yield from contents.faults

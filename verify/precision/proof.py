@@ -17,6 +17,8 @@ ROOM = 0.51
 CLIPPED = 1.01
 """In steps, of int4: its range ends at 7 on one side and at 8 on the other, and an 8 on the wrong one is clipped."""
 REDUCED = ("int8", "uint8", "int4", "uint4", "float16", "bfloat16")
+LEAST_HALF = float(np.finfo(np.float16).smallest_subnormal)
+"""A converter may keep what is smaller, with its sign, so that nothing is divided by 0."""
 LEAST = 4
 """Of fewer values nothing is said: many constants would fit them."""
 
@@ -39,5 +41,7 @@ def _nearest(constant: Constant, own: Sequence[NDArray[Any]]) -> float | None:
     """How many steps the weight is from the parent's nearest one; None where the parent has none of its shape."""
     # A scale may be negative: then the largest negative number stands for the largest weight.
     restored, step = constant.restored(), np.maximum(np.abs(constant.step()), np.finfo(np.float64).tiny)
+    if constant.dtype == "float16":
+        step = np.where(np.abs(restored) <= LEAST_HALF, 2 * LEAST_HALF, step)
     alike = [array for array in own if array.shape == restored.shape]
     return min((float((np.abs(array - restored) / step).max()) for array in alike), default=None)

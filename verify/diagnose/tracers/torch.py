@@ -10,6 +10,7 @@ from torch.fx import Interpreter, Node
 
 from contract.manifest import Manifest
 from serve.runtimes.torch import tensor
+from serve.runtimes.torch_precision import INT8, as_executed, load_program, precision_of
 from verify.diagnose.tracers import Kept, Step, Trace, Values
 
 BATCH_NORM = torch.ops.aten.batch_norm.default
@@ -19,8 +20,10 @@ class TorchTracer:
     """Traces a `.pt2` program."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._program = torch.export.load(folder / "model.pt2")
-        self._module = self._program.module()
+        self._program = load_program(folder / "model.pt2")
+        # In int8 the program's own operators are traced: a kernel has no values between its parts.
+        self._module = as_executed(self._program.module(), "" if manifest.format == INT8 else manifest.format)
+        self._format = manifest.format
 
     def trace(self, images: Values, kept: Kept = None) -> Trace:
         return self.with_values(images, {}, kept)
@@ -60,7 +63,7 @@ class TorchTracer:
         """Nothing is held outside this process's memory."""
 
     def _run(self, images: Values, recorder: "_Recorder") -> Trace:
-        with torch.inference_mode():
+        with torch.inference_mode(), precision_of(self._format):
             recorder.run(tensor(images))
         nodes = list(self._module.graph.nodes)
         source = next(node.name for node in nodes if node.op == "placeholder")

@@ -66,7 +66,9 @@ class Contents:
     """What contradicts itself in the file, one phrase each."""
 
 
-READERS = {family: f"verify.precision.files.{family}:read" for family in ("onnx", "tflite", "tfjs", "executorch")}
+READERS = {
+    family: f"verify.precision.files.{family}:read" for family in ("onnx", "tflite", "tfjs", "executorch", "torch")
+}
 """Family -> `module:function`, which needs its own packages."""
 
 

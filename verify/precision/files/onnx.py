@@ -28,6 +28,7 @@ HALF_OF_FOUR_BITS = 8
 """The stored value that stands for 0."""
 FROM_FOUR_BITS = {"MatMulNBits"}
 """Operators that make float32 of weights of few bits before they multiply."""
+QUANTISED = {*INTEGER, *FROM_FOUR_BITS, "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 CASTS = {"Cast", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 
 
@@ -38,7 +39,7 @@ def read(folder: Path) -> Contents:
     return Contents(
         inputs={value.name: _name(value.type.tensor_type.elem_type) for value in model.graph.input},
         outputs={value.name: _name(value.type.tensor_type.elem_type) for value in model.graph.output},
-        constants=tuple(_constants(model)),
+        constants=(*_constants(model), *_folded(folder / "model.onnx", model)),
         activations=Counter(_activations(model)),
         computing=Counter(_computing(loaded)),
         casts=_casts(model.graph),
@@ -47,10 +48,21 @@ def read(folder: Path) -> Contents:
     )
 
 
-def _as_loaded(path: Path) -> ModelProto:
-    """The graph as ONNX Runtime executes it."""
+def _folded(path: Path, model: ModelProto) -> Iterator[Constant]:
+    """Of a float32 file, the weights that the quantiser finds: with what is multiplied and added behind them."""
+    names = {tensor.name for tensor in model.graph.initializer}
+    if any(node.op_type in QUANTISED for node in model.graph.node):
+        return
+    for tensor in _as_loaded(path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC).graph.initializer:
+        if tensor.name not in names and tensor.data_type == TensorProto.FLOAT:
+            yield Constant(f"{tensor.name}, folded", "float32", 0, numpy_helper.to_array(tensor))
+
+
+def _as_loaded(path: Path, level: Any = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL) -> ModelProto:
+    """The graph as ONNX Runtime executes it, or as it is at a lower level of optimisation."""
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = level
         options.optimized_model_filepath = f"{folder}/loaded.onnx"
         options.log_severity_level = 4  # it warns that such a file is for this processor alone, as it is meant
         onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
