@@ -44,7 +44,7 @@ const WARM_UP = 0.2;
 /** What a browser compiles while it runs gets faster for some tenths of a second. So a warm-up is looked at in blocks, */
 const BLOCK_SECONDS = 0.025;
 /** and goes on until so many in a row were not clearly faster than the best one before, */
-const STEADY_BLOCKS = 5;
+const STEADY_BLOCKS = 8;
 const CLEARLY_FASTER = 0.97;
 /** but no longer than this, unless the share is more. */
 const LONGEST_WARM_UP_SECONDS = 1;

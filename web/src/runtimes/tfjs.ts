@@ -48,13 +48,16 @@ const { port1, port2 } = new MessageChannel();
 const polls: (() => void)[] = [];
 port1.onmessage = () => polls.shift()!();
 
+/** How long to wait between two polls: more of them would take the processor from what computes the answer. */
+const POLL_MS = 1;
+
 /**
  * WebGL's answers are polled for. A browser makes a timer that a timer has set wait for 4 ms, unless a message comes
  * between. TensorFlow.js does that in a window alone; this is for a worker.
  */
 function pollAgain(task: Function, delay: number): void {
   polls.push(task as () => void);
-  setTimeout(() => port2.postMessage(null), delay);
+  setTimeout(() => port2.postMessage(null), Math.max(POLL_MS, delay));
 }
 
 let isStarted = false;
