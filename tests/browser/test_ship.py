@@ -254,6 +254,26 @@ def test_r_reads_the_weights_of_a_keras_model_with_their_axes_in_keras_s_order(p
         assert float(value) == pytest.approx(file["model_weights"][list(shapes)[1]][1, 2, 0, 4], rel=1e-6)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="There is no compiler of C++.")
+@pytest.mark.skipif(not is_installed("openvino"), reason="OpenVINO is missing: run `make runtimes RUNTIMES=openvino`.")
+def test_cpp_that_runs_the_artifact_works_when_pasted(
+    page: Page, service: Service, artifacts: Path, tmp_path: Path
+) -> None:
+    row = "torch_cnn-openvino@server"
+    choose(page, row)
+    code = snippets(page, "cpp")["C++, OpenVINO"]
+    folder = shutil.copytree(folder_of(artifacts, row), tmp_path / row)
+    (folder / "predict.cpp").write_text(code)
+    commands = re.findall(r"^// (OPENVINO=.*|g\+\+ .*)$", code, re.MULTILINE)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    printed(["bash", "-ec", "\n".join(commands)], folder, PATH=path)
+    name, _, values = printed([str(folder / "predict")], folder).partition(": ")
+    zeros = {"name": "pixels", "shape": [1, 28, 28, 1], "datatype": "FP32", "data": [0.0] * 784}
+    answer = service.ask_json("POST", "/v2/models/torch_cnn-openvino/infer", json.dumps({"inputs": [zeros]}).encode())
+    assert name == answer["outputs"][0]["name"]
+    assert [*map(float, values.split())] == pytest.approx(answer["outputs"][0]["data"], rel=1e-4)
+
+
 def test_python_that_runs_the_artifact_works_when_pasted(
     page: Page,
     service: Service,

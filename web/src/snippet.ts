@@ -5,7 +5,7 @@ import type { Artifact } from './server';
 
 export interface Snippet {
   title: string;
-  language: 'sh' | 'python' | 'javascript' | 'r' | 'kotlin' | 'swift';
+  language: 'sh' | 'python' | 'javascript' | 'r' | 'kotlin' | 'swift' | 'cpp';
   code: string;
 }
 

@@ -1,6 +1,7 @@
 /** Code to paste: each snippet is complete, and prints the label and the probabilities of `picture.png`; on phones, of zeros. */
 
 import type { Row } from './comparison';
+import { cppSnippets } from './cppSnippets';
 import { messageOf } from './errors';
 import type { Fit, ImageSpec } from './image';
 import { phoneSnippets } from './phoneSnippets';
@@ -38,7 +39,7 @@ export function snippetsFor({ artifact, runtime: { backend } }: Row, origin: str
     makers.push([library.title, () => (classifier ? javascript(classifier, library, backend) : tensorJavascript(artifact, family, library, backend))]);
   }
   if (Object.keys(artifact.files).some((file) => file.endsWith('.h5'))) makers.push(['R, hdf5r', () => rWeights(artifact)]);
-  makers.push(...phoneSnippets(artifact, family));
+  makers.push(...cppSnippets(artifact, family), ...phoneSnippets(artifact, family));
   const result: Snippets = { snippets: [], leftOut: [] };
   for (const [place, [title, make]] of makers.entries()) {
     try {
