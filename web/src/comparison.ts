@@ -106,7 +106,7 @@ export class Comparison {
   decoded: Uint8Array | null = null;
   /** A model that takes no pictures -> the last tensors of its form. */
   private readonly given = new Map<string, Tensor[]>();
-  /** What rows are timed with: an image spec as JSON -> the pixels of test pictures. */
+  /** What rows are raced with: an image spec as JSON -> the pixels of test pictures. */
   private readonly testPictures = new Map<string, Promise<Float32Array[]>>();
   /** What cancels the run that a row is in. */
   private readonly current = new Map<Row, AbortController>();
@@ -263,10 +263,7 @@ export class Comparison {
     return this.oneAtATime(task, Infinity);
   }
 
-  /**
-   * What a row is timed with: test pictures in turn, or the last tensors of its form. Several pictures, since a processor
-   * learns which way the branches go for one that it gets again and again, and no new picture is as fast. Raises Error.
-   */
+  /** What a row is raced with: test pictures of the server, or the last tensors of its form. Raises Error. */
   async questionsFor(artifact: Artifact): Promise<Tensor[][]> {
     const { model, image, inputs } = artifact;
     if (!image) return [this.given.has(model) ? this.inputsFor(artifact) : defaultTensors(inputs)];
@@ -420,15 +417,14 @@ export class Comparison {
 
   private async timeOf(row: Row): Promise<RowTime> {
     const { artifact, runtime } = row;
-    // The server may have no test pictures. A file of the visitor's may not take those of the model beside it.
-    const questions = await this.questionsFor(artifact).catch(() => [this.inputsFor(artifact)]);
+    const inputs = this.inputsFor(artifact);
     if (runtime.where === 'browser') {
       const worker = await this.load(row);
-      const { samples, callsPerSample } = await within(CALL_SECONDS, () => worker.call('measure', [artifact.name, questions, TIMED_SECONDS]));
+      const { samples, callsPerSample } = await within(CALL_SECONDS, () => worker.call('measure', [artifact, inputs, TIMED_SECONDS]));
       return { runtime: quantile(samples, 0.5), calls: samples.length * callsPerSample };
     }
     const worker = this.workerFor(runtime);
-    const times = await within(CALL_SECONDS, () => worker.call('callTimes', [artifact, questions, TIMED_SECONDS])).catch(this.dropIfDead(row));
+    const times = await within(CALL_SECONDS, () => worker.call('callTimes', [artifact, inputs, TIMED_SECONDS])).catch(this.dropIfDead(row));
     const median = (part: keyof CallTimes) => quantile(times.map((each) => each[part]), 0.5);
     return { runtime: median('compute'), queue: median('queue'), network: median('network'), calls: times.length };
   }

@@ -31,7 +31,7 @@ export function tensorsFrom(picture: Uint8Array, specs: ImageSpec[]): Promise<Ma
   });
 }
 
-/** With how many a row is timed. */
+/** With how many a row is raced. */
 export const TEST_PICTURES = 16;
 
 /** The same few test pictures of the server for each spec. Raises Error if it has none. */

@@ -161,7 +161,7 @@ export const english = {
     unreadable: (file: string, why: string) => `${file} cannot be run in this browser: ${why}`,
   },
   footDifference: 'Difference is the largest absolute difference between a row’s answer and its source artifact’s answer, for the same picture or tensors. An artifact is verified if exactly its bytes passed the parity check.',
-  footTime: 'Rows answer first. Then each is timed alone, warm, over many calls with a few test images: the figure is the median of the runtime’s own time, with reading the answer back in the browser. The server’s queue and the network are named apart. The picture is decoded once, in the browser, and is in no row’s time.',
+  footTime: 'Rows answer first. Then each is timed alone, warm, over many calls, with the picture turned about: the figure is the median of the runtime’s own time, with reading the answer back in the browser. The server’s queue and the network are named apart. The picture is decoded once, in the browser, and is in no row’s time.',
   footThreads: (count: number) => `This page can use threads. The browser reports ${count} processors.`,
 
   // Race

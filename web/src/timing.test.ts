@@ -2,7 +2,7 @@ import { expect, test, vi } from 'vitest';
 
 import type { LoadedModel } from './runtimes/model';
 import type { Tensor } from './tensors';
-import { timed } from './timing';
+import { timed, turned } from './timing';
 
 const numbers = (...values: number[]): Tensor[] =>
   [{ name: 'x', datatype: 'FP32', shape: [values.length], data: Float32Array.from(values) }];
@@ -82,6 +82,17 @@ test('answers that differ from call to call are noticed, and numbers that are no
   expect((await timed(async () => model(1, () => (turn++ % 2 ? 5 : 5.25)), [QUESTIONS[0]!], 0.05)).unsteady).toBe(0.25);
   const broken = model(1, () => (turn++ % 3 ? 1 : NaN));
   expect((await timed(async () => broken, [QUESTIONS[0]!], 0.05)).unsteady).toBe(Infinity);
+});
+
+test('a picture is turned about its middle, and other inputs stay as they are', () => {
+  const image = { height: 3, width: 3, channels: 2, resample: 'area', fit: 'stretch', invert: 'never' } as const;
+  const picture = numbers(...Array.from({ length: 18 }, (_, i) => i));
+  const pictures = turned(picture, image).map(([tensor]) => Array.from(tensor!.data as Float32Array));
+  expect(pictures[0]).toEqual(Array.from({ length: 18 }, (_, i) => i));
+  expect(pictures[8]).toEqual([16, 17, 14, 15, 12, 13, 10, 11, 8, 9, 6, 7, 4, 5, 2, 3, 0, 1]); // half way round
+  expect(new Set(pictures.map(String)).size).toBeGreaterThan(4);
+  expect(turned(QUESTIONS[0]!, null)).toEqual([QUESTIONS[0]]);
+  expect(turned(picture, { ...image, height: 2048, width: 2048 })).toHaveLength(1);
 });
 
 test('a model that fails is disposed of', async () => {

@@ -1,5 +1,6 @@
 /** Timed calls of one runtime in its worker, for the page's race and for `make compare`. */
 
+import type { ImageSpec } from './image';
 import type { LoadedModel } from './runtimes/model';
 import { largestDistance, type Tensor } from './tensors';
 
@@ -50,6 +51,34 @@ const CLEARLY_FASTER = 0.97;
 const LONGEST_WARM_UP_SECONDS = 1;
 const STEPS_PER_SAMPLE = 50;
 const PROGRESS_MS = 150;
+
+/** How often a picture is turned, and the most numbers that this may make. */
+const TURNS = 16;
+const TURNED_NUMBERS = 2 ** 21;
+
+/**
+ * A picture, and what it is when it is turned about its middle: so many questions. For a picture that it gets again and
+ * again, a processor learns which way the branches go, and no new one is as fast. Other inputs stay as they are.
+ */
+export function turned(inputs: Tensor[], image: ImageSpec | null): Tensor[][] {
+  if (!image) return [inputs];
+  const { height, width, channels } = image;
+  const [middle, centre] = [(height - 1) / 2, (width - 1) / 2];
+  const nearest = (place: number, size: number) => Math.min(size - 1, Math.max(0, Math.round(place)));
+  const turns = Math.max(1, Math.min(TURNS, Math.floor(TURNED_NUMBERS / (height * width * channels))));
+  return Array.from({ length: turns }, (_, turn) => {
+    const [cos, sin] = [Math.cos((2 * Math.PI * turn) / turns), Math.sin((2 * Math.PI * turn) / turns)];
+    return inputs.map((tensor) => {
+      const [pixels, data] = [tensor.data as Float32Array, tensor.data.slice() as Float32Array];
+      for (let i = 0; i < data.length; i += channels) {
+        const [row, column] = [Math.floor(i / channels / width) - middle, ((i / channels) % width) - centre];
+        const from = nearest(middle + cos * row - sin * column, height) * width + nearest(centre + sin * row + cos * column, width);
+        for (let channel = 0; channel < channels; channel++) data[i + channel] = pixels[from * channels + channel]!;
+      }
+      return { ...tensor, data };
+    });
+  });
+}
 
 /** Reading the answer back is part of the time; comparing the answers is not. */
 export async function timed(

@@ -14,10 +14,10 @@ export interface Calls {
   /** What a visitor's own file takes and gives. */
   inspect(artifact: Artifact): Promise<Signature>;
   predict(name: string, inputs: Tensor[]): Promise<Tensor[]>;
-  /** Call the server again and again for so many seconds. */
-  callTimes(artifact: Artifact, questions: Tensor[][], seconds: number): Promise<CallTimes[]>;
-  /** Call a loaded model again and again for so many seconds. */
-  measure(name: string, questions: Tensor[][], seconds: number): Promise<Samples>;
+  /** Call the server again and again for so many seconds, with a picture that is turned about. */
+  callTimes(artifact: Artifact, inputs: Tensor[], seconds: number): Promise<CallTimes[]>;
+  /** Call a loaded model again and again for so many seconds, with a picture that is turned about. */
+  measure(artifact: Artifact, inputs: Tensor[], seconds: number): Promise<Samples>;
   time(artifact: Artifact, questions: Tensor[][], seconds: number): Promise<Timing>;
 }
 

@@ -7,7 +7,7 @@
 
 import { messageOf } from '../errors';
 import { code, type Artifact } from '../server';
-import { sampled, timed, type Progress } from '../timing';
+import { sampled, timed, turned, type Progress } from '../timing';
 import type { Call, Calls, Reply } from './calls';
 import { countBytes, readSizes, runtimeBytes, type OnBytes } from './downloads';
 import type { RuntimeId } from './index';
@@ -49,8 +49,8 @@ const calls = (onProgress: (progress: Progress) => void): Calls => ({
   },
   inspect: (artifact) => reporting(onProgress, () => INSPECTORS[runtime]!(artifact)),
   predict: (name, inputs) => models.get(name)!.predict(inputs),
-  callTimes: async (artifact, questions, seconds) => (await code(import('./server'))).callTimes(artifact, questions, seconds),
-  measure: (name, questions, seconds) => sampled(models.get(name)!, questions, seconds),
+  callTimes: async (artifact, inputs, seconds) => (await code(import('./server'))).callTimes(artifact, turned(inputs, artifact.image), seconds),
+  measure: ({ name, image }, inputs, seconds) => sampled(models.get(name)!, turned(inputs, image), seconds),
   async time(artifact, questions, seconds) {
     const timing = await timed(() => reporting(onProgress, () => loadArtifact(artifact)), questions, seconds, onProgress);
     return { ...timing, runtimeBytes: await runtimeBytes() };
