@@ -368,7 +368,8 @@ def weights_zero_point(model: onnx.ModelProto) -> None:
 def zero_point_of_one_side(model: onnx.ModelProto) -> None:
     known = initializers(model)
     node = [each for each in model.graph.node if each.op_type == "DequantizeLinear" and each.input[0] not in known][1]
-    other = numpy_helper.to_array(known[node.input[2]]) + np.int8(1)
+    zero = numpy_helper.to_array(known[node.input[2]])  # uint8 or int8: the faster kind is kept
+    other = zero + zero.dtype.type(1)
     model.graph.initializer.append(numpy_helper.from_array(other, "another_zero"))
     node.input[2] = "another_zero"
 
