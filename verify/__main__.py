@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--in-two", action="store_true", help="compare two artifacts at once, each in its own process")
     parser.add_argument("--quick", action="store_true", help="ask slow artifacts less, and few questions one at a time")
-    parser.add_argument("--judged", action="store_true", help="the artifacts were just made, by training or of a file that was judged")
+    parser.add_argument(
+        "--judged", action="store_true", help="the artifacts were just made, by training or of a file that was judged"
+    )
     parser.add_argument("--in-cell", action="store_true", help="this process is in a cell")
     parser.add_argument("--records", type=Path, help="write results into this folder, not beside the manifests")
     options = parser.parse_args(arguments)
