@@ -89,7 +89,7 @@ def ask_in_cell(folder: Path, dataset: str, limit: int | None) -> AnswersByBatch
     Raises ArtifactMissing, ChildFailed with what `ask` says there, and BroughtError where there is no cell, or no
     answers come out.
     """
-    read_manifest(folder)  # of what is no model, no cell is made
+    read_manifest(folder)  # fails here, before a cell is made, if there is no artifact
     with command.cell_of(folder.parent, CELL_SECONDS) as cell:
         about = ["--questions", give(cell, folder.parent, dataset, limit), *(["--limit", limit] if limit else [])]
         command.run(cell, "compare.answers", cell.file / folder.name, cell.folder / FILE, *about)

@@ -155,7 +155,7 @@ def undisturbed(call: Call, seconds: float) -> float:
 
 def measure_in_cell(folder: Path, seconds: float, threads: int, batches: Sequence[int]) -> dict[str, Any]:
     """What `measure` gives, of an artifact that somebody brought. Raises ArtifactMissing, ChildFailed, BroughtError."""
-    read_manifest(folder)  # of what is no model, no cell is made
+    read_manifest(folder)  # fails here, before a cell is made, if there is no artifact
     about = ["--seconds", seconds, "--threads", threads, "--batches", *batches]
     with command.cell_of(folder.parent, CELL_SECONDS) as cell:
         output = command.run(cell, "compare.latency", cell.file / folder.name, *about).output

@@ -41,25 +41,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Verify these models; exit status 1 when the parity of an artifact fails, or it does more than compute."""
-    parser = argparse.ArgumentParser(prog="python -m verify", description="Compare artifacts with their source.")
-    parser.add_argument("models", type=Path, nargs="+", help="folders of models, such as artifacts/keras_cnn")
-    parser.add_argument("--dataset", default="fashion_mnist", help=f"one of {', '.join(dataset.DATASETS)}")
-    parser.add_argument("--limit", type=int, help="compare on the first pictures only")
-    parser.add_argument("--questions", type=Path, help="a brought model's questions, where they do not lie beside it")
-    parser.add_argument(
-        "--max-loss", default="", help="what a reduced precision may lose of the accuracy, such as 0.5%%"
-    )
-    parser.add_argument("--formats", nargs="+", default=(), help="compare only artifacts in these formats")
-    parser.add_argument(
-        "--until", type=Path, help="compare artifacts of these formats as they come, until this file is"
-    )
-    parser.add_argument("--in-two", action="store_true", help="compare two artifacts at once, each in its own process")
-    parser.add_argument("--quick", action="store_true", help="ask slow artifacts less, and few questions one at a time")
-    parser.add_argument(
-        "--judged", action="store_true", help="the artifacts were just made, by training or of a file that was judged"
-    )
-    parser.add_argument("--in-cell", action="store_true", help="this process is in a cell")
-    parser.add_argument("--records", type=Path, help="write results into this folder, not beside the manifests")
+    parser = _parser()
     options = parser.parse_args(arguments)
     if options.until and not options.judged:
         parser.error("--until needs --judged: what comes later is not judged here.")
@@ -90,17 +72,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     if refused:
         failures.append(f"{', '.join(refused)} were refused, and not compared: the reasons are above.")
-    # A reduced precision that loses too much is an answer, and no fault of a conversion: it is served as unverified.
-    failed = [result.artifact for result in results if not (result.passed or result.kept)]
-    if failed:
-        model, _, format = failed[0].partition("-")
-        hint = f" To see where and why: make diagnose DATASET={options.dataset} MODEL={model} FORMAT={format}"
-        # A model that is being brought has no data set, and the one who brings it says more.
-        failures.append(
-            f"parity failed for {', '.join(failed)}: these are served as unverified.{'' if options.judged else hint}"
-        )
+    failures += _failed(results, options)
     if failures:
         sys.exit(f"error: {' '.join(failures)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m verify", description="Compare artifacts with their source.")
+    parser.add_argument("models", type=Path, nargs="+", help="folders of models, such as artifacts/keras_cnn")
+    parser.add_argument("--dataset", default="fashion_mnist", help=f"one of {', '.join(dataset.DATASETS)}")
+    parser.add_argument("--limit", type=int, help="compare on the first pictures only")
+    parser.add_argument("--questions", type=Path, help="a brought model's questions, where they do not lie beside it")
+    parser.add_argument(
+        "--max-loss", default="", help="what a reduced precision may lose of the accuracy, such as 0.5%%"
+    )
+    parser.add_argument("--formats", nargs="+", default=(), help="compare only artifacts in these formats")
+    parser.add_argument(
+        "--until", type=Path, help="compare artifacts of these formats as they come, until this file is"
+    )
+    parser.add_argument("--in-two", action="store_true", help="compare two artifacts at once, each in its own process")
+    parser.add_argument("--quick", action="store_true", help="ask slow artifacts less, and few questions one at a time")
+    parser.add_argument(
+        "--judged", action="store_true", help="the artifacts were just made, by training or of a file that was judged"
+    )
+    parser.add_argument("--in-cell", action="store_true", help="this process is in a cell")
+    parser.add_argument("--records", type=Path, help="write results into this folder, not beside the manifests")
+    return parser
+
+
+def _failed(results: Sequence[ParityResult], options: argparse.Namespace) -> list[str]:
+    """The artifacts that failed, as a sentence. A reduced precision that loses too much is an answer, and no fault of a
+    conversion: it is served as unverified."""
+    failed = [result.artifact for result in results if not (result.passed or result.kept)]
+    if not failed:
+        return []
+    model, _, format = failed[0].partition("-")
+    hint = f" To see where and why: make diagnose DATASET={options.dataset} MODEL={model} FORMAT={format}"
+    # A model that is being brought has no data set, and the one who brings it says more.
+    return [f"parity failed for {', '.join(failed)}: these are served as unverified.{'' if options.judged else hint}"]
 
 
 def verify_in_cell(model: Path, options: argparse.Namespace) -> list[str]:

@@ -58,7 +58,7 @@ class Limits:
     def of_environment(cls, seconds: float = 900) -> Self:
         """The limits that make's settings MEMORY_GIB, MINUTES and SANDBOX give; `seconds` where MINUTES is not set.
 
-        Raises BroughtError for what is no number.
+        Raises BroughtError if one of them is not a number.
         """
         known = {name: os.environ.get(name) or "" for name in ("MINUTES", "MEMORY_GIB")}
         try:
