@@ -1,12 +1,12 @@
 import { expect, test } from 'vitest';
 
-import { frontOf, medianOf, winnerOf, type Lane } from './race';
+import { frontOf, medianOf, summaryOf, winnerOf, type Lane } from './race';
 
 function lane(id: string, ms: number | null, bytes: number, runtimeBytes = 0): Lane {
   const where = id.endsWith('@server') ? 'server' : 'browser';
   return {
     row: { id, runtime: { where }, artifact: { files: { model: { bytes } } } },
-    phase: ms === null ? 'failed' : 'done', samples: ms === null ? [] : [ms, ms, 9 * ms], timing: { runtimeBytes },
+    summary: ms === null ? null : summaryOf([ms, ms, 9 * ms], [9 * ms]), timing: { runtimeBytes },
   } as unknown as Lane;
 }
 

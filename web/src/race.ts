@@ -2,7 +2,7 @@
 
 import type { Comparison, Row } from './comparison';
 import { messageOf } from './errors';
-import { quantile } from './figures';
+import { histogram, quantile } from './figures';
 import { TEST_PICTURES } from './pictures';
 import { listSamples } from './server';
 import { text } from './text';
@@ -15,15 +15,29 @@ export interface Lane {
   /** Milliseconds per call, as they arrive. */
   warmUp: number[];
   samples: number[];
+  /** Null until the row is timed. */
+  summary: Summary | null;
   timing: Timing | null;
   error: string;
   /** Whether the tab was in the background while the row ran. */
   wasHidden: boolean;
 }
 
+/** Of a row's calls, in milliseconds. Made once: sorting thousands of them again would take time from the next row. */
+interface Summary {
+  median: number;
+  p95: number;
+  warmUp: number;
+  bars: ReturnType<typeof histogram>;
+}
+
+export function summaryOf(samples: number[], warmUp: number[]): Summary {
+  return { median: quantile(samples, 0.5), p95: quantile(samples, 0.95), warmUp: quantile(warmUp, 0.5), bars: histogram(samples) };
+}
+
 /** The median of a row's calls, in milliseconds; null until it is timed. */
-export function medianOf({ phase, samples }: Lane): number | null {
-  return phase === 'done' && samples.length ? quantile(samples, 0.5) : null;
+export function medianOf({ summary }: Lane): number | null {
+  return summary?.median ?? null;
 }
 
 /** What has to be downloaded to run a row. */
@@ -64,7 +78,7 @@ export class Race {
     this.stop = new AbortController();
     const { signal } = this.stop;
     this.lanes = rows.map((row) => ({
-      row, phase: 'waiting', warmUp: [], samples: [], timing: null, error: '', wasHidden: false,
+      row, phase: 'waiting', warmUp: [], samples: [], summary: null, timing: null, error: '', wasHidden: false,
     }));
     Object.assign(this, { state: 'running', problem: '' });
     this.changed();
@@ -91,14 +105,15 @@ export class Race {
     noteHidden();
     document.addEventListener('visibilitychange', noteHidden);
     const onProgress = ({ phase, samples }: Progress) => {
-      lane.phase = phase;
       (phase === 'warm-up' ? lane.warmUp : lane.samples).push(...samples);
+      if (phase === lane.phase) return; // drawing each sample would take the processor, or the GPU, from what is timed
+      lane.phase = phase;
       this.changed();
     };
     try {
       const questions = await this.comparison.questionsFor(lane.row.artifact);
       lane.timing = await this.comparison.time(lane.row.id, questions, seconds, onProgress, signal);
-      lane.phase = 'done';
+      Object.assign(lane, { phase: 'done', summary: summaryOf(lane.samples, lane.warmUp) });
     } catch (error) {
       Object.assign(lane, { phase: 'failed', error: signal.aborted ? text().cancelled : messageOf(error) });
     } finally {
@@ -109,11 +124,11 @@ export class Race {
 
   /** All measurements, and the browser that made them. Times are in milliseconds. */
   toJson(): string {
-    const rows = this.lanes.map(({ row, phase, warmUp, samples, timing, error, wasHidden }) => ({
+    const rows = this.lanes.map(({ row, phase, warmUp, samples, summary, timing, error, wasHidden }) => ({
       row: row.id, where: row.runtime.where, backend: timing?.backend ?? null, phase, error, wasHidden,
       firstAnswer: timing?.firstAnswer ?? null, callsPerSample: timing?.callsPerSample ?? null,
       clockResolution: timing?.resolution ?? null,
-      median: samples.length ? quantile(samples, 0.5) : null, p95: samples.length ? quantile(samples, 0.95) : null,
+      median: summary?.median ?? null, p95: summary?.p95 ?? null,
       warmUp, samples,
     }));
     const { userAgent, hardwareConcurrency } = navigator;

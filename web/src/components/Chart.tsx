@@ -6,7 +6,7 @@ interface Props {
   label: string;
 }
 
-/** A plot as wide as its container, redrawn with every render. */
+/** A plot as wide as its container, drawn again for another `draw`. */
 export function Chart({ draw, label }: Props) {
   const frame = useRef<HTMLDivElement>(null);
   const [width, setWidth] = useState(0);
@@ -17,7 +17,7 @@ export function Chart({ draw, label }: Props) {
   }, []);
   useEffect(() => {
     if (width) frame.current!.replaceChildren(withoutNames(draw(width)));
-  });
+  }, [draw, width]);
   return <div ref={frame} class="chart" role="img" aria-label={label} />;
 }
 

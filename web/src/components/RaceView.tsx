@@ -1,8 +1,8 @@
 import { plot, rect, ruleX, text as label } from '@observablehq/plot';
-import { useEffect, useState } from 'preact/hooks';
+import { useCallback, useEffect, useState } from 'preact/hooks';
 
 import type { Comparison } from '../comparison';
-import { histogram, milliseconds, quantile } from '../figures';
+import { milliseconds } from '../figures';
 import { frontOf, medianOf, Race, winnerOf, type Lane } from '../race';
 import { text } from '../text';
 import { Chart } from './Chart';
@@ -10,7 +10,6 @@ import { ModelChooser } from './ModelChooser';
 import { saveText } from './save';
 import type { ViewProps } from './view';
 
-const REDRAW_MS = 250;
 const MAX_SECONDS = 60;
 const NARROW = 600;
 /** Of the plot's font, in pixels: names of rows are as long as their models' names. */
@@ -39,7 +38,7 @@ export function RaceView({ comparison }: ViewProps) {
             {race.state === 'cancelled' && words.cancelled}
             {race.state !== 'running' && <button type="button" onClick={() => saveText(race!.toJson(), 'race.json', 'application/json')}>{words.exportJson}</button>}
           </p>
-          {lanes.some(({ samples }) => samples.length) && <Chart label={words.chart} draw={(width) => drawLanes(lanes, width)} />}
+          <LaneChart lanes={lanes.filter(({ summary }) => summary)} />
           <p class="hint">{words.chart}</p>
           <LaneTable lanes={race.state === 'done' ? ranked(lanes) : lanes} />
           <p class="hint">{words.marks}</p>
@@ -115,9 +114,8 @@ interface LaneProps {
   isFront: boolean;
 }
 
-function LaneRow({ lane: { row, phase, warmUp, samples, timing, error, wasHidden }, isWinner, isFront }: LaneProps) {
+function LaneRow({ lane: { row, phase, samples, summary, timing, error, wasHidden }, isWinner, isFront }: LaneProps) {
   const words = text().race;
-  const at = (values: number[], share: number) => (values.length ? milliseconds(quantile(values, share)) : '');
   return (
     <tr data-lane={row.id} data-where={row.runtime.where} data-phase={phase}>
       <th scope="row">
@@ -128,11 +126,11 @@ function LaneRow({ lane: { row, phase, warmUp, samples, timing, error, wasHidden
       </th>
       {phase === 'failed' ? <td colSpan={6} class="error">{error}</td> : (
         <>
-          <td data-cell="median">{at(samples, 0.5)}</td>
-          <td>{at(samples, 0.95)}</td>
+          <td data-cell="median">{summary && milliseconds(summary.median)}</td>
+          <td>{summary && milliseconds(summary.p95)}</td>
           <td>{timing && milliseconds(timing.firstAnswer)}</td>
-          <td>{at(warmUp, 0.5)}</td>
-          <td data-cell="calls">{samples.length * (timing?.callsPerSample ?? 1) || ''}</td>
+          <td>{summary && milliseconds(summary.warmUp)}</td>
+          <td data-cell="calls">{timing && samples.length * timing.callsPerSample}</td>
           <td data-cell="backend">{timing?.backend}</td>
         </>
       )}
@@ -140,22 +138,26 @@ function LaneRow({ lane: { row, phase, warmUp, samples, timing, error, wasHidden
   );
 }
 
+/** Drawn again only when another row is done: a drawing takes the processor, or the GPU, from the row that is timed. */
+function LaneChart({ lanes }: { lanes: Lane[] }) {
+  const draw = useCallback((width: number) => drawLanes(lanes, width), [...lanes, text()]);
+  return lanes.length ? <Chart label={text().race.chart} draw={draw} /> : null;
+}
+
 /** One strip per row: the shares of its calls by how long they took, and the median. */
 function drawLanes(lanes: Lane[], width: number): Element {
-  const shown = lanes.filter(({ samples }) => samples.length);
-  const bars = shown.flatMap(({ row, samples }) =>
-    histogram(samples).map((bar) => ({ ...bar, id: row.id, where: row.runtime.where })));
-  const medians = shown.map(({ row, samples }) => ({ id: row.id, x: quantile(samples, 0.5) }));
+  const bars = lanes.flatMap(({ row, summary }) => summary!.bars.map((bar) => ({ ...bar, id: row.id, where: row.runtime.where })));
+  const medians = lanes.map(({ row, summary }) => ({ id: row.id, x: summary!.median }));
   const isNarrow = width < NARROW; // no room for names beside the strips, so they are drawn in them
   const fill = ({ where }: { where: string }) => `var(--${where})`;
   return plot({
     width,
-    height: 56 + (isNarrow ? 44 : 30) * shown.length,
-    marginLeft: isNarrow ? 8 : 12 + LETTER_WIDTH * Math.max(0, ...shown.map(({ row }) => row.id.length)),
+    height: 56 + (isNarrow ? 44 : 30) * lanes.length,
+    marginLeft: isNarrow ? 8 : 12 + LETTER_WIDTH * Math.max(0, ...lanes.map(({ row }) => row.id.length)),
     marginRight: 12,
     x: { type: 'log', label: text().race.axis, grid: true, tickFormat: '~g' },
     y: { axis: null, domain: [0, isNarrow ? 1.7 : 1] }, // a name stands above its bars
-    fy: { domain: shown.map(({ row }) => row.id), label: null, padding: 0.15, axis: isNarrow ? null : 'left' },
+    fy: { domain: lanes.map(({ row }) => row.id), label: null, padding: 0.15, axis: isNarrow ? null : 'left' },
     style: { background: 'none', color: 'var(--ink)', fontSize: '12px', overflow: 'visible' },
     marginTop: 8,
     marks: [
@@ -166,22 +168,7 @@ function drawLanes(lanes: Lane[], width: number): Element {
   });
 }
 
-/** Samples arrive every few milliseconds, too often to redraw for each. A start or an end is drawn at once. */
 function useRedraw(source: Race): void {
   const [, redraw] = useState(0);
-  useEffect(() => {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    let drawn = -Infinity;
-    let { state } = source;
-    const draw = () => {
-      clearTimeout(timer);
-      [timer, drawn, state] = [undefined, performance.now(), source.state];
-      redraw((count) => count + 1);
-    };
-    const stop = source.subscribe(() => {
-      if (source.state !== state) draw();
-      else timer ??= setTimeout(draw, drawn + REDRAW_MS - performance.now());
-    });
-    return () => { stop(); clearTimeout(timer); };
-  }, [source]);
+  useEffect(() => source.subscribe(() => redraw((count) => count + 1)), [source]);
 }
