@@ -61,14 +61,15 @@ CLASS_PICTURES, CLASS_SECONDS, CLASS_BYTES = 1_000, 4.0, 64_000_000
 """How many pictures a row is asked once for their classes; fewer where these take longer, or are larger as floats."""
 
 TIME = """
-async ([row, base64, count, seconds, patience]) => {
+async ([row, base64, count, timed, seconds, moreSeconds, patience]) => {
   const pixels = new Float32Array(Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer);
   const size = pixels.length / count;
   const pictures = Array.from({ length: count }, (_, i) => Array.from(pixels.subarray(i * size, (i + 1) * size)));
   const late = new Promise((_, reject) => {
     setTimeout(() => reject(new Error(`no answer within ${patience} s`)), patience * 1000);
   });
-  return Promise.race([window.rosetta.time(row, pictures, seconds), late]);
+  const more = moreSeconds ? pictures : [];
+  return Promise.race([window.rosetta.time(row, pictures.slice(0, timed), seconds, more, moreSeconds), late]);
 }
 """
 
@@ -109,16 +110,16 @@ class Session:
         after the timed calls. Raises RuntimeFailure if the row cannot run or gives other answers.
         """
         manifest = read_manifest(folder)
-        name, classes = f"{manifest.name}@{runtime}", {}
+        name = f"{manifest.name}@{runtime}"
         with self.browser.new_context(service_workers="block") as context:
             page = context.new_page()
             fetched: list[Request] = []
             page.on("requestfinished", lambda request: fetched.append(request))
             try:
-                timing = self._timing(page, name, pictures[:PICTURES], seconds, fetched)
+                of_page = self._opened(page, name, fetched)
+                fetched.clear()  # the requests so far belong to the page itself
+                timing = _timed(page, name, pictures, seconds, CLASS_SECONDS if with_classes else 0) | of_page
                 sizes = _downloads(fetched, manifest)
-                if with_classes:
-                    classes = {"classes": _classes(page, name, pictures, np.median(timing["samples"]) / 1000)}
             except Error as error:
                 raise RuntimeFailure(f"{name} failed: {_first_line(error)}") from error
         difference = float(np.abs(np.array(timing.pop("answers")) - answers[:PICTURES]).max())
@@ -128,37 +129,30 @@ class Session:
                 f"{name} gave wrong answers while it was timed: they differ by {difference:.2g} "
                 f"from the server's and by {timing['unsteady']:.2g} among themselves, at most {most}."
             )
+        further = timing.get("further")  # a page of an older checkout asks none
+        classes = {"classes": np.array(further).argmax(axis=1).tolist()} if further else {}
         return _figures(timing) | sizes | classes | {"difference": difference, "browser": self.browser.version}
 
-    def _timing(
-        self, page: Page, row: str, pictures: NDArray[Any], seconds: float, fetched: list[Request]
-    ) -> dict[str, Any]:
+    def _opened(self, page: Page, row: str, fetched: list[Request]) -> dict[str, Any]:
+        """Open the page; how long that took, and its bytes. Raises RuntimeFailure if it does not offer the row."""
         page.goto(f"{self.url}/?idle")
         for _ in range(READY_SECONDS * 100):  # the page's policy forbids wait_for_function
             if page.evaluate("document.documentElement.dataset.ready"):
                 break
             page.wait_for_timeout(10)
         took = page.evaluate("performance.now()")
-        of_page = {"page": took / 1000, "page_download": sum(_size(each) for each in fetched if _is_sent(each))}
         if row not in (rows := page.evaluate("window.rosetta.rows()")):
             raise RuntimeFailure(f"This browser cannot run {row}: it offers {', '.join(rows) or 'nothing'}.")
-        fetched.clear()  # the requests so far belong to the page itself
-        return _timed(page, row, pictures, seconds) | of_page
+        return {"page": took / 1000, "page_download": sum(_size(each) for each in fetched if _is_sent(each))}
 
 
-def _timed(page: Page, row: str, pictures: NDArray[Any], seconds: float) -> dict[str, Any]:
-    """What the page's `window.rosetta.time` measured, and its answers to the pictures."""
-    pixels = base64.b64encode(pictures.astype(np.float32).tobytes()).decode()
-    timing: dict[str, Any] = page.evaluate(TIME, [row, pixels, len(pictures), seconds, PATIENCE])
+def _timed(page: Page, row: str, pictures: NDArray[Any], seconds: float, class_seconds: float) -> dict[str, Any]:
+    """What the page's `window.rosetta.time` measured, its answers to PICTURES, and then for so long to further ones."""
+    count = min(CLASS_PICTURES, CLASS_BYTES // (4 * pictures[0].size)) if class_seconds else 0
+    sent = pictures[: max(PICTURES, count)].astype(np.float32)
+    pixels = base64.b64encode(sent.tobytes()).decode()
+    timing: dict[str, Any] = page.evaluate(TIME, [row, pixels, len(sent), PICTURES, seconds, class_seconds, PATIENCE])
     return timing
-
-
-def _classes(page: Page, row: str, pictures: NDArray[Any], seconds: float) -> list[int]:
-    """The row's classes of the first pictures: of as many as fit into the limits, where a call takes these seconds."""
-    count = min(CLASS_PICTURES, int(CLASS_SECONDS / seconds), CLASS_BYTES // (4 * pictures[0].size))
-    answers = _timed(page, row, pictures[: max(1, count)], 0)["answers"]
-    classes: list[int] = np.array(answers).argmax(axis=1).tolist()
-    return classes
 
 
 @contextlib.contextmanager

@@ -44,8 +44,8 @@ from tests.test_bring_verdict_corpus import add_node, onnx_file, tflite_file
 from tests.test_bring_verdict_served import HOSTILE, artifact, harmless, keras
 from tests.test_verify_arm import HERE
 from verify import questions
+from verify.__main__ import READERS
 from verify.__main__ import main as verify
-from verify.__main__ import publish_records
 from verify.arm import __main__ as arm
 from verify.arm import proof
 from verify.diagnose.__main__ import main as diagnose
@@ -368,7 +368,7 @@ def test_results_are_not_written_where_a_link_leads(model: Path, tmp_path: Path)
     (tmp_path / "records" / "tflite").mkdir(parents=True)
     (tmp_path / "records" / "tflite" / BEHAVIOUR).write_text(json.dumps(asdict(Behaviour("0"))))
     with pytest.raises(BroughtError, match="tflite is a link"):
-        publish_records(tmp_path / "records", model)
+        command.publish_records(tmp_path / "records", model, READERS)
     assert not (outside / BEHAVIOUR).exists()
 
 
@@ -413,7 +413,8 @@ def test_a_service_that_is_measured_runs_it_apart(model: Path, monkeypatch: pyte
 @pytest.fixture
 def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """This Python takes the place of the emulated one, and whoever made the artifacts wrote that all are verified."""
-    monkeypatch.setattr(arm, "of_phone", lambda: replace(HERE, machine=platform.machine()))
+    monkeypatch.setattr(arm, "of_phone", lambda _: replace(HERE, machine=platform.machine()))
+    monkeypatch.setattr(arm, "is_own", lambda _: True)
     monkeypatch.setattr(proof, "read_status", lambda folder: Status(VERIFIED, ""))
 
 
@@ -438,7 +439,12 @@ def test_verify_arm_ends_where_the_source_is_refused(model: Path, written: Path)
     assert refused(str(ended.value)) and not written.exists()
 
 
-def test_bench_times_the_others(model: Path, written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_times_the_others(
+    model: Path, written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dict(measure_all(model.parent)) == {}
+    assert "was not trained by this checkout" in capsys.readouterr().err
+    monkeypatch.setenv("SANDBOX", "none")
     shutil.rmtree(model / "tflite")
     times = dict(measure_all(model.parent))
     assert times.keys() == {"mine-onnx"} and SERVED in times["mine-onnx"]
@@ -452,13 +458,19 @@ def test_bench_of_the_service_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "argv", ["bench.serving", "--artifacts", str(tmp_path)])
     monkeypatch.setattr(serving, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(serving, "Model", lambda *_: pytest.fail("it is loaded"))
+    with pytest.raises(SystemExit, match="was not trained by this checkout"):
+        serving.main()
+    monkeypatch.setenv("SANDBOX", "none")
     with pytest.raises(SystemExit, match=WORDS):
         serving.main()
 
 
-def test_faults_are_planted_into_judged_artifacts_alone(tmp_path: Path) -> None:
+def test_faults_are_planted_into_judged_artifacts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "keras_cnn" / "keras"
     folder.mkdir(parents=True)
     artifact(folder, "keras", keras(folder), trusted=True)
+    with pytest.raises(BroughtError, match="was not trained by this checkout"):
+        bases.find("keras_cnn", tmp_path, tmp_path)
+    monkeypatch.setenv("SANDBOX", "none")
     with pytest.raises(BroughtError, match=WORDS):
         bases.find("keras_cnn", tmp_path, tmp_path)

@@ -33,7 +33,8 @@ from verify.arm.emulation import ARM as SYSTEM
 from verify.arm.emulation import Emulated, Emulation, of_phone
 from verify.arm.proof import prove_model
 from verify.parity import verify_model
-from verify.questions import Questions
+from verify.questions import FOLDER, Questions
+from verify.questions import write as write_questions
 
 WIDTH = 4
 WEIGHTS = np.random.default_rng(0).normal(size=(WIDTH, WIDTH)).astype(np.float32)
@@ -324,7 +325,7 @@ def test_an_emulation_that_does_not_start_says_so(model: Path, emulation: Emulat
 def test_nothing_that_is_set_up_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelUnavailable, match=r"There is no emulated system in .* Run `make verify-arm`"):
         of_phone(tmp_path)
-    monkeypatch.setattr(command, "of_phone", lambda: HERE)
+    monkeypatch.setattr(command, "of_phone", lambda _: HERE)
     with pytest.raises(SystemExit, match=r"^error: There is no artifact in .* Make some: make artifacts"):
         command.main([str(tmp_path)])
 
@@ -333,14 +334,52 @@ def test_the_command_proves_every_model_and_fails_where_answers_differ(
     model: Path, plant: Plant, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "load_questions", lambda *_: questions())
-    monkeypatch.setattr(command, "of_phone", lambda: HERE)
+    monkeypatch.setattr(command, "of_phone", lambda _: HERE)
+    monkeypatch.setattr(command, "is_own", lambda _: True)
     command.main([str(model.parent)])
     *lines, last = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["net-onnx", "net-onnx-fp16", "net-tflite"]
     assert last == "The processor was an emulated this processor: that says nothing of time."
-    monkeypatch.setattr(command, "of_phone", lambda: plant("values += 1"))
+    monkeypatch.setattr(command, "of_phone", lambda _: plant("values += 1"))
     with pytest.raises(SystemExit, match=r"^error: net-onnx, net-onnx-fp16 answer otherwise on 64-bit ARM"):
         command.main([str(model.parent)])
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Path:
+    """What stands for the emulated system: its emulator starts this Python, which says that it runs on ARM."""
+    folder = tmp_path / "arm"
+    write_program(
+        folder / "qemu-aarch64",
+        f"""shift 6
+        exec {sys.executable} -c "import platform, runpy, sys
+platform.machine = lambda: 'aarch64'
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)" "$@" """,
+    )
+    (folder / "root" / "usr" / "bin").mkdir(parents=True)
+    (folder / "root" / "usr" / "bin" / "python3.13").touch()
+    return folder
+
+
+def test_a_model_that_others_made_is_proven_in_a_cell(
+    model: Path, system: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "prove_model", lambda *_: pytest.fail("it is loaded here"))
+    write_questions(model.parent / FOLDER / "net.npz", questions())
+    command.main([str(model.parent), "--system", str(system), "--limit", "50"])
+    printed = capfd.readouterr().out
+    assert printed.count("0 of 50 rows change class: proven on ARM\n") == 3
+    assert printed.endswith("The processor was an emulated cortex-a76: that says nothing of time.\n")
+    for format in ("onnx", "onnx-fp16", "tflite"):
+        proof = read_proof(model / format, read_manifest(model / format))
+        assert proof and proof.passed and proof.rows == 50
+    (model / "tflite" / ARM).unlink()
+    with (model / "tflite" / "model.tflite").open("ab") as file:  # it was changed since
+        file.write(b"0")
+    with pytest.raises(SystemExit, match=r"^error: .*model\.tflite"):
+        command.main([str(model.parent), "--system", str(system), "--limit", "50"])
+    assert not (model / "tflite" / ARM).exists()
 
 
 def test_make_sets_arm_up_and_verifies_or_brings_before_it_proves(make: Run, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ this process reads as data.
 """
 
 import argparse
-import shutil
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -17,14 +16,14 @@ from contract import dataset
 from contract.behaviour import BEHAVIOUR, Behaviour
 from contract.cell import command
 from contract.cell.command import is_own
-from contract.cell.harvest import RECORDS, Harvest
+from contract.cell.harvest import RECORDS
 from contract.cell.sandbox import ChildFailed, Finished
 from contract.errors import ArtifactError, BroughtError, RosettaError
 from contract.formats import is_reduced
 from contract.ledger import LEDGER, decoded
 from contract.manifest import MANIFEST, read_manifest
 from contract.parity_result import PARITY, ParityResult
-from contract.records import RecordError, decode, parse
+from contract.records import decode, parse
 from verify.parity import QUICK, USUAL, verify_model
 from verify.precision.gate import limits_of
 from verify.questions import give
@@ -60,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 refused += others
                 if others and not formats:
                     continue
-            folder = linked(folder, options.records) if options.records else folder
+            folder = command.linked(folder, options.records, RECORDS) if options.records else folder
             questions = (
                 read_questions(options.questions, options.limit)
                 if options.questions
@@ -133,41 +132,8 @@ def verify_in_cell(model: Path, options: argparse.Namespace) -> list[str]:
         except ChildFailed as error:
             done = error
         failure = command.show(done, cell)
-        harvest = Harvest(cell.folder, cell.file.name, cell.kept / "records")
-        harvest.read_records()
-        publish_records(harvest.records, model)
+        command.publish_records(command.records_of(cell, READERS), model, READERS)
         return [failure] if failure else []
-
-
-def linked(model: Path, records: Path) -> Path:
-    """A folder for this model's records inside of `records`, with links to all other files of its artifacts."""
-    for manifest in model.glob(f"[!.]*/{MANIFEST}"):
-        folder = records / model.name / manifest.parent.name
-        folder.mkdir(parents=True)
-        for path in manifest.parent.iterdir():
-            if path.name not in RECORDS:
-                (folder / path.name).symlink_to(path)
-        shutil.copyfile(manifest, folder / MANIFEST)
-    return records / model.name
-
-
-def publish_records(records: Path, model: Path) -> None:
-    """Write the results in the folder `records` beside the manifests of the model in `model`, once all were read.
-
-    Raises BroughtError for a record that is none.
-    """
-    contents: dict[Path, bytes] = {}
-    for artifact in (path.parent for path in model.glob(f"[!.]*/{MANIFEST}")):
-        for name, read in READERS.items():
-            if not (record := records / artifact.name / name).exists():
-                continue
-            contents[artifact / name] = record.read_bytes()
-            try:
-                read(contents[artifact / name])
-            except RecordError as error:
-                raise BroughtError(f"What was compared left no {name} of {artifact}: {error}") from error
-    for path, content in contents.items():
-        command.publish(path, content)
 
 
 def judge_model(folder: Path, formats: Collection[str]) -> tuple[Collection[str], list[str]]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bring.verdict.artifact import judge_again
 from contract import dataset
+from contract.cell.command import insist_on_own
 from contract.code import ROOT
 from contract.errors import ArtifactMissing, ExportError
 from contract.manifest import (
@@ -44,12 +45,14 @@ TOLERANCE = 1e-3
 def find(name: str, artifacts: Path, made: Path) -> Path:
     """The folder of a healthy model: in `artifacts` for our own, else in `made`, where it is written if it is missing.
 
-    Raises ArtifactMissing where our own is missing, and BroughtError where a file of it does more than compute.
+    Raises ArtifactMissing where our own is missing, and BroughtError where others made it, or a file of it does more
+    than compute.
     """
     if name in OWN:
         folder = artifacts / name
         if not (folder / OWN[name] / MANIFEST).exists():
             raise ArtifactMissing(f"{folder} has no source artifact. Run `make artifacts`.")
+        insist_on_own(folder)
         for path in folder.glob(f"*/{MANIFEST}"):
             judge_again(path.parent, read_manifest(path.parent))
         return folder

@@ -26,6 +26,7 @@ from compare.figures import shown
 from compare.machine import this_machine
 from compare.measure import run_child
 from compare.tables import markdown, write_tables
+from contract.cell.command import insist_on_own
 from contract.errors import ArtifactMissing, BroughtError, RosettaError, RuntimeFailure
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
 from contract.tensors import Tensors
@@ -66,7 +67,7 @@ def main() -> int:
 
 
 def measure_all(artifacts: Path) -> Iterator[tuple[str, Times]]:
-    """Each artifact that has other ways, and its times. One that does more than compute is left out, with a line.
+    """Each artifact that has other ways, and its times. One that others made is left out, with a line.
 
     Raises ArtifactMissing where there is none.
     """
@@ -75,6 +76,7 @@ def measure_all(artifacts: Path) -> Iterator[tuple[str, Times]]:
         raise ArtifactMissing(f"There is no artifact in {artifacts}. Run `make artifacts` to make them.")
     for folder in folders:
         try:
+            insist_on_own(folder.parent)
             judge_again(folder, read_manifest(folder))
         except BroughtError as error:
             print(f"{folder.parent.name}-{folder.name} is not measured: {error}", file=sys.stderr, flush=True)

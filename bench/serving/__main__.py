@@ -19,6 +19,7 @@ from bring.verdict.artifact import judge_again
 from compare.machine import this_machine
 from compare.tables import write_tables
 from contract import dataset
+from contract.cell.command import insist_on_own
 from contract.errors import RosettaError
 from contract.manifest import read_manifest
 
@@ -75,6 +76,7 @@ def _setting(arguments: argparse.Namespace) -> Setting:
     artifacts = CACHE / "model"
     shutil.rmtree(artifacts, ignore_errors=True)
     original = arguments.artifacts / "keras_cnn" / "onnx"
+    insist_on_own(original.parent)
     judge_again(original, read_manifest(original))
     folder = shutil.copytree(original, artifacts / "keras_cnn" / "onnx")
     return Setting(arguments.artifacts, artifacts, Model(folder, pictures), arguments.seconds, arguments.rounds)

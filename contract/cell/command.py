@@ -14,18 +14,20 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from contract.cell import host, sandbox
+from contract.cell.harvest import Harvest
 from contract.cell.host import Process
 from contract.cell.sandbox import Cell, ChildFailed, Finished, Limits
 from contract.code import ROOT
 from contract.dataset import DATASETS
 from contract.errors import BroughtError
-from contract.manifest import BROUGHT
+from contract.manifest import BROUGHT, MANIFEST
+from contract.records import RecordError
 
 OWN = ("keras_cnn", "torch_cnn")
 """The models that this project trains."""
@@ -41,6 +43,15 @@ def is_own(model: Path) -> bool:
     """
     folder = model.resolve()
     return folder.parent in ARTIFACTS and folder.name in OWN and not (folder / BROUGHT).exists()
+
+
+def insist_on_own(model: Path) -> None:
+    """Before artifacts are loaded without a cell. Raises BroughtError for what others made, unless SANDBOX=none."""
+    if not is_own(model) and os.environ.get("SANDBOX") != "none":
+        raise BroughtError(
+            f"{model} was not trained by this checkout, and this benchmark loads what it measures without a sandbox. "
+            "`make compare` measures it in one. If you trust whoever made it, set SANDBOX=none."
+        )
 
 
 @contextmanager
@@ -143,6 +154,47 @@ def give(cell: Cell, file: Path, name: str) -> Path:
     shutil.copyfile(file, copy)
     copy.chmod(0o644)
     return copy
+
+
+def linked(model: Path, records: Path, names: Collection[str]) -> Path:
+    """A folder for the records of these names inside of `records`, with links to all other files of the artifacts."""
+    for manifest in model.glob(f"[!.]*/{MANIFEST}"):
+        folder = records / model.name / manifest.parent.name
+        folder.mkdir(parents=True)
+        for path in manifest.parent.iterdir():
+            if path.name not in {*names, MANIFEST}:
+                (folder / path.name).symlink_to(path)
+        shutil.copyfile(manifest, folder / MANIFEST)
+    return records / model.name
+
+
+def records_of(cell: Cell, names: Collection[str]) -> Path:
+    """A folder with copies of the records of these names that a command left in its cell, below the formats' names.
+
+    Raises BroughtError for what is not a plain file.
+    """
+    harvest = Harvest(cell.folder, cell.file.name, cell.kept / "records", (MANIFEST, *names))
+    harvest.read_records()
+    return harvest.records
+
+
+def publish_records(records: Path, model: Path, readers: Mapping[str, Callable[[bytes], object]]) -> None:
+    """Write the records in the folder `records` beside the manifests of the model in `model`, once all were read.
+
+    `readers` are their names, and what reads each, and raises RecordError. Raises BroughtError for what is none.
+    """
+    contents: dict[Path, bytes] = {}
+    for artifact in (path.parent for path in model.glob(f"[!.]*/{MANIFEST}")):
+        for name, read in readers.items():
+            if not (record := records / artifact.name / name).exists():
+                continue
+            contents[artifact / name] = record.read_bytes()
+            try:
+                read(contents[artifact / name])
+            except RecordError as error:
+                raise BroughtError(f"What was compared left no {name} of {artifact}: {error}") from error
+    for path, content in contents.items():
+        publish(path, content)
 
 
 def publish(path: Path, content: bytes) -> None:

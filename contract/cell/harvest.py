@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from contract.behaviour import BEHAVIOUR
@@ -31,10 +31,10 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe tha
 class Harvest:
     """The folder of one model in a cell, and the copies of its records in `records`, a folder of this process's own."""
 
-    def __init__(self, folder: Path, model: str, records: Path) -> None:
+    def __init__(self, folder: Path, model: str, records: Path, names: Collection[str] = RECORDS) -> None:
         self._root = os.open(folder, _FOLDER)
         weakref.finalize(self, os.close, self._root)
-        self._model = model
+        self._model, self._names_of_records = model, set(names)
         self.records = records / model
 
     def read_records(self) -> None:
@@ -43,7 +43,7 @@ class Harvest:
         for format in self._names():
             if FORMAT_NAME.fullmatch(format):
                 with self._opened(format) as folder:
-                    present = set(os.listdir(folder)) & set(RECORDS)
+                    present = set(os.listdir(folder)) & self._names_of_records
                 for record in sorted(present):
                     self._copy(f"{format}/{record}", self.records / format / record, MAX_RECORD)
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from contract.cell.frames import Frames
-from contract.cell.tensors import Room, new_memory
+from contract.cell.tensors import HALF, Room
 from contract.code import ROOT
 from contract.errors import ModelUnavailable, RuntimeFailure
 from contract.manifest import Manifest
@@ -80,7 +81,7 @@ class Emulated:
         self._process, self._files = None, ()
 
     def _start(self) -> None:
-        memory = new_memory()
+        memory = _new_memory()
         (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
         theirs, self._files = (theirs_in, theirs_out, memory), (ours_in, ours_out, memory)
         self._frames, self._room = Frames(ours_out, ours_in), Room(memory, writes_first=True)
@@ -126,6 +127,13 @@ class Emulated:
             status = self._process.wait()
             ended = f"signal {-status}" if status < 0 else f"exit status {status}"
             raise RuntimeFailure(f"its process ended: {error}, {ended}") from error
+
+
+def _new_memory() -> int:
+    """A file that both processes map: on a disk, since in a cell no process may make one that is in memory alone."""
+    with tempfile.TemporaryFile() as file:
+        file.truncate(2 * HALF)
+        return os.dup(file.fileno())
 
 
 def of_phone(arm: Path = ARM, processor: str = PHONE) -> Emulation:

@@ -20,7 +20,7 @@ import { goesOnWithOneThread, inOwnWorker, RuntimeWorker } from './runtimes/host
 import { infer, tensorHash, type Artifact, type CallTimes, type FailedEdge, type Served } from './server';
 import { defaultTensors, fittedTo, onlyTensor, type Tensor } from './tensors';
 import { text } from './text';
-import type { Progress, Timing } from './timing';
+import type { Further, Progress, Timing } from './timing';
 
 export type State = 'idle' | 'loading' | 'running' | 'done' | 'failed';
 
@@ -249,10 +249,11 @@ export class Comparison {
   /** Measure how long a row takes to load and to answer, in its own worker, while no other row runs. */
   async time(
     id: string, questions: Tensor[][], seconds: number, onProgress?: (progress: Progress) => void, signal?: AbortSignal,
+    further?: Further,
   ): Promise<Timing> {
     const { runtime, artifact } = this.rowNamed(id);
     return this.alone(() => inOwnWorker(runtime.id, (worker) =>
-      within(LOAD_SECONDS + seconds, (isAlive) => worker.call('time', [artifact, questions, seconds], (progress) => {
+      within(LOAD_SECONDS + seconds, (isAlive) => worker.call('time', [artifact, questions, seconds, further], (progress) => {
         isAlive();
         onProgress?.(progress);
       })), signal));

@@ -14,13 +14,14 @@ const comparison = new Comparison();
  * `infer(row, pixels)` takes height * width * channels numbers, 0..255, and gives the probabilities in the order of the
  * labels. Calls wait for each other. `tensor(row, picture)` takes a picture file's bytes and gives the numbers that the
  * row's model would see. `time(row, pictures, seconds)` loads the row anew and calls it again and again for that long;
- * with `?idle` in its address the page runs nothing by itself meanwhile.
+ * with `?idle` in its address the page runs nothing by itself meanwhile. `more` pictures are then asked once each, for
+ * `moreSeconds` at the most.
  */
 export interface Rosetta {
   rows(): string[];
   infer(row: string, pixels: number[]): Promise<number[]>;
   tensor(row: string, picture: number[]): Promise<number[]>;
-  time(row: string, pictures: number[][], seconds: number): Promise<Timing>;
+  time(row: string, pictures: number[][], seconds: number, more?: number[][], moreSeconds?: number): Promise<Timing>;
 }
 
 declare global {
@@ -32,8 +33,11 @@ declare global {
 window.rosetta = {
   rows: () => comparison.rows.map(({ id }) => id),
   infer: (row, pixels) => comparison.infer(row, pixels),
-  time: async (row, pictures, seconds) =>
-    comparison.time(row, pictures.map((pixels) => comparison.pictureTensors(row, pixels)), seconds),
+  time: async (row, pictures, seconds, more = [], moreSeconds = 0) => {
+    const tensors = (pixels: number[]) => comparison.pictureTensors(row, pixels);
+    const further = { questions: more.map(tensors), seconds: moreSeconds };
+    return comparison.time(row, pictures.map(tensors), seconds, undefined, undefined, further);
+  },
   tensor: async (row, picture) => Array.from(await comparison.tensor(row, Uint8Array.from(picture))),
 };
 

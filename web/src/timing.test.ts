@@ -39,6 +39,16 @@ test('a call takes what it takes, and each question keeps its answer', async () 
   expect(fake.disposed).toBe(1);
 });
 
+test('further questions are asked once each, while there is time', async () => {
+  const fake = model(5);
+  const further = { questions: Array.from({ length: 100 }, (_, i) => numbers(i)), seconds: 0.1 };
+  const timing = await timed(async () => fake, QUESTIONS, 0.02, undefined, further);
+  expect(timing.answers).toEqual([[1], [3]]);
+  expect(timing.further.length).toBeGreaterThanOrEqual(2);
+  expect(timing.further.length).toBeLessThan(25);
+  expect(timing.further).toEqual(timing.further.map((_, i) => [i]));
+});
+
 test('the load is part of the first answer, not of the samples', async () => {
   const slow = () => new Promise<LoadedModel>((done) => setTimeout(() => done(model(0)), 60));
   const timing = await timed(slow, QUESTIONS, 0.02);

@@ -23,10 +23,18 @@ export interface Timing {
   answers: number[][];
   /** The largest difference between two timed answers to the same question. */
   unsteady: number;
+  /** The answers to the further questions, of which there are fewer where the time was up. */
+  further: number[][];
 }
 
 /** The measurements of a model that is loaded. */
-export type Samples = Omit<Timing, 'backend' | 'runtimeBytes' | 'firstAnswer'>;
+export type Samples = Omit<Timing, 'backend' | 'runtimeBytes' | 'firstAnswer' | 'further'>;
+
+/** What is asked after the timed calls, each once, for so many seconds at the most. */
+export interface Further {
+  questions: Tensor[][];
+  seconds: number;
+}
 
 /** What is new since the last report. */
 export interface Progress {
@@ -83,38 +91,55 @@ export function turned(inputs: Tensor[], image: ImageSpec | null): Tensor[][] {
 /** Reading the answer back is part of the time; comparing the answers is not. */
 export async function timed(
   load: () => Promise<LoadedModel>, questions: Tensor[][], seconds: number, onProgress: OnProgress = () => {},
+  further: Further = { questions: [], seconds: 0 },
 ): Promise<Omit<Timing, 'runtimeBytes'>> {
   onProgress({ phase: 'load', samples: [] });
   const start = performance.now();
   const model = await load(); // its last step is the answer to zeros
   const firstAnswer = performance.now() - start;
   try {
-    return { backend: model.backend, firstAnswer, ...(await sampled(model, questions, seconds, questions.length, onProgress)) };
+    const samples = await sampled(model, questions, seconds, questions.length, onProgress);
+    return { backend: model.backend, firstAnswer, ...samples, further: await answersTo(model, further) };
   } finally {
     model.dispose();
   }
+}
+
+async function answersTo(model: LoadedModel, { questions, seconds }: Further): Promise<number[][]> {
+  const answers: number[][] = [];
+  const end = performance.now() + seconds * 1000;
+  for (const question of questions) {
+    if (performance.now() > end) break;
+    answers.push(numbersOf(await model.predict(question)));
+  }
+  return answers;
+}
+
+/** The numbers of all outputs, one after another. */
+function numbersOf(outputs: Tensor[]): number[] {
+  return outputs.flatMap(({ data }) => Array.from(data as Float32Array, Number));
 }
 
 /** Calls of a loaded model, warm: the questions in turn, again and again, and the first `answered` of them at least once. */
 export async function sampled(
   model: LoadedModel, questions: Tensor[][], seconds: number, answered = 0, onProgress: OnProgress = () => {},
 ): Promise<Samples> {
-  const answersTo: Tensor[][][] = questions.map(() => []);
+  const given: Tensor[][][] = questions.map(() => []);
   let turn = 0;
   const call = async () => {
     const question = turn++ % questions.length;
     const inputs = questions[question]!.map((tensor) => ({ ...tensor, data: tensor.data.slice() }));
-    answersTo[question]!.push(await model.predict(inputs));
+    given[question]!.push(await model.predict(inputs));
   };
   const { warmUp, callMs } = await warmed(call, seconds, (samples) => onProgress({ phase: 'warm-up', samples }));
   const resolution = clockStep();
   const callsPerSample = Math.max(1, Math.ceil((STEPS_PER_SAMPLE * resolution) / callMs));
-  for (const answers of answersTo) answers.length = 0;
+  for (const answers of given) answers.length = 0;
   const samples = await sample(call, callsPerSample, 3, seconds, (samples) => onProgress({ phase: 'timed', samples }));
-  while (answersTo.slice(0, answered).some((answers) => !answers.length)) await call(); // a slow runtime makes few calls
-  const unsteady = answersTo.reduce((most, each) => each.reduce((more, answer) =>
+  while (given.slice(0, answered).some((answers) => !answers.length)) await call(); // a slow runtime makes few calls
+  const unsteady = given.reduce((most, each) => each.reduce((more, answer) =>
     Math.max(more, largestDistance(answer, each.at(-1)!)), most), 0);
-  const answers = answersTo.map((each) => (each.at(-1) ?? []).flatMap(({ data }) => Array.from(data as Float32Array, Number)));
+  const answers = given.map((each) => numbersOf(each.at(-1) ?? []));
   return { warmUp, resolution, callsPerSample, samples, answers, unsteady };
 }
 

@@ -2,7 +2,7 @@
 
 import type { Artifact, CallTimes } from '../server';
 import type { Tensor } from '../tensors';
-import type { Progress, Samples, Timing } from '../timing';
+import type { Further, Progress, Samples, Timing } from '../timing';
 import type { Signature } from './model';
 
 /** After the runtime in a worker's name: its runtime starts no threads. */
@@ -18,7 +18,7 @@ export interface Calls {
   callTimes(artifact: Artifact, inputs: Tensor[], seconds: number): Promise<CallTimes[]>;
   /** Call a loaded model again and again for so many seconds, with a picture that is turned about. */
   measure(artifact: Artifact, inputs: Tensor[], seconds: number): Promise<Samples>;
-  time(artifact: Artifact, questions: Tensor[][], seconds: number): Promise<Timing>;
+  time(artifact: Artifact, questions: Tensor[][], seconds: number, further?: Further): Promise<Timing>;
 }
 
 export interface Loaded {

@@ -51,8 +51,8 @@ const calls = (onProgress: (progress: Progress) => void): Calls => ({
   predict: (name, inputs) => models.get(name)!.predict(inputs),
   callTimes: async (artifact, inputs, seconds) => (await code(import('./server'))).callTimes(artifact, turned(inputs, artifact.image), seconds),
   measure: ({ name, image }, inputs, seconds) => sampled(models.get(name)!, turned(inputs, image), seconds),
-  async time(artifact, questions, seconds) {
-    const timing = await timed(() => reporting(onProgress, () => loadArtifact(artifact)), questions, seconds, onProgress);
+  async time(artifact, questions, seconds, further) {
+    const timing = await timed(() => reporting(onProgress, () => loadArtifact(artifact)), questions, seconds, onProgress, further);
     return { ...timing, runtimeBytes: await runtimeBytes() };
   },
 });
