@@ -5,11 +5,14 @@ program, Python or Node, does not count, and neither does what Python writes bes
 image's size holds both.
 """
 
+import contextlib
 import functools
 import gzip
 import importlib.metadata
 import json
+import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -46,8 +49,8 @@ def installed(family: str) -> Measured:
         names = requirements(FORMATS[family].packages)
     except importlib.metadata.PackageNotFoundError as error:
         return Missing(f"The package {error.name} is not installed.")
-    files = {file for name in names for file in _files(name)}
-    return exact(_bytes(files), "B", len(names))
+    sizes = {path: size for name in names for path, size in _files(name).items()}
+    return exact(sum(sizes.values()), "B", len(names))
 
 
 def requirements(packages: Iterable[str]) -> set[str]:
@@ -71,12 +74,17 @@ def requirements(packages: Iterable[str]) -> set[str]:
     return names
 
 
-def _files(package: str) -> list[Path]:
-    return [Path(str(file.locate())).resolve() for file in importlib.metadata.files(package) or []]
-
-
-def _bytes(files: Iterable[Path]) -> int:
-    return sum(file.stat().st_size for file in files if file.is_file() and file.suffix != ".pyc")
+@functools.cache
+def _files(package: str) -> dict[str, int]:
+    """The bytes of each file of a package. Paths stay text: there are 100,000 of them."""
+    sizes: dict[str, int] = {}
+    for file in importlib.metadata.files(package) or []:
+        path = os.path.normpath(str(file.locate()))
+        with contextlib.suppress(OSError):
+            about = os.stat(path)  # noqa: PTH116 - a Path takes five times as long
+            if stat.S_ISREG(about.st_mode) and file.suffix != ".pyc":
+                sizes[path] = about.st_size
+    return sizes
 
 
 def _installed_node(packages: Iterable[str]) -> Measured:
@@ -92,7 +100,8 @@ def _installed_node(packages: Iterable[str]) -> Measured:
             return Missing(f"{folder.relative_to(NODE_MODULES)} is not in web/node_modules. Run `make web`.")
         folders.add(folder)
         wanted += package.get("dependencies", {})
-    return exact(_bytes({file for folder in folders for file in folder.rglob("*")}), "B", len(folders))
+    files = {file for folder in folders for file in folder.rglob("*") if file.is_file() and file.suffix != ".pyc"}
+    return exact(sum(file.stat().st_size for file in files), "B", len(folders))
 
 
 @functools.cache
@@ -113,6 +122,7 @@ def image(name: str) -> Measured:
     return exact(int(done.stdout), "B")
 
 
+@functools.cache
 def bare_interpreter() -> int:
     """Bytes of memory that Python uses before it imports anything."""
     program = "print(next(line for line in open('/proc/self/status') if line.startswith('VmRSS')).split()[1])"

@@ -89,7 +89,10 @@ def served(folder: Path, threads: int, root: Path = ROOT) -> Iterator[servers.Se
     if {spec.dtype for spec in (*manifest.inputs, *manifest.outputs)} != {"float32"}:
         raise RuntimeFailure(f"{manifest.name} has other tensors than float32, so it is not measured over HTTP.")
     with folder_of([folder]) as artifacts, servers.ours(artifacts, 1, root, SERVE_THREADS=str(threads)) as service:
-        yield service
+        try:
+            yield service
+        finally:
+            service.kill()
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from compare.browser import SWIFTSHADER, Session, runtimes_of, sessions
 from compare.footprint import bare_interpreter
 from compare.machine import this_machine
 from compare.metrics import COMPUTE, START, SYSTEM
+from compare.pace import measuring
 from compare.report import SCHEMA, Machine, Settings
 from compare.servers import python_of
 from compare.store import Record, Store
@@ -175,7 +176,9 @@ class Bench:
         self.store = Store(measured or folder / "report" / "measured")
         self.code = {kind: code_of(kind, root) for kind in CODE}
         self._sessions = contextlib.ExitStack()
+        """What the tasks of a stage share."""
         self._session: Session | str | None = None
+        self._pacer: Callable[..., Record] | None = None
 
     def questions(self, subject: Subject) -> Questions:
         """The questions for the artifacts of this model. Raises DataError."""
@@ -220,7 +223,7 @@ class Bench:
                     )
                 with self._sessions:
                     self._run_stage(stage, done, bar)
-                self._session = None
+                self._session = self._pacer = None
 
     def _run_stage(self, stage: list[Task], done: Measurements, bar: Any) -> None:
         for task in stage:
@@ -310,7 +313,7 @@ class Bench:
             output = run_child(
                 "compare.latency", str(subject.folder), "--seconds", str(seconds), "--threads", str(threads)
             )
-            return {**json.loads(output.splitlines()[-1]), "bare": bare_interpreter(), "pace": _pace(COMPUTE)}
+            return {**json.loads(output.splitlines()[-1]), "bare": bare_interpreter(), "pace": self._pace(COMPUTE)}
 
         return self._task("time", subject, f"{subject.name}-{round}", measure, seconds=seconds, threads=threads)
 
@@ -321,9 +324,15 @@ class Bench:
             measured = http_calls.measure(
                 subject.folder, self.pictures(subject), self.answers(subject), seconds, threads
             )
-            return {**measured, "pace": _pace(SYSTEM, START)}
+            return {**measured, "pace": self._pace(SYSTEM, START)}
 
         return self._task("http", subject, f"{subject.name}-{round}", measure, seconds=seconds, threads=threads)
+
+    def _pace(self, *kinds: str) -> Record:
+        """How long the machine takes at this moment for fixed work of these kinds."""
+        if self._pacer is None:
+            self._pacer = self._sessions.enter_context(measuring())
+        return self._pacer(*kinds)
 
     def _browser(self, subject: Subject, round: int) -> Iterator[Task]:
         seconds = self.settings.seconds
@@ -393,12 +402,6 @@ def run_child(module: str, *arguments: str, root: Path = ROOT) -> str:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise RuntimeFailure(lines[-1].removeprefix("error: "))
     return done.stdout
-
-
-def _pace(*kinds: str) -> Record:
-    """How long the machine takes at this moment for fixed work of these kinds."""
-    measured: Record = json.loads(run_child("compare.pace", *kinds))
-    return measured
 
 
 def reason_of(error: Exception) -> str:

@@ -1,11 +1,12 @@
 """How fast the machine itself is while rows are measured: fixed work of the project's own, which no upgrade changes.
 
-python -m compare.pace compute system start      prints the seconds of these kinds of work as JSON
+python -m compare.pace      for each line of kinds, such as `compute start`, prints their seconds as JSON
 
 A shared machine is slower on some days, but not in everything alike: a runtime's call hardly moves while a request over
 HTTP, or the start of a process, takes twice as long. So there is fixed work of each kind.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -13,11 +14,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from compare.metrics import COMPUTE, START, SYSTEM
+from contract.code import ROOT
 
 SECONDS = 0.1
 
@@ -84,5 +87,28 @@ def _start() -> float:
 WORK: dict[str, Callable[[], float]] = {COMPUTE: lambda: _median(_compute()), SYSTEM: _exchange, START: _start}
 """Kind of work -> the median seconds that it takes now."""
 
+
+@contextlib.contextmanager
+def measuring() -> Iterator[Callable[..., dict[str, Any]]]:
+    """What measures kinds of work when it is called, in a process of its own, until the end of the block."""
+    command = [sys.executable, "-m", "compare.pace"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+        output, lines = process.stdin, process.stdout
+
+        def measure(*kinds: str) -> dict[str, Any]:
+            print(*kinds, file=output, flush=True)
+            measured: dict[str, Any] = json.loads(lines.readline())
+            return measured
+
+        yield measure  # the end of its input ends the process
+
+
+def main() -> None:
+    """Measure what each line of standard input names."""
+    for line in sys.stdin:
+        print(json.dumps({kind: WORK[kind]() for kind in line.split()}), flush=True)
+
+
 if __name__ == "__main__":
-    print(json.dumps({kind: WORK[kind]() for kind in sys.argv[1:]}))
+    main()

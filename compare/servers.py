@@ -47,6 +47,12 @@ class Server:
         children = [process for process, parent in _parents().items() if parent == self.process.pid]
         return children or [self.process.pid]
 
+    def kill(self) -> None:
+        """End all its processes at once, where nothing is under way: an orderly end takes half a second."""
+        for process in self.tree():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
     def rss(self) -> float:
         """Resident memory in MiB; a shared page counts once for each process."""
         return sum(map(rss, self.tree()))

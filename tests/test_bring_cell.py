@@ -36,13 +36,13 @@ from tests.cells import MARKER, MODES
 
 
 @functools.cache
-def attacked(mode: str) -> dict[str, Any]:
-    """Every attack, on the system of a mode."""
+def attacked(mode: str, module: str = "tests.cells") -> dict[str, Any]:
+    """What the module's attacks came to, on the system of a mode."""
     if reason := cells.why_not(mode):
         pytest.skip(reason)
     folder = cells.public_folder(mode)
     try:
-        done = cells.run_as(mode, "-m", "tests.cells", folder, mode)
+        done = cells.run_as(mode, "-m", module, folder, mode)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if "a part of the sandbox is missing" in done.stderr and ("namespaces" in mode or not cells.can_unshare()):
