@@ -27,6 +27,7 @@ from verify.second_process import leave_answers
 
 READERS = {
     "keras": "keras:read",
+    "keras_weights": "keras_weights:read",
     "savedmodel": "savedmodel:SavedModelSource",
     "frozen": "frozen:FrozenSource",
     "torch": "torch:read_program",

@@ -16,7 +16,8 @@ from torch.utils import _pytree as pytree
 
 from bring import names
 from bring.description import Description
-from bring.readers.torch import DTYPES, TorchSource, described_inputs, in_short, spec_of
+from bring.inputs import described_inputs
+from bring.readers.torch import DTYPES, TorchSource, in_short, spec_of
 from contract.errors import BroughtError
 from contract.manifest import TensorSpec
 from verify.questions import FREE
@@ -47,7 +48,7 @@ def _of_script(script: Any, path: Path, description: Description, called: Sequen
     """The inputs: as the user describes them, or as the file was traced. Raises BroughtError where neither is known."""
     recorded = dict(script._c._retrieve_traced_inputs().items())
     traced = recorded.get("forward", ())
-    is_described = any(entry.shape for entry in description.inputs) or (
+    is_described = any(entry.shape is not None for entry in description.inputs) or (
         description.preprocess is not None and description.preprocess.size is not None
     )
     if not is_described and len(traced) == len(called) and all(isinstance(each, Tensor) for each in traced):
@@ -55,7 +56,7 @@ def _of_script(script: Any, path: Path, description: Description, called: Sequen
         specs = [spec_of(each, name) for each, name in pairs]
         return [replace(spec, shape=spec.shape_at(None)) if spec.shape else spec for spec in specs]
     inputs = described_inputs(
-        path, description, "is TorchScript, which does not say what sizes its inputs have", called
+        path, description, DTYPES, "is TorchScript, which does not say what sizes its inputs have", called
     )
     is_picture = len(inputs) == len(called) == 1 and not description.inputs
     return [replace(inputs[0], name=called[0])] if is_picture else inputs
