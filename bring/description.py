@@ -36,7 +36,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -151,6 +151,10 @@ class Description:
     def has_pictures(self) -> bool:
         """Whether it says that the model takes pictures, or something about them."""
         return self.kind == "pictures" or self.preprocess is not None or self.data is not None
+
+    def without_inputs(self, names: Collection[str]) -> Self:
+        """All but what it says about these inputs."""
+        return replace(self, inputs=tuple(entry for entry in self.inputs if entry.name not in names))
 
     def to_json(self) -> str:
         return json.dumps(encode(self))

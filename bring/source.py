@@ -58,6 +58,7 @@ def write_source(path: Path, folder: Path, name: str, description: Description) 
     verdict = examine(path)
     insist(verdict, description.trusted)
     source = read(verdict, description)
+    description = description.without_inputs(getattr(source, "constants", ()))
     wrapping = plan(source, description, path.name)
     with staged(folder / source.format) as staging:
         files = source.write(staging, wrapping)

@@ -55,6 +55,8 @@ class TorchSource:
     def __init__(self, program: torch.export.ExportedProgram, is_exported_here: bool) -> None:
         training.refuse_program(program)
         self.note = ""
+        self.constants: tuple[str, ...] = ()
+        """Inputs that the user describes, and that became constants of the program."""
         self._program, self._is_exported_here = program, is_exported_here
         # Its guards bound the batch to that of the export; `write` exports it again for any batch.
         self._module: Any = Unflattened(program)
