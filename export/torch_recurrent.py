@@ -20,8 +20,8 @@ def refuse_many_steps(program: Any, format: str) -> None:
     steps = sum(_steps(node) for node in program.graph.nodes if str(node.target) in LAYERS)
     if steps > MOST:
         raise ExportError(
-            f"{format} has no recurrent layer, and writes each of its steps out: {steps} steps here, in all layers and "
-            f"directions, and at most {MOST} are written. Send it shorter sequences, or ship ONNX."
+            f"{format}'s converter has no recurrent layer, and writes each of its steps out: {steps} steps here, in "
+            f"all layers and directions, and at most {MOST} are written. Bring a shorter sequence, or ship ONNX."
         )
 
 

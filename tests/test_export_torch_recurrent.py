@@ -35,7 +35,9 @@ def exported(layer: torch.nn.Module, *sizes: int) -> Any:
     ids=["LSTM", "GRU", "RNN"],
 )
 def test_too_many_steps_are_refused_at_once(layer: Any, sizes: tuple[int, ...], steps: int) -> None:
-    with pytest.raises(ExportError, match=rf"ExecuTorch has no recurrent layer.*: {steps} steps here.* at most {MOST}"):
+    with pytest.raises(
+        ExportError, match=rf"ExecuTorch's converter has no recurrent layer.*: {steps} steps here.* at most {MOST}"
+    ):
         refuse_many_steps(exported(layer, *sizes), "ExecuTorch")
 
 
