@@ -57,13 +57,15 @@ class Asking:
         answers = self.answers(sizes)
         return None if answers is None else [answer.shape for answer in answers]
 
-    def answers(self, sizes: Sequence[Sizes], rows: int | None = None) -> list[NDArray[Any]] | None:
-        """The answers; with `rows`, to so many of the first rows of these inputs."""
+    def answers(self, sizes: Sequence[Sizes], rows: slice | None = None, axes: Axes = ()) -> list[NDArray[Any]] | None:
+        """The answers; with `rows`, to these rows of the inputs alone, along these axes or the first."""
         if self.is_late or any(math.prod(size) > MAX_VALUES for size in sizes):
             return None
         inputs = self._inputs(sizes)
         if rows is not None:
-            inputs = {key: value[:rows] if value.ndim else value for key, value in inputs.items()}
+            places = axes or tuple(0 if value.ndim else None for value in inputs.values())
+            pairs = zip(inputs.items(), places, strict=True)
+            inputs = {key: value if axis is None else rows_of(value, rows, axis) for (key, value), axis in pairs}
         answers = self._predicted(inputs)
         if answers is None:
             return None
@@ -125,6 +127,11 @@ class Asking:
         if value.dtype == object:
             return value
         return np.full_like(value, LOUD[place] if _is_real(value) else place % 2)
+
+
+def rows_of(value: NDArray[Any], rows: slice, axis: int) -> NDArray[Any]:
+    """These rows along an axis."""
+    return value[(slice(None),) * axis + (rows,)]
 
 
 def _is_real(value: NDArray[Any]) -> bool:

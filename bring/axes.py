@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bring.asking import Asking, Axes, Sizes
+from bring.asking import Asking, Axes, Sizes, rows_of
 from bring.description import FILE, Description, Input
 from bring.lengths import free_places, least
 from bring.probe import Predicts, shapes_of
@@ -45,6 +45,8 @@ def find(source: Predicts, outputs: Sequence[TensorSpec], description: Descripti
     given = {entry.name: entry for entry in description.inputs}
     candidates = list(_candidates(source.inputs, given))
     if answered := _answered(asking, source.inputs, candidates):
+        if not any(entry.batch is not None for entry in given.values()):
+            answered = _with_time_first(asking, source.inputs, answered)
         return _signature(asking, source.inputs, outputs, answered)
     if asking.has_nan:  # whoever probes the values says what to do about it
         asking.takes_nan = True
@@ -67,6 +69,35 @@ class Answered:
     sizes: Sequence[Sizes]
     shapes: Sequence[Sizes]
     """Those of the answers."""
+
+
+def _with_time_first(asking: Asking, inputs: Sequence[TensorSpec], answered: Answered) -> Answered:
+    """With the batch second, as recurrent layers of PyTorch have it, where rows are apart there and mixed at the first.
+
+    As it is where the second sizes are not free: then the first ones are the batch, whatever the model does with it.
+    """
+    seconds: Axes = tuple(_free_second(spec) for spec in inputs)
+    is_first = answered.batch == 2 and all(axis == 0 for axis in answered.axes)
+    if not is_first or None in seconds or 1 not in seconds or _is_apart(asking, answered):
+        return answered
+    other = _answered(asking, inputs, [(seconds, 2)])
+    return other if other and _is_apart(asking, other) else answered
+
+
+def _free_second(spec: TensorSpec) -> int | None:
+    """The second axis, or the only one of a vector such as lengths; None where it is not free."""
+    axis = 1 if len(spec.shape) > 2 else 0
+    return axis if len(spec.shape) != 2 and spec.shape[axis : axis + 1] == (None,) else None
+
+
+def _is_apart(asking: Asking, answered: Answered) -> bool:
+    """Whether each row is answered as it is alone."""
+    more = [_sizes_with(size, axis, 3) for size, axis in zip(answered.sizes, answered.axes, strict=True)]
+    grown = asking.shapes(more)
+    if grown is None:
+        return False
+    places = [_grown(*pair) for pair in zip(answered.shapes, grown, strict=True)]
+    return _are_rows(asking, more, places, answered.axes)
 
 
 def _answered(asking: Asking, inputs: Sequence[TensorSpec], candidates: Sequence[tuple[Axes, int]]) -> Answered | None:
@@ -176,14 +207,24 @@ def _grown(two: Sizes, three: Sizes) -> int | None:
     return changed[0] if len(changed) == 1 and (two[changed[0]], three[changed[0]]) == (2, 3) else None
 
 
-def _are_rows(asking: Asking, sizes: Sequence[Sizes], places: Sequence[int | None]) -> bool:
-    """Whether the first rows are answered alone as among more rows."""
-    if any(place != 0 for place in places):
+def _are_rows(asking: Asking, sizes: Sequence[Sizes], places: Sequence[int | None], axes: Axes = ()) -> bool:
+    """Whether the first two of three rows, along these axes or the first, and the last two are answered alone as among
+    all.
+
+    What reads a sequence answers its beginning the same, whatever follows. `places` are the axes of the answers that
+    grow with the rows.
+    """
+    if any(place is None or (not axes and place != 0) for place in places):
         return False
-    alone, among = asking.answers(sizes, 2), asking.answers(sizes)
-    if alone is None or among is None:
-        return False
-    return all(a.dtype == object or np.allclose(a, b[:2], 1e-3, 1e-5, True) for a, b in zip(alone, among, strict=True))
+    among = asking.answers(sizes)
+    for rows in (slice(0, 2), slice(1, 3)):
+        alone = asking.answers(sizes, rows, axes)
+        if alone is None or among is None:
+            return False
+        for a, b, place in zip(alone, among, places, strict=True):
+            if a.dtype != object and not np.allclose(a, rows_of(b, rows, place or 0), 1e-3, 1e-5, True):
+                return False
+    return True
 
 
 def _placed(spec: TensorSpec, axis: int | None, batch: int | None) -> TensorSpec:

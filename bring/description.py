@@ -3,7 +3,7 @@
     name = "flowers"                  # default: the file's name
     labels = "labels.txt"             # one label a line, or a list: ["daisy", "rose"]
     data = "pictures"                 # a folder with one subfolder for each class
-    architecture = "nets:build"       # module:callable, for a file that has only weights
+    architecture = "nets:build"       # module:callable, for a file that has only weights: bring/architecture.py
     architecture_path = "packages"    # where Python finds it, besides beside the file
     kind = "tensors"                  # or "pictures": what it takes, where the file leaves it open
     answers = "logits"                # or "probabilities" or "values"; default: guessed from some answers
@@ -36,12 +36,13 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
+from bring import architecture
 from bring.names import clean
 from contract.errors import BroughtError
 from contract.manifest import FITS
@@ -97,7 +98,7 @@ class Input:
     name: str
     dtype: str | None = None
     shape: tuple[int | None, ...] | None = None
-    """The batch first; None in it is any size."""
+    """The batch first; None in it is any size; () is a single value, without a batch."""
     range: tuple[int | float, int | float] | None = None
     """The least and the greatest value."""
     values: tuple[bool | int | float | str, ...] = ()
@@ -150,6 +151,10 @@ class Description:
     def has_pictures(self) -> bool:
         """Whether it says that the model takes pictures, or something about them."""
         return self.kind == "pictures" or self.preprocess is not None or self.data is not None
+
+    def without_inputs(self, names: Collection[str]) -> Self:
+        """All but what it says about these inputs."""
+        return replace(self, inputs=tuple(entry for entry in self.inputs if entry.name not in names))
 
     def to_json(self) -> str:
         return json.dumps(encode(self))
@@ -314,8 +319,10 @@ def _input(entry: Any, where: str) -> Input:
 
 
 def _shape(value: Any, where: str) -> tuple[int | None, ...]:
-    if not isinstance(value, list) or not value or any(type(size) is not int for size in value):
-        raise BroughtError(f"{where}: shape is {value!r}, expected sizes, the batch first, such as [-1, 128].")
+    if not isinstance(value, list) or any(type(size) is not int for size in value):
+        raise BroughtError(
+            f"{where}: shape is {value!r}, expected sizes, the batch first, such as [-1, 128]; or [] for one value."
+        )
     return tuple(None if size < 1 else size for size in value)
 
 
@@ -354,6 +361,8 @@ def _checked(description: Description) -> Description:
     if len(set(description.labels)) != len(description.labels):
         twice = next(label for label in description.labels if description.labels.count(label) > 1)
         raise BroughtError(f"The label {twice!r} is listed twice: each class needs its own.")
+    if description.architecture is not None:
+        architecture.parse(description.architecture)
     if description.architecture_path is not None and not Path(description.architecture_path).is_dir():
         raise BroughtError(f"ARCH_PATH={description.architecture_path} is not a folder.")
     if description.data is not None and not description.data.is_dir():

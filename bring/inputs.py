@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from contract.errors import BroughtError
 from contract.manifest import TensorSpec
 from contract.tensors import numpy_dtype
 from verify.questions import Domain, known_domains
+
+WEIGHTS_ALONE = "has only weights, which do not say what the inputs are"
 
 
 def described(specs: Sequence[TensorSpec], description: Description, name: str) -> tuple[TensorSpec, ...]:
@@ -42,6 +45,27 @@ def described_input(entry: Input, dtypes: Collection[str]) -> TensorSpec:
     layout = "".join("N" if place == axis else "D" for place in range(len(entry.shape)))
     spec = TensorSpec(entry.name, dtype, entry.shape, layout)
     return replace(spec, shape=spec.shape_at(None))
+
+
+def described_inputs(
+    path: Path, description: Description, dtypes: Collection[str], what: str, called: Sequence[str] = ("tokens",)
+) -> list[TensorSpec]:
+    """The inputs, as the user describes them; `what` is the matter with the file, where the user does not."""
+    if any(entry.shape is not None for entry in description.inputs):
+        return [described_input(entry, dtypes) for entry in description.inputs]
+    preprocess = description.preprocess
+    if preprocess is None or preprocess.size is None:
+        raise BroughtError(
+            f'{path.name} {what}. For pictures set PREPROCESS="size=224 channels=3 scale=1/255"; for other tensors '
+            "write them into model.toml, the batch first: "
+            + "".join(
+                f'\n\n    [[input]]\n    name = "{name}"\n    dtype = "float32"\n    shape = [-1, 128]'
+                for name in called
+            )
+        )
+    channels = preprocess.channels or 3
+    shape = (*preprocess.size, channels) if preprocess.layout == "NHWC" else (channels, *preprocess.size)
+    return [TensorSpec("pixels", "float32", (None, *shape), "NDDD")]
 
 
 def suggestion(specs: Sequence[TensorSpec], description: Description) -> str:

@@ -9,7 +9,7 @@ OPTIONS = {
     "data": "a folder of pictures with one subfolder for each class",
     "preprocess": "how pixels become the input: a preset such as unit, or settings such as scale=1/255 mean=0.5",
     "kind": "what the model takes, where that is open: pictures or tensors",
-    "arch": "module:callable that builds the network, for a file that holds only weights",
+    "arch": "module:callable, or module:callable(3), that builds the network, for a file that holds only weights",
     "arch-path": "a folder in which Python finds what ARCH names, such as a package's site-packages",
     "answers": "what the model answers: probabilities, logits or values",
     "trust": "1: read the file even if that runs code in it",

@@ -84,9 +84,12 @@ class Probe:
                 return {key: rows[number % len(rows)] for key, rows in self._rows.items()}
             first = number * self._count
             return {key: rows[np.arange(first, first + self._count) % len(rows)] for key, rows in self._rows.items()}
-        rows = invented(self._source.inputs, self._count, bound, number, self._description.domains, self._are_calls)
+        # The values of a lone call hardly differ from those of another one: two calls have different scales.
+        first = number if self._are_calls else 0
+        count = first + self._count
+        rows = invented(self._source.inputs, count, bound, number, self._description.domains, self._are_calls)
         dtypes = {key: value.dtype for key, value in rows.items()}
-        return Questions(rows, None, "", are_calls=self._are_calls).rows(0, self._count, dtypes)
+        return Questions(rows, None, "", are_calls=self._are_calls).rows(first, count, dtypes)
 
     def _pictures(self, number: int) -> Arrays:
         """Pictures as the graph takes them, behind their preprocessing."""

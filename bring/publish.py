@@ -7,13 +7,13 @@ the hash of the code that made them. While all of it stays the same, the artifac
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from bring.architecture import parse
 from bring.data_folder import class_folders, pictures_in
 from bring.description import Description
 from contract.code import LOCK, digest, files_of
@@ -45,7 +45,7 @@ def fingerprint(path: Path, description: Description) -> dict[str, Any]:
     """
     given = {path.name: _hash(path)} | {str(named): _hash_named(named) for named in _paths_in(description)}
     if description.architecture is not None and description.architecture_path is not None:
-        package = re.split(r"[.:]", description.architecture)[0]
+        package = parse(description.architecture).module.partition(".")[0]
         module = Path(description.architecture_path, package)
         given[str(module)] = _hash(module if module.is_dir() else module.with_suffix(".py"))
     code = digest([*files_of(*CODE), LOCK])

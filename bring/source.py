@@ -27,6 +27,7 @@ from verify.second_process import leave_answers
 
 READERS = {
     "keras": "keras:read",
+    "keras_weights": "keras_weights:read",
     "savedmodel": "savedmodel:SavedModelSource",
     "frozen": "frozen:FrozenSource",
     "torch": "torch:read_program",
@@ -57,6 +58,7 @@ def write_source(path: Path, folder: Path, name: str, description: Description) 
     verdict = examine(path)
     insist(verdict, description.trusted)
     source = read(verdict, description)
+    description = description.without_inputs(getattr(source, "constants", ()))
     wrapping = plan(source, description, path.name)
     with staged(folder / source.format) as staging:
         files = source.write(staging, wrapping)

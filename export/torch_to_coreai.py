@@ -13,13 +13,16 @@ import torch
 from coreai_torch import TorchConverter, get_decomp_table
 
 from contract.manifest import Manifest
+from export.torch_recurrent import refuse_many_steps
 
 CONVERTERS = ("coreai-torch", "coreai-core", "torch")
 
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
-    """Write the folder `model.aimodel`, with the weights in its program. Free sizes stay free."""
-    program = torch.export.load(parent / "model.pt2").run_decompositions(get_decomp_table())
+    """Write the folder `model.aimodel`, with the weights in its program. Free sizes stay free. Raises ExportError."""
+    program = torch.export.load(parent / "model.pt2")
+    refuse_many_steps(program, "Core AI")
+    program = program.run_decompositions(get_decomp_table())
     # By default each operator takes along where in the source code it comes from: paths of this machine.
     converter = TorchConverter(mode=TorchConverter.Mode.RELEASE)
     names = {"input_names": manifest.inputs, "output_names": manifest.outputs}

@@ -17,6 +17,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 
 from contract.manifest import Manifest
 from export import Written
+from export.torch_recurrent import refuse_many_steps
 
 CONVERTERS = ("executorch", "torch")
 
@@ -29,8 +30,9 @@ PLANNED = 64 << 20
 
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Written:
-    """Write `model.pte`, with the weights inside it. It takes batches up to `ROWS`."""
+    """Write `model.pte`, with the weights inside it. It takes batches up to `ROWS`. Raises ExportError."""
     path = target / "model.pte"
+    refuse_many_steps(torch.export.load(parent / "model.pt2"), "ExecuTorch")
     return Written([path], write(lambda: torch.export.load(parent / "model.pt2"), manifest, path))
 
 

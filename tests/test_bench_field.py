@@ -11,8 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.field import __main__ as field
+from bench.field import package as package_module
 from bench.field.__main__ import measure_all, results, table
-from bench.field.package import LIST, Listed, read_list, take_out
+from bench.field.package import LIST, Listed, fetch, read_list, take_out
 from contract.errors import BroughtError
 from export import exported_from
 
@@ -69,6 +70,28 @@ def test_files_and_folders_are_taken_out_of_a_wheel_and_nothing_else(tmp_path: P
     out = tmp_path / "out"
     files = {file.relative_to(out).as_posix(): file.read_bytes() for file in out.rglob("*") if file.is_file()}
     assert files == {"a.onnx": b"a", "sm/saved_model.pb": b"b", "sm/variables/v": b"c"}
+
+
+def test_a_model_is_taken_out_beside_the_folder_that_it_lies_in(tmp_path: Path) -> None:
+    archive = write_wheel(tmp_path / "pkg.whl", {"pkg/a.pt": b"a", "pkg/nets.py": b"b"})
+    take_out(archive, ("pkg/a.pt", "pkg"), tmp_path / "out")
+    names = {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.*")}
+    assert names == {"a.pt", "pkg/a.pt", "pkg/nets.py"}
+
+
+def test_a_file_of_another_package_and_a_model_toml_lie_beside_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_wheel(tmp_path / "weights-1.0.whl", {"weights/a.pt": b"a"})
+    write_wheel(tmp_path / "nets-2.1.whl", {"nets/__init__.py": b"b"})
+    copy = lambda package, version, folder: ["cp", str(tmp_path / f"{package}-{version}.whl"), str(folder)]  # noqa: E731
+    monkeypatch.setitem(package_module.FETCHERS, "pypi", copy)
+    rows = [*LIST.read_text().splitlines()[:2], "net\tpypi\tweights\t1.0\tweights/a.pt nets==2.1/nets\ta net\t"]
+    (tmp_path / "models.tsv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "net.toml").write_text('kind = "tensors"\n')
+    file = fetch(read_list(tmp_path / "models.tsv")["net"], tmp_path / "cache")
+    assert file.name == "a.pt" and (file.parent / "nets" / "__init__.py").read_bytes() == b"b"
+    assert (file.parent / "model.toml").read_text() == 'kind = "tensors"\n'
 
 
 def test_files_are_taken_out_of_a_package_of_npm(tmp_path: Path) -> None:

@@ -384,3 +384,39 @@ def test_a_model_that_hears_nothing_is_not_asked_for_ever() -> None:
     source = Summing(99, 99, lambda y, rate: 0 * np.nan_to_num(y, posinf=0, neginf=0))
     assert find(source, source.outputs, Description(), "net").inputs[0].shape == (1, None)
     assert source.longest <= HEARD
+
+
+def write_recurrent(path: Path, is_batch_first: bool) -> Path:
+    """An LSTM over (time, batch, 4), as PyTorch has it by default, or over (batch, time, 4)."""
+    first, last = (helper.make_node("Transpose", *pair, perm=[1, 0, 2]) for pair in ((["x"], ["t"]), (["u"], ["y"])))
+    core = helper.make_node("LSTM", ["t" if is_batch_first else "x", "W", "R"], ["steps"], hidden_size=5)
+    flat = helper.make_node("Squeeze", ["steps", "first"], ["u" if is_batch_first else "y"])
+    nodes = [first, core, flat, last] if is_batch_first else [core, flat]
+    tensors = [helper.make_tensor_value_info(name, FLOAT, ["a", "b", size]) for name, size in (("x", 4), ("y", 5))]
+    weights = {"W": RANDOM.normal(size=(1, 20, 4)), "R": RANDOM.normal(size=(1, 20, 5))}
+    constants = {name: value.astype(np.float32) for name, value in weights.items()}
+    return save(path, nodes, tensors[:1], tensors[1:], **constants, first=np.array([1], np.int64))
+
+
+@pytest.mark.parametrize(("is_batch_first", "axis"), [(True, 0), (False, 1)])
+def test_the_batch_of_a_recurrent_layer_is_where_rows_are_apart(
+    tmp_path: Path, is_batch_first: bool, axis: int
+) -> None:
+    source = OnnxSource(write_recurrent(tmp_path / "net.onnx", is_batch_first), Description())
+    wrapping = plan(source, Description(), "net.onnx")
+    assert [spec.batch_axis for spec in (*wrapping.inputs, *wrapping.outputs)] == [axis, axis]
+    described = Description(inputs=(Input("x", batch=0),))
+    assert plan(OnnxSource(tmp_path / "net.onnx", described), described, "net.onnx").inputs[0].batch_axis == 0
+
+
+def test_an_order_of_a_lone_call_depends_on_its_values(tmp_path: Path) -> None:
+    """Boxes that are left, best first: scores that hardly differ would be in one order for ever."""
+    nodes = [helper.make_node("NonMaxSuppression", ["boxes", "scores", "most", "overlap"], ["left"])]
+    inputs = [
+        helper.make_tensor_value_info(name, FLOAT, ["n", *sizes])
+        for name, sizes in (("boxes", (10, 4)), ("scores", (2, 10)))
+    ]
+    outputs = [helper.make_tensor_value_info("left", TensorProto.INT64, ["k", 3])]
+    constants = {"most": np.array([3], np.int64), "overlap": np.array([0.5], np.float32)}
+    source = OnnxSource(save(tmp_path / "net.onnx", nodes, inputs, outputs, **constants), Description())
+    assert not plan(source, Description(), "net.onnx").has_rows

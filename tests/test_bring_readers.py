@@ -270,7 +270,7 @@ def test_weights_alone_ask_for_their_network_and_input(tmp_path: Path) -> None:
     np.testing.assert_allclose(answers_of(source, wrapping, tmp_path / "a", PIXELS), expected(PIXELS), atol=1e-5)
     for description, words in (
         (Description(), "Set ARCH=module:callable"),
-        (Description(architecture="brought_nets:nobody"), "could not be called"),
+        (Description(architecture="brought_nets:nobody"), "brought_nets has no nobody"),
         (Description(architecture="brought_nets:other"), "are not those of brought_nets:other"),
         (Description(architecture="brought_nets:build"), "do not say what the inputs are"),
     ):

@@ -76,6 +76,61 @@ def test_what_the_file_does_not_say_is_asked_by_its_names(tmp_path: Path) -> Non
         write_source(path, tmp_path / "net", "net", Description(inputs=(Input("photo", shape=(None, 3, 9, 8)),)))
 
 
+class Rated(nn.Module):
+    def forward(self, x: torch.Tensor, rate: int) -> torch.Tensor:
+        return x * 2 if rate == 16000 else x * 3
+
+
+@pytest.mark.parametrize(("rate", "factor"), [(16000, 2), (8000, 3)])
+def test_a_number_becomes_a_constant(tmp_path: Path, rate: int, factor: int) -> None:
+    path = save(tmp_path / "net.pt", torch.jit.script, Rated())
+    inputs = (Input("x", shape=(None, 3)), Input("rate", values=(rate,)))
+    manifest = write_source(path, tmp_path / "net", "net", Description(inputs=inputs)).manifest
+    assert [spec.name for spec in manifest.inputs] == ["x"]
+    rows = np.ones((4, 3), np.float32)
+    (answers,) = load_runtime(tmp_path / "net" / "torch", manifest).predict({"x": rows}).values()
+    np.testing.assert_array_equal(answers, rows * factor)
+
+
+@pytest.mark.parametrize("values", [(), (8000, 16000), (0.5,)])
+def test_a_number_has_one_value(tmp_path: Path, values: Any) -> None:
+    path = save(tmp_path / "net.pt", torch.jit.script, Rated())
+    inputs = (Input("x", shape=(None, 3)), Input("rate", values=values))
+    with pytest.raises(BroughtError, match=r"(?s)takes rate as a number \(int\).*model\.toml.*values = \[16000\]"):
+        write_source(path, tmp_path / "net", "net", Description(inputs=inputs))
+
+
+class Picky(nn.Module):
+    def forward(self, x: torch.Tensor, rate: int) -> torch.Tensor:
+        assert x.shape[1] == rate, "another rate"
+        return x
+
+
+def test_what_a_script_does_not_answer_is_named_with_its_numbers(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.pt", torch.jit.script, Picky())
+    inputs = (Input("x", shape=(None, 3)), Input("rate", values=(8,)))
+    with pytest.raises(BroughtError, match=r"net\.pt does not answer \[2, 3\] with rate = 8: .*another rate"):
+        write_source(path, tmp_path / "net", "net", Description(inputs=inputs))
+
+
+class Counts(nn.Module):
+    """It remembers what it saw, as streaming models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = torch.zeros(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.total = self.total + x.sum()
+        return x + self.total
+
+
+def test_a_state_inside_is_named(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.pt", torch.jit.script, Counts())
+    with pytest.raises(BroughtError, match=r"keeps a state between its calls, in 'total'.*among its inputs"):
+        write_source(path, tmp_path / "net", "net", Description(inputs=(Input("x", shape=(None, 3)),)))
+
+
 class Writes(nn.Module):
     def __init__(self, path: str) -> None:
         super().__init__()

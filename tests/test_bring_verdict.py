@@ -53,6 +53,7 @@ GOOD = {
     "legacy.pt": "weights",
     "checkpoint.pth": "weights",
     "net.safetensors": "weights",
+    "net.weights.h5": "keras_weights",
     "net.onnx": "onnx",
     "external.onnx": "onnx",
     "net.tflite": "tflite",
@@ -125,7 +126,6 @@ def assert_finding(judgement: Verdict, words: str, trustable: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("net.weights.h5", r"has only weights.*model\.load_weights\('net\.weights\.h5'\).*model\.save\("),
         ("nowhere.h5", r"nowhere\.h5 does not exist\. Expected a Keras"),
         ("words.txt", r"is text\. Expected"),
         (".", r"is a folder without saved_model\.pb.*Name one model"),

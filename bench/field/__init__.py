@@ -2,6 +2,6 @@
 
     python -m bench.field magika centerface     some of them (default: all), as `make field ONLY="..."`
 
-models.tsv names the models, package.py fetches a package and takes its files out, __main__.py brings them and writes
-the table. Nothing of the packages is kept in the repository.
+models.tsv names the models, NAME.toml says what the inputs of some are, package.py fetches packages and takes their
+files out, __main__.py brings them and writes the table. Nothing of the packages is kept in the repository.
 """

@@ -75,7 +75,11 @@ def measure_all(models: Sequence[Listed], folder: Path, minutes: float) -> None:
     store, code = Store(folder / "results"), digest([*files_of(*CODE), LOCK])
     run = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     for model in models:
-        about = {"code": code, "minutes": minutes, "model": [*model.files, model.version, *model.settings.items()]}
+        about = {
+            "code": code,
+            "minutes": minutes,
+            "model": [*model.files, model.version, *model.settings.items(), model.toml],
+        }
         about = json.loads(json.dumps(about))  # as it is stored
         if store.get(model.name, about) is None:
             print(f"{model.name}: {model.about}", flush=True)

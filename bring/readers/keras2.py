@@ -48,7 +48,7 @@ class Keras2Source:
         self._model = model
         self.inputs, self.outputs, self.renamed = names.own(
             [spec_of(tensor, tensor.name) for tensor in model.inputs],
-            list(map(spec_of, model.outputs, model.output_names)),
+            list(map(spec_of, model.outputs, _output_names(model))),
         )
         self.scales = any(type(layer).__name__ in SCALING for layer in model.layers[:FIRST])
 
@@ -57,11 +57,18 @@ class Keras2Source:
         return [np.asarray(answer) for answer in answers]
 
     def write(self, folder: Path, wrapping: Wrapping) -> Sequence[Path]:
-        return save_wrapped(self._call, [*self._model.weights, self._model], folder, wrapping)
+        # A variable of Keras 3 holds TensorFlow's own.
+        weights = [each if isinstance(each, tf.Variable) else each.value for each in self._model.weights]
+        return save_wrapped(self._call, [*weights, self._model], folder, wrapping)
 
     def _call(self, *tensors: Any) -> Sequence[Any]:
         answers = self._model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
         return list(tf.nest.flatten(answers))
+
+
+def _output_names(model: Any) -> list[str]:
+    names_of: list[str] = getattr(model, "output_names", None) or [tensor.name for tensor in model.outputs]
+    return names_of
 
 
 def read(file: Path, description: Description) -> Keras2Source:

@@ -1,7 +1,6 @@
 """PyTorch files: a `.pt2` of torch.export, or only weights, with the callable that builds the network."""
 
-import importlib
-import sys
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,10 @@ from torch.utils import _pytree as pytree
 
 from bring import names
 from bring.description import Description
-from bring.inputs import described_input
+from bring.inputs import WEIGHTS_ALONE, described_inputs
 from bring.probe import Arrays
-from bring.readers import training
+from bring.readers import network, training
+from bring.verdict.findings import few
 from bring.wrapping import Wrapping
 from contract.errors import BroughtError, one_line, shortened
 from contract.manifest import TensorSpec
@@ -41,7 +41,6 @@ NAMES = {
     )
 }
 DTYPES = {name: dtype for dtype, name in NAMES.items()}
-WEIGHTS_ALONE = "has only weights, which do not say what the inputs are"
 
 
 class TorchSource:
@@ -55,6 +54,9 @@ class TorchSource:
 
     def __init__(self, program: torch.export.ExportedProgram, is_exported_here: bool) -> None:
         training.refuse_program(program)
+        self.note = ""
+        self.constants: tuple[str, ...] = ()
+        """Inputs that the user describes, and that became constants of the program."""
         self._program, self._is_exported_here = program, is_exported_here
         # Its guards bound the batch to that of the export; `write` exports it again for any batch.
         self._module: Any = Unflattened(program)
@@ -154,14 +156,15 @@ class Unflattened(nn.Module):
 
 
 class Flat(nn.Module):
-    """A network that returns only the tensors of its answer, whatever structure they came in."""
+    """A network that takes tensors one by one, and returns only the tensors of its answer, in whatever structure."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, takes_one_tuple: bool = False) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.takes_one_tuple = net, takes_one_tuple
 
     def forward(self, *tensors: Tensor) -> Any:
-        leaves = [leaf for leaf in pytree.tree_leaves(self.net(*tensors)) if isinstance(leaf, Tensor)]
+        answer = self.net(tensors) if self.takes_one_tuple else self.net(*tensors)
+        leaves = [leaf for leaf in pytree.tree_leaves(answer) if isinstance(leaf, Tensor)]
         return tuple(leaves) if len(leaves) > 1 else leaves[0]
 
 
@@ -177,31 +180,66 @@ def read_program(path: Path, description: Description) -> TorchSource:
 
 def read_weights(path: Path, description: Description) -> TorchSource:
     """A `state_dict`, and the network that ARCH builds. Raises BroughtError."""
-    net = _build(path, description)
-    weights = _weights(path)
-    try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
+    net, note = network.build(path, description, "torch.nn.Module", in_short)
+    if not isinstance(net, nn.Module):
         raise BroughtError(
-            f"The weights in {path.name} are not those of {description.architecture}: {in_short(error)}"
-        ) from error
-    inputs = described_inputs(path, description)
+            f"ARCH={description.architecture} returned a {type(net).__name__}, expected a torch.nn.Module."
+        )
+    unused = _load(net, _weights(path), path, description)
+    inputs = described_inputs(path, description, DTYPES, WEIGHTS_ALONE)
+    flat = Flat(net.eval(), _takes_one_tuple(net, inputs, description))
+    source = TorchSource(_as_program(flat, inputs, description), is_exported_here=True)
+    source.call_inputs(inputs)
+    source.note = " ".join(filter(None, [note, unused]))
+    return source
+
+
+def _as_program(flat: Flat, inputs: Sequence[TensorSpec], description: Description) -> torch.export.ExportedProgram:
+    """For any batch, else for a batch of 1. Raises BroughtError."""
     samples, single = (
         tuple(torch.zeros(spec.sizes_at(batch, FREE), dtype=DTYPES[spec.dtype]) for spec in inputs) for batch in (2, 1)
     )
     free = [{axis for axis, size in enumerate(spec.shape) if size is None} for spec in inputs]
     batches = [spec.batch_axis for spec in inputs]
-    flat = Flat(net.eval())
     try:
-        program = export(flat, samples, free, batches)
+        return export(flat, samples, free, batches)
     except Exception:  # torch.export may raise anything; a fixed batch may work
         try:
-            program = export(flat, single, [set() for _ in inputs], batches)
+            return export(flat, single, [set() for _ in inputs], batches)
         except Exception as error:
-            raise BroughtError(f"torch.export cannot export {description.architecture}: {in_short(error)}") from error
-    source = TorchSource(program, is_exported_here=True)
-    source.call_inputs(inputs)
-    return source
+            more = _about_failure(flat, inputs, network.absent_in(error))
+            raise BroughtError(
+                f"torch.export cannot export {description.architecture}: {in_short(error)}{more}"
+            ) from error
+
+
+def _about_failure(flat: Flat, inputs: Sequence[TensorSpec], package: str | None) -> str:
+    """What may be the reason that a network cannot be exported."""
+    needs = f" It needs {package}, which is not there." if package else ""
+    if flat.takes_one_tuple:
+        described = ", ".join(spec.name for spec in inputs)
+        needs += f" It takes one argument, so it was given the inputs {described} as a tuple."
+    return needs
+
+
+def _takes_one_tuple(net: nn.Module, inputs: Sequence[TensorSpec], description: Description) -> bool:
+    """Whether the network takes all of its inputs as one tuple. Raises BroughtError where it takes another number."""
+    try:
+        signature = inspect.signature(net.forward)
+    except (TypeError, ValueError):  # not every callable has one
+        return False
+    for tensors, is_one in ((list(inputs), False), ([tuple(inputs)], len(inputs) > 1)):
+        try:
+            signature.bind(*tensors)
+        except TypeError:
+            continue
+        if is_one or len(tensors) == len(inputs):
+            return is_one
+    raise BroughtError(
+        f"The network of ARCH={description.architecture} takes {', '.join(signature.parameters)}, and the "
+        f"inputs that are described are {', '.join(spec.name for spec in inputs)}. Describe each input in "
+        "model.toml, in this order, with its name and its shape."
+    )
 
 
 def export(
@@ -217,30 +255,35 @@ def export(
     return torch.export.export(module, samples, dynamic_shapes=dynamic)
 
 
-def _build(path: Path, description: Description) -> nn.Module:
-    architecture = description.architecture
-    if not architecture:
-        raise BroughtError(
-            f"{path.name} has only weights, not their network. Set ARCH=module:callable, such as ARCH=nets:build: "
-            "nets.py lies beside the file, and build() returns the torch.nn.Module."
-        )
-    module, colon, name = architecture.partition(":")
-    sys.path[:0] = [str(path.resolve().parent), *filter(None, [description.architecture_path])]
+def _load(net: nn.Module, weights: Mapping[str, Tensor], path: Path, description: Description) -> str:
+    """Give a network its weights. The result is a note on weights of parts that it has not. Raises BroughtError."""
+    parameters = net.state_dict()
+    weights = _without_prefix(weights, parameters)
+    parts = {name.partition(".")[0] for name in (*parameters, *(name for name, _ in net.named_children()))}
+    unused = [name for name in weights if (part := name.partition(".")[0]) not in parts and not part.isdigit()]
     try:
-        net = getattr(importlib.import_module(module), name)()
-    except ModuleNotFoundError as error:
+        net.load_state_dict({name: value for name, value in weights.items() if name not in unused})
+    except RuntimeError as error:
         raise BroughtError(
-            f"ARCH={architecture} imports {error.name}, which is not there. Put it beside {path.name}; or set "
-            f"ARCH_PATH=folder to the one in which Python finds it; or type `.venv/bin/pip install {error.name}`, if "
-            "that is its package."
+            f"The weights in {path.name} are not those of {description.architecture}: {in_short(error)}"
         ) from error
-    except Exception as error:  # it is the user's own code
-        raise BroughtError(f"ARCH={architecture} could not be called: {in_short(error)}") from error
-    if not colon or not isinstance(net, nn.Module):
-        raise BroughtError(
-            f"ARCH={architecture} returned a {type(net).__name__}, expected a torch.nn.Module. Use module:callable."
-        )
-    return net
+    return f"The file's {few(unused)} belong to no part of the network, and are left out." if unused else ""
+
+
+def _without_prefix(weights: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The weights by the network's own names, where it was a part of another module when they were saved.
+
+    Such as nn.DataParallel ("module."), torch.compile, or what trained it; they stay as they are where that is not
+    clear.
+    """
+    own = [name for name in parameters if not name.endswith("num_batches_tracked")]  # older files do without
+    if not own or any(name in weights for name in own):
+        return weights
+    prefixes = [name.removesuffix(own[0]) for name in weights if name.endswith(f".{own[0]}")]
+    fitting = [prefix for prefix in prefixes if all(f"{prefix}{name}" in weights for name in own)]
+    if len(fitting) != 1:
+        return weights
+    return {name.removeprefix(fitting[0]): value for name, value in weights.items()}
 
 
 def _weights(path: Path) -> Mapping[str, Tensor]:
@@ -256,35 +299,12 @@ def _weights(path: Path) -> Mapping[str, Tensor]:
             f"{path.name} cannot be read as weights ({in_short(error, 200)}). Save them with "
             "torch.save(net.state_dict(), file), or the whole network with torch.export.save."
         ) from error
-    for key in ("state_dict", "model_state_dict", "model_state", "model", "net"):
+    for key in ("state_dict", "model_state_dict", "model_state", "params_ema", "params", "weights", "model", "net"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if isinstance(content, Mapping) and content and all(str(key).startswith("module.") for key in content):
-        content = {key.removeprefix("module."): value for key, value in content.items()}  # of nn.DataParallel
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise BroughtError(f"{path.name} does not hold a state_dict: expected torch.save(net.state_dict(), file).")
     return content
-
-
-def described_inputs(
-    path: Path, description: Description, what: str = WEIGHTS_ALONE, called: Sequence[str] = ("tokens",)
-) -> list[TensorSpec]:
-    """The inputs, as the user describes them; `what` is the matter with the file, where the user does not."""
-    if any(entry.shape for entry in description.inputs):
-        return [described_input(entry, DTYPES) for entry in description.inputs]
-    preprocess = description.preprocess
-    if preprocess is None or preprocess.size is None:
-        raise BroughtError(
-            f'{path.name} {what}. For pictures set PREPROCESS="size=224 channels=3 scale=1/255"; for other tensors '
-            "write them into model.toml, the batch first: "
-            + "".join(
-                f'\n\n    [[input]]\n    name = "{name}"\n    dtype = "float32"\n    shape = [-1, 128]'
-                for name in called
-            )
-        )
-    channels = preprocess.channels or 3
-    shape = (*preprocess.size, channels) if preprocess.layout == "NHWC" else (channels, *preprocess.size)
-    return [TensorSpec("pixels", "float32", (None, *shape), "NDDD")]
 
 
 def spec_of(value: Any, name: str) -> TensorSpec:

@@ -4,7 +4,7 @@ The program is what is served and converted: it needs no TorchScript, which PyTo
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,15 @@ from torch.utils import _pytree as pytree
 
 from bring import names
 from bring.description import Description
-from bring.readers.torch import DTYPES, TorchSource, described_inputs, in_short, spec_of
+from bring.inputs import described_inputs
+from bring.readers.torch import DTYPES, TorchSource, in_short, spec_of
+from bring.verdict.findings import few
 from contract.errors import BroughtError
 from contract.manifest import TensorSpec
 from verify.questions import FREE
+
+NUMBERS: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
+"""TorchScript's type of an argument that is one number -> what may be given for it."""
 
 
 def read_script(path: Path, description: Description) -> TorchSource:
@@ -29,7 +34,10 @@ def read_script(path: Path, description: Description) -> TorchSource:
         arguments = [each for each in script.forward.schema.arguments[1:] if not each.has_default_value()]
     except Exception as error:  # PyTorch may raise anything on a damaged file
         raise BroughtError(f"PyTorch {torch.__version__} cannot read {path.name}: {in_short(error)}") from error
-    called = [each.name for each in arguments]
+    numbers = _numbers(arguments, description, path)
+    if numbers:
+        description = description.without_inputs(numbers)
+    called = [each.name for each in arguments if each.name not in numbers]
     inputs = _of_script(script, path, description, called)
     if [names.clean(spec.name) for spec in inputs] != list(map(names.clean, called)):
         raise BroughtError(
@@ -37,17 +45,65 @@ def read_script(path: Path, description: Description) -> TorchSource:
             f"{', '.join(spec.name for spec in inputs)}: describe each input by its name, in this order."
         )
     samples = tuple(torch.ones(spec.sizes_at(2, FREE), dtype=DTYPES[spec.dtype]) for spec in inputs)
+    script = _with_numbers(script, arguments, numbers, samples, path)
+    _refuse_state(script, samples, path)
     source = TorchSource(_as_program(script, samples, path), is_exported_here=True)
+    source.constants = tuple(numbers)
     source.inputs = tuple(replace(spec, shape=own.shape) for own, spec in zip(inputs, source.inputs, strict=True))
     source.call_inputs(inputs)
     return source
+
+
+def _numbers(arguments: Sequence[Any], description: Description, path: Path) -> dict[str, Any]:
+    """The arguments that are no tensors, with the only value that the user gives each. Raises BroughtError."""
+    numbers = {}
+    for each in arguments:
+        kind = str(each.type)
+        if kind not in NUMBERS:
+            continue
+        values = next((entry.values for entry in description.inputs if entry.name == each.name), ())
+        if len(values) != 1 or type(values[0]) not in NUMBERS[kind]:
+            example = {"int": "16000", "float": "0.5", "bool": "true"}[kind]
+            raise BroughtError(
+                f"{path.name} takes {each.name} as a number ({kind}), not as a tensor: no other format does. Write the "
+                f"value that it shall always have into model.toml, besides the inputs:\n\n    [[input]]\n    "
+                f'name = "{each.name}"\n    values = [{example}]'
+            )
+        numbers[each.name] = values[0]
+    return numbers
+
+
+def _with_numbers(
+    script: Any, arguments: Sequence[Any], numbers: Mapping[str, Any], samples: tuple[Tensor, ...], path: Path
+) -> Any:
+    """The script as one that takes the tensors alone. Raises BroughtError where it does not answer `samples`."""
+    if not numbers:
+        return script
+
+    class WithNumbers(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.script = script
+
+        def forward(self, *tensors: Tensor) -> Any:
+            left = iter(tensors)
+            return self.script(*(numbers[each.name] if each.name in numbers else next(left) for each in arguments))
+
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # TorchScript is deprecated
+            return torch.jit.trace(WithNumbers().eval(), samples, check_trace=False)
+    except Exception as error:  # PyTorch may raise anything
+        shapes = ", ".join(str(list(sample.shape)) for sample in samples)
+        values = ", ".join(f"{name} = {value}" for name, value in numbers.items())
+        raise BroughtError(f"{path.name} does not answer {shapes} with {values}: {in_short(error)}") from error
 
 
 def _of_script(script: Any, path: Path, description: Description, called: Sequence[str]) -> list[TensorSpec]:
     """The inputs: as the user describes them, or as the file was traced. Raises BroughtError where neither is known."""
     recorded = dict(script._c._retrieve_traced_inputs().items())
     traced = recorded.get("forward", ())
-    is_described = any(entry.shape for entry in description.inputs) or (
+    is_described = any(entry.shape is not None for entry in description.inputs) or (
         description.preprocess is not None and description.preprocess.size is not None
     )
     if not is_described and len(traced) == len(called) and all(isinstance(each, Tensor) for each in traced):
@@ -55,7 +111,7 @@ def _of_script(script: Any, path: Path, description: Description, called: Sequen
         specs = [spec_of(each, name) for each, name in pairs]
         return [replace(spec, shape=spec.shape_at(None)) if spec.shape else spec for spec in specs]
     inputs = described_inputs(
-        path, description, "is TorchScript, which does not say what sizes its inputs have", called
+        path, description, DTYPES, "is TorchScript, which does not say what sizes its inputs have", called
     )
     is_picture = len(inputs) == len(called) == 1 and not description.inputs
     return [replace(inputs[0], name=called[0])] if is_picture else inputs
@@ -82,6 +138,23 @@ def _as_program(script: Any, samples: tuple[Tensor, ...], path: Path) -> torch.e
         f"{reasons[-1]} Where its module is built, save it with "
         '`torch.export.save(torch.export.export(model.eval(), (example,)), "model.pt2")`.'
     )
+
+
+def _refuse_state(script: Any, samples: tuple[Tensor, ...], path: Path) -> None:
+    """Raises BroughtError for a module that answers the same rows otherwise the next time, and changes itself."""
+    graph = script.inlined_graph  # its nodes are gone when it is
+    changed = list(dict.fromkeys(node.s("name") for node in graph.findAllNodes("prim::SetAttr", recurse=True)))
+    try:
+        with torch.no_grad():
+            keeps_state = bool(changed) and not _answer_alike(script, script, samples)
+    except Exception:  # it does not answer these rows: whoever makes a program of it says why
+        return
+    if keeps_state:
+        raise BroughtError(
+            f"{path.name} keeps a state between its calls, in {few(changed)}: other formats answer from their inputs "
+            "alone. Bring the model with its state among its inputs and outputs; many such models are also shipped so, "
+            "in ONNX."
+        )
 
 
 def _answer_alike(script: Any, program: Any, samples: tuple[Tensor, ...]) -> bool:

@@ -24,6 +24,7 @@ Examiner = Callable[[Path, int], Examination]
 
 KINDS = {
     "keras": "a Keras model",
+    "keras_weights": "a file of Keras weights, which needs ARCH=module:callable",
     "savedmodel": "a SavedModel",
     "frozen": "a frozen graph of TensorFlow 1",
     "torch": "a program of torch.export",

@@ -37,11 +37,13 @@ ONLY_KERAS_2 = {"TensorFlowOpLayer", "ClassMethod", "InstanceMethod"}
 
 
 def hdf5(path: Path, max_bytes: int) -> Examination:
-    """Judge a .h5 file. Raises BroughtError if it has only weights, or is not a Keras model."""
+    """Judge a .h5 file: a model, or only its weights. Raises BroughtError if it is neither."""
     with h5py.File(path, "r") as file:
         findings = list(_hdf5_findings(path, file, max_bytes))
         if "model_config" not in file.attrs:
-            raise _without_model(path, file)
+            if not _has_weights(file):
+                raise BroughtError(f"{path} is an HDF5 file, but not a Keras model: it has no model_config.")
+            return Examination("keras_weights", findings, (path,))
         version = _text(file.attrs.get("keras_version", "1"))
         if version.startswith("1"):
             raise BroughtError(
@@ -221,15 +223,14 @@ def _npz_findings(stream: IO[bytes]) -> Iterator[Finding]:
                     )
 
 
-def _without_model(path: Path, file: h5py.File) -> BroughtError:
-    if any(name in file.attrs for name in ("layer_names", "backend")) or any(
-        name in file for name in ("layers", "_layer_checkpoint_dependencies", "model_weights", "vars")
-    ):
-        return BroughtError(
-            f"{path} has only weights, not the layers. Where the model is built, call "
-            f'`model.load_weights({path.name!r})` and then `model.save("model.keras")`, and bring that file.'
-        )
-    return BroughtError(f"{path} is an HDF5 file, but not a Keras model: it has no model_config.")
+def _has_weights(file: h5py.File) -> bool:
+    """Whether a file without layers has the weights of some, as any version of Keras writes them."""
+    if any(name in file.attrs for name in ("layer_names", "backend")):
+        return True
+    own = ("layers", "_layer_checkpoint_dependencies", "model_weights", "vars")
+    return any(name in file for name in own) or any(
+        isinstance(member, h5py.Group) and any(name in member for name in own) for member in file.values()
+    )
 
 
 def _text(value: Any) -> str:

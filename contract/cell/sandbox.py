@@ -160,6 +160,12 @@ def showing(cell: Cell, file: Path, beside: Sequence[Path]) -> Cell:
     """
     folder = file.resolve().parent
     if cell.file == file.resolve():
+        for path in beside:
+            if cell.parts.user is not None and path.is_dir() and ~path.stat().st_mode & 0o005:
+                raise BroughtError(
+                    f"Others may not enter the folder {path}, and what reads {file.name} runs as another user. Run "
+                    f"`chmod go+rx {path}`."
+                )
         return replace(cell, readable=tuple(beside))
     for path in beside:
         if path.is_dir():
