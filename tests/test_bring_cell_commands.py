@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tests import cells
-from tests.test_bring_cell import MODES, attacked
+from tests.cells import MODES
+from tests.test_bring_cell import attacked
 
 CODE, GRAPHS = ("answers", "latency", "turns"), ("verify", "diagnose")
 """The commands that load the model `code` of tests/command_attacks.py, and those that load `acts`."""
