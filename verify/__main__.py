@@ -20,11 +20,13 @@ from contract.cell.command import is_own
 from contract.cell.harvest import RECORDS, Harvest
 from contract.cell.sandbox import ChildFailed, Finished
 from contract.errors import ArtifactError, BroughtError, RosettaError
-from contract.formats import is_reduced
+from contract.formats import is_reduced, needs
 from contract.ledger import LEDGER, decoded
+from contract.mac_record import QUESTIONS
 from contract.manifest import MANIFEST, read_manifest
 from contract.parity_result import PARITY, ParityResult
 from contract.records import RecordError, decode, parse
+from verify.mac.proof import leave_script
 from verify.parity import QUICK, USUAL, verify_model
 from verify.precision.gate import limits_of
 from verify.questions import give
@@ -35,6 +37,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     PARITY: lambda content: decode(ParityResult, parse(content)),
     BEHAVIOUR: lambda content: decode(Behaviour, parse(content)),
     LEDGER: decoded,
+    QUESTIONS: len,  # for the script on a Mac; here they are read in a cell alone
 }
 """The records that are taken out of a cell -> what reads them, and raises RecordError."""
 
@@ -147,7 +150,9 @@ def linked(model: Path, records: Path) -> Path:
         for path in manifest.parent.iterdir():
             if path.name not in RECORDS:
                 (folder / path.name).symlink_to(path)
-        shutil.copyfile(manifest, folder / MANIFEST)
+        for name in (MANIFEST, QUESTIONS):
+            if (manifest.parent / name).is_file():
+                shutil.copyfile(manifest.parent / name, folder / name)
     return records / model.name
 
 
@@ -168,6 +173,10 @@ def publish_records(records: Path, model: Path) -> None:
                 raise BroughtError(f"What was compared left no {name} of {artifact}: {error}") from error
     for path, content in contents.items():
         command.publish(path, content)
+    for path in {path.parent for path in contents}:
+        if needs(path.name) and path / PARITY not in contents:  # what a Mac answered counts no longer
+            (path / PARITY).unlink(missing_ok=True)
+        leave_script(path)
 
 
 def judge_model(folder: Path, formats: Collection[str]) -> tuple[Collection[str], list[str]]:

@@ -53,7 +53,7 @@ export function snippetsFor({ artifact, runtime: { backend } }: Row, origin: str
 }
 
 /** Optional runtimes have no image. */
-const WITHOUT_IMAGE = ['openvino', 'executorch', 'coreai'];
+const WITHOUT_IMAGE = ['openvino', 'executorch', 'coreai', 'coreml'];
 
 /** TensorFlow's image runs both of its formats. Null where no image runs a format. */
 export function dockerLine({ format }: Artifact): string | null {
