@@ -266,7 +266,7 @@ $(foreach model,$(OURS),$(eval $(call precisions,$(model))))
 # service gives it as the reason.
 
 define parity # model
-$(A)/$(1)/.verified: $(foreach format,$(FORMATS_$(1)),$(A)/$(1)/$(format)/manifest.json) $(A)/$(1)/$(CHOICE) $(CODE.verify) | web/node_modules/.package-lock.json
+$(A)/$(1)/.verified: $(foreach format,$(FORMATS_$(1)),$(A)/$(1)/$(format)/manifest.json) $(wildcard $(A)/$(1)/*/mac.json) $(A)/$(1)/$(CHOICE) $(CODE.verify) | web/node_modules/.package-lock.json
 	@$(QUIETLY) verify.$(1) $(PY) -m verify $(A)/$(1) --dataset $(DATASET) $(call option,max-loss) $(VERIFY)
 	@touch $$@
 endef

@@ -7,7 +7,6 @@ and count only for the very bytes that gave them.
 import contextlib
 import io
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +61,7 @@ def prove(path: Path, manifest: Manifest, source: Path, reference: Reference) ->
 def leave_script(folder: Path) -> None:
     """Write the script beside an artifact that has questions for it. It is this project's, and no cell's."""
     if (folder / QUESTIONS).exists():
-        shutil.copyfile(Path(__file__).with_name(SCRIPT), folder / SCRIPT)
+        _write(folder / SCRIPT, Path(__file__).with_name(SCRIPT).read_bytes())
 
 
 def leave_questions(path: Path, manifest: Manifest, reference: Reference) -> None:
@@ -82,9 +81,14 @@ def leave_questions(path: Path, manifest: Manifest, reference: Reference) -> Non
     content = io.BytesIO()
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
     np.savez_compressed(content, **inputs, **answers, about=text)  # type: ignore[arg-type]
-    partial = path / f".{QUESTIONS}.partial"
-    partial.write_bytes(content.getvalue())
-    partial.replace(path / QUESTIONS)
+    _write(path / QUESTIONS, content.getvalue())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file, or take the place of a link: in a cell, what lies beside the artifact is linked."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 def _about(path: Path, manifest: Manifest, reference: Reference) -> Mapping[str, Any]:

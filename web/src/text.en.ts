@@ -37,6 +37,7 @@ export const english = {
     size: (dimension: number) => `Size of dimension ${dimension}`,
     run: 'Run',
   },
+  notRun: (runtime: string, system: string) => `Converted, not run: ${runtime} needs ${system}.`,
   failedEdge: {
     badge: 'not converted',
     from: (parent: string) => `The conversion from ${parent} failed:`,

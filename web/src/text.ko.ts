@@ -35,6 +35,7 @@ export const korean: Text = {
     size: (dimension) => `${dimension}번째 차원 크기`,
     run: '실행',
   },
+  notRun: (runtime, system) => `변환만 했고 실행하지 않았습니다. ${runtime}에는 ${system}가 필요합니다.`,
   failedEdge: {
     badge: '변환 실패',
     from: (parent) => `${parent}에서 변환하지 못했습니다.`,
