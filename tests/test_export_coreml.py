@@ -15,6 +15,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from compare import assemble, measure
+from compare.figures import Figure, Missing
+from compare.report import Artifact
 from contract.code import ROOT
 from contract.coreml_program import MODEL, PACKAGE, faults, read
 from contract.errors import ArtifactCorrupt, ModelUnavailable
@@ -284,6 +287,26 @@ def test_answers_from_a_mac_verify_it(folder: Path, prove: Prove, capsys: pytest
     status = read_status(folder)
     assert status.word == "verified"
     assert status.reason.startswith("on macOS 15.5 (Apple M2): 40 questions, largest difference ")
+
+
+def test_the_report_says_what_is_known_and_measures_nothing(folder: Path, prove: Prove) -> None:
+    bench = measure.Bench(folder.parent.parent, "fashion_mnist", 8, measure.Settings(1, 0.02, 1, (1,), (1,), 1))
+    (subject,) = (subject for subject in bench.subjects if subject.folder == folder)
+    assert not [task for stage in bench._stages() for task in stage if "coreml" in task.name]
+
+    def reported() -> Artifact:
+        return assemble._artifact(subject, bench, measure.Measurements())
+
+    before = reported()
+    why = "It is converted, and not run here: Core ML needs macOS."
+    assert (before.status, before.needs, before.proven_on) == ("unverified", "macOS", "")
+    assert before.verdict == f"not compared: {why}" and before.figures["agreement"] == Missing(why)
+    prove()
+    verify_model(folder.parent, QUESTIONS_FOR_ALL)
+    after = reported()
+    assert (after.status, after.verdict, after.needs) == ("verified", "passed", "")
+    assert after.proven_on == "macOS 15.5 (Apple M2)"
+    assert isinstance(agreement := after.figures["agreement"], Figure) and agreement.value == 1
 
 
 def test_the_same_questions_stay_and_others_take_their_place(folder: Path, prove: Prove) -> None:
