@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from compare import assemble, measure
 from compare.figures import Figure, Missing
-from compare.report import Artifact
+from compare.report import Artifact, Settings
 from contract.code import ROOT
 from contract.coreml_program import MODEL, PACKAGE, faults, read
 from contract.errors import ArtifactCorrupt, ModelUnavailable
@@ -290,7 +290,7 @@ def test_answers_from_a_mac_verify_it(folder: Path, prove: Prove, capsys: pytest
 
 
 def test_the_report_says_what_is_known_and_measures_nothing(folder: Path, prove: Prove) -> None:
-    bench = measure.Bench(folder.parent.parent, "fashion_mnist", 8, measure.Settings(1, 0.02, 1, (1,), (1,), 1))
+    bench = measure.Bench(folder.parent.parent, "fashion_mnist", 8, Settings(1, 0.02, 1, (1,), (1,), 1))
     (subject,) = (subject for subject in bench.subjects if subject.folder == folder)
     assert not [task for stage in bench._stages() for task in stage if "coreml" in task.name]
 
