@@ -75,7 +75,7 @@ PYTHON        ?= python3
 TORCH_INDEX   ?=
 ## The folder of downloaded data sets
 ROSETTA_DATA  ?=
-## The optional runtimes to install: openvino, executorch, coreai
+## The optional runtimes to install: openvino, executorch, coreai, coreml
 RUNTIMES      ?=
 ## The Chromium that tests and measures the page
 CHROMIUM      ?=
@@ -128,9 +128,11 @@ PY       := .venv/bin/python
 OURS     := keras_cnn torch_cnn
 # The optional runtimes that there are, and those that are installed: our own models are converted to these formats, too,
 # where an edge leads there.
-OPTIONAL := openvino executorch coreai
+OPTIONAL := openvino executorch coreai coreml
+# Those that are made from PyTorch's program.
+OF_TORCH := executorch coreai coreml
 HERE     := $(filter $(OPTIONAL),$(notdir $(wildcard .venv/runtimes/*)))
-FORMATS_keras_cnn := onnx savedmodel tflite tfjs $(filter-out executorch coreai,$(HERE))
+FORMATS_keras_cnn := onnx savedmodel tflite tfjs $(filter-out $(OF_TORCH),$(HERE))
 FORMATS_torch_cnn := onnx savedmodel tflite tfjs $(HERE)
 A        := $(ARTIFACTS)
 # The documents that have a table of this name, which a command writes.
@@ -245,7 +247,7 @@ $(eval $(call edge,torch_cnn,onnx,savedmodel))
 $(foreach model,$(OURS),$(eval $(call edge,$(model),savedmodel,tflite)))
 $(foreach model,$(OURS),$(eval $(call edge,$(model),savedmodel,tfjs)))
 $(foreach model,$(OURS),$(eval $(call edge,$(model),onnx,openvino)))
-$(foreach format,executorch coreai,$(eval $(call edge,torch_cnn,torch,$(format))))
+$(foreach format,$(OF_TORCH),$(eval $(call edge,torch_cnn,torch,$(format))))
 
 # --- Reduced precisions: one process makes all of a model, so that their framework starts once.
 
@@ -264,7 +266,7 @@ $(foreach model,$(OURS),$(eval $(call precisions,$(model))))
 # service gives it as the reason.
 
 define parity # model
-$(A)/$(1)/.verified: $(foreach format,$(FORMATS_$(1)),$(A)/$(1)/$(format)/manifest.json) $(A)/$(1)/$(CHOICE) $(CODE.verify) | web/node_modules/.package-lock.json
+$(A)/$(1)/.verified: $(foreach format,$(FORMATS_$(1)),$(A)/$(1)/$(format)/manifest.json) $(wildcard $(A)/$(1)/*/mac.json) $(A)/$(1)/$(CHOICE) $(CODE.verify) | web/node_modules/.package-lock.json
 	@$(QUIETLY) verify.$(1) $(PY) -m verify $(A)/$(1) --dataset $(DATASET) $(call option,max-loss) $(VERIFY)
 	@touch $$@
 endef
@@ -369,7 +371,8 @@ screenshots: verify web $(A)/samples/index.json ## Take pictures of the page: th
 	$(PY) -m tests.browser.screenshots $(A)/screenshots --readme web/screenshot.png
 
 UV_COMPILE := .venv/uv/bin/uv pip compile --python-version 3.11 --python-platform x86_64-unknown-linux-gnu --no-annotate --no-header --quiet
-# coreai-core has wheels for no older glibc than 2.34.
+# coreai-core has wheels for no older glibc than 2.34. pyproject.toml's overrides keep coremltools, which ExecuTorch asks for,
+# from every lock; only its own is made without them (--no-config).
 # What each container image installs: the name of its list, and its extras.
 PACKAGES := service=http train=train export=train,export,onnx,tflite \
   keras=http,keras torch=http,torch onnx=http,onnx tflite=http,tflite
@@ -379,7 +382,7 @@ lock: pyproject.toml .venv/ready ## Resolve pyproject.toml into requirements.loc
 	$(PY) -m pip install --quiet --upgrade --target .venv/uv uv
 	$(UV_COMPILE) pyproject.toml --extra test --generate-hashes --no-emit-package torch --no-emit-package tabulate --no-emit-package rosetta-serve -o requirements.lock
 	@for runtime in $(OPTIONAL); do \
-	  $(subst unknown-linux-gnu,manylinux_2_34,$(UV_COMPILE)) pyproject.toml --extra $$runtime -c requirements.lock --generate-hashes --no-emit-package rosetta-serve \
+	  $(subst unknown-linux-gnu,manylinux_2_34,$(UV_COMPILE)) pyproject.toml --extra $$runtime $$([ $$runtime != coreml ] || echo --no-config) -c requirements.lock --generate-hashes --no-emit-package rosetta-serve \
 	    $$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock) --no-emit-package torch -o requirements.$$runtime.lock; \
 	done
 	@echo "# Made by \`make lock\`: what each image installs, at the versions and hashes of requirements.lock." >docker/packages

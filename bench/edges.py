@@ -7,9 +7,13 @@ from typing import Any
 from bring.search import reachable
 from compare.store import Record
 from contract.failed_edge import read_failed_edges
+from contract.formats import needs
 from contract.manifest import MANIFEST, Manifest, read_manifest
 from contract.parity_result import read_status
-from export import find_routes
+from export import EXPORTED_HERE, find_routes
+
+COMPARED_HERE = tuple(format for format in EXPORTED_HERE if not needs(format))
+"""The formats that can be made and run here: others have no figures."""
 
 
 def read_edges(artifacts: Path, name: str) -> tuple[Manifest, dict[str, dict[str, Any]]]:
@@ -22,7 +26,7 @@ def read_edges(artifacts: Path, name: str) -> tuple[Manifest, dict[str, dict[str
     manifests = [read_manifest(path.parent) for path in (artifacts / name).glob(f"*/{MANIFEST}")]
     source = next(manifest for manifest in manifests if manifest.is_source)
     edges: dict[str, dict[str, Any]] = {}
-    for format in (source.format, *(edge.format for edge in reachable(source.format))):
+    for format in (source.format, *(edge.format for edge in reachable(source.format) if not needs(edge.format))):
         artifact = artifacts / name / format
         if not (artifact / MANIFEST).exists():
             failed = reasons[format]

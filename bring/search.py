@@ -10,7 +10,7 @@ bring/walk.py carries the steps out and reports to the search what came of each.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from contract.formats import is_installed
+from contract.formats import is_installed, needs
 from contract.parity_result import ParityResult
 from export import EXPORTERS, find_routes
 
@@ -28,10 +28,17 @@ class Attempt:
     """None where there is no artifact, where it cannot be run, and until it is verified."""
     was_compared: bool = False
     """Whether a comparison was tried, whatever came of it."""
+    needs: str = ""
+    """The system that alone runs the artifact, where that is not this one."""
 
     @property
     def passed(self) -> bool:
         return self.parity is not None and self.parity.passed
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether another system alone runs it, and its file has nothing against it: no more is known here."""
+        return bool(self.needs) and self.was_compared and self.parity is None and self.runtime_error is None
 
     @property
     def difference(self) -> float:
@@ -69,7 +76,7 @@ class Edge:
         self._try().conversion_error = error
 
     def _try(self) -> Attempt:
-        attempt = Attempt(self.routes[self.next_route])
+        attempt = Attempt(self.routes[self.next_route], needs=needs(self.format))
         self.next_route += 1
         self.attempts.append(attempt)
         return attempt
@@ -125,7 +132,7 @@ class Search:
         if not self._is_verified or self._has_new():
             return Verify()
         for edge in self.edges.values():
-            if edge.artifact and edge.has_another and not edge.artifact.passed:
+            if edge.artifact and edge.has_another and not (edge.artifact.passed or edge.artifact.is_unknown):
                 return self._aside(edge)
         return None
 
@@ -139,14 +146,18 @@ class Search:
 
         The latter may have been ended together with another one.
         """
-        return [edge.format for edge in self.edges.values() if edge.artifact and edge.artifact.parity is None]
+        artifacts = ((format, edge.artifact) for format, edge in self.edges.items() if edge.artifact)
+        return [format for format, artifact in artifacts if artifact.parity is None and not artifact.is_unknown]
 
-    def verified(self, results: Mapping[str, ParityResult | str]) -> None:
-        """Record what parity says of each artifact, by its format: a result, or why its runtime could not run it."""
+    def verified(self, results: Mapping[str, ParityResult | str | None]) -> None:
+        """Record what parity says of each artifact, by its format: a result, or why its runtime could not run it.
+
+        It is None for one that another system alone runs.
+        """
         for format, result in results.items():
             artifact = self.edges[format].artifact
             assert artifact is not None, format
-            artifact.parity = None if isinstance(result, str) else result
+            artifact.parity = result if isinstance(result, ParityResult) else None
             artifact.runtime_error = result if isinstance(result, str) else None
             artifact.was_compared = True
         self._is_verified = True

@@ -31,10 +31,12 @@ from contract.cell.sandbox import Cell, ChildFailed, Finished, Limits
 from contract.errors import BroughtError, shortened
 from contract.failed_edge import FailedEdge, write_failed_edge
 from contract.formats import FORMATS, family_of
+from contract.mac_record import QUESTIONS
 from contract.manifest import BROUGHT, MANIFEST, Manifest, read_manifest, write_json
 from contract.parity_result import ParityResult, read_status
 from contract.precisions import NONE, chosen
 from verify import questions
+from verify.mac.proof import leave_script
 from verify.samples import write_samples_of
 
 PROGRESS_SECONDS = 0.2
@@ -256,7 +258,7 @@ class Walk:
 
     def _settle_variant(self, format: str) -> None:
         parity = self._result(format)
-        if isinstance(parity, str):
+        if not isinstance(parity, ParityResult):
             self._record_variant(format, f"it was made, and its runtime cannot run it: {parity}")
             return
         self.harvest.copy_artifact(format, self.made / format)
@@ -367,9 +369,11 @@ class Walk:
         if behaviour.unsteady:
             raise BroughtError(f"the model {behaviour.unsteady_words}")
 
-    def _result(self, format: str) -> ParityResult | str:
-        """What parity says of an artifact, or why its runtime could not run it."""
+    def _result(self, format: str) -> ParityResult | str | None:
+        """What parity says of an artifact, or why its runtime could not run it; None where nothing here runs it."""
         parity = read_status(self.harvest.records / format).parity
+        if parity is None and (self.harvest.records / format / QUESTIONS).exists():
+            return None
         return parity or words.runtime_error(self._parity_log, f"{self.name}-{format}", self._parity_ended)
 
     def _put_aside(self, step: PutAside) -> None:
@@ -385,12 +389,13 @@ class Walk:
     def _settle(self, edge: Edge) -> None:
         """Keep the best of what was tried, or record why there is nothing."""
         ending = self.search.ending(edge)
-        if ending is None or ending.parity is None:
+        if ending is None or not (ending.parity or ending.is_unknown):
             self._record_failure(edge, ending)
             return
         if ending is edge.aside:
             self.harvest.take_back(edge.format)
         self.harvest.copy_artifact(edge.format, self.made / edge.format)
+        leave_script(self.made / edge.format)
         print(words.kept(f"{self.name}-{edge.format}", edge, ending, self.source.has_classes), flush=True)
 
     def _record_failure(self, edge: Edge, ending: Attempt | None) -> None:

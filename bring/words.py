@@ -29,9 +29,10 @@ def taken_as_logits(name: str, ending: str) -> str:
 
 def kept(name: str, edge: Edge, ending: Attempt, has_classes: bool) -> str:
     """What is kept of an edge; where it does not pass, also what became of its other routes."""
-    assert ending.parity is not None
-    line = f"{name}: {of_parity(ending.parity, has_classes)}"
-    others = [] if ending.passed else [attempt for attempt in edge.attempts if attempt is not ending]
+    line = f"{name}: {of_attempt(ending, has_classes)}"
+    others = (
+        [] if ending.passed or ending.is_unknown else [attempt for attempt in edge.attempts if attempt is not ending]
+    )
     tried = [f"by {attempt.route}: {of_attempt(attempt, has_classes)}" for attempt in others]
     return f"{line}. Tried as well, {'; '.join(tried)}" if tried else line
 
@@ -50,7 +51,9 @@ def of_parity(parity: ParityResult, has_classes: bool) -> str:
 
 
 def of_attempt(attempt: Attempt, has_classes: bool) -> str:
-    """Why a route's artifact is not kept."""
+    """What came of a route: an error, or what parity says."""
+    if attempt.is_unknown:
+        return f"it is converted, and not run: it needs {attempt.needs}"
     if attempt.conversion_error is not None:
         return attempt.conversion_error
     if attempt.parity is None:

@@ -102,14 +102,24 @@ class _Words:
             yield Sentence(self.target.note)
 
     def _unranked(self) -> Iterator[Sentence]:
-        """What else may run there, and is proven without a time: what is proven where, its size, and its outlook."""
+        """What else may run there, without a time: what is proven where, or that nothing is; its size, and its
+        outlook."""
         for name in self.decision.unranked:
             place, artifact = f"/artifacts/{self._artifact(name).name}", self._artifact(name)
-            yield sentence(
+            text = (
                 "{name} may run there, too: {agreement} of the pictures keep their class on {proven_on}, and its files "
-                "have {size}. It has no time to rank it by.",
+                "have {size}. It has no time to rank it by."
+            )
+            if artifact.needs:
+                text = (
+                    "{name} may run there, too: it is converted, and not run here, since it needs {needs}. Nothing is "
+                    "known of its answers and its time. Its files have {size}."
+                )
+            yield sentence(
+                text,
                 name=artifact.name,
                 proven_on=_Cited(artifact.proven_on, f"{place}/proven_on"),
+                needs=artifact.needs,
                 **self._figures(name),
             )
             yield from self._outlook(name)

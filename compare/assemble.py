@@ -24,10 +24,10 @@ from compare.requests import FORMS
 from compare.store import Record
 from compare.training import SCRIPTS, compare_training
 from contract.errors import ParityError
-from contract.formats import FORMATS, family_of, is_reduced, proven_on, why_no_time
+from contract.formats import FORMATS, family_of, is_reduced, needs, proven_on, why_no_time
 from contract.ledger import read_ledger
 from contract.manifest import MANIFEST, sha256_of
-from contract.parity_result import BatchParity, read_status
+from contract.parity_result import BatchParity, ParityResult, read_status
 
 
 def assemble(bench: Bench, done: Measurements) -> Report:
@@ -115,7 +115,7 @@ def _artifact(subject: Subject, bench: Bench, done: Measurements) -> Artifact:
     parity = status.parity
     figures["verified"] = once(parity.seconds, "s") if parity else Missing("`make verify` has not verified it.")
     source = _source(subject, bench)
-    parts = _answered(subject, source, bench, done)
+    parts = _elsewhere(format, parity) if needs(format) else _answered(subject, source, bench, done)
     figures |= parts.pop("figures")
     return Artifact(
         name=subject.name,
@@ -130,8 +130,7 @@ def _artifact(subject: Subject, bench: Bench, done: Measurements) -> Artifact:
         placements=parity.placements if parity else (),
         arm=status.arm,
         outlook=FORMATS[family_of(format)].outlook,
-        proven_on=proven_on(format),
-        **parts,
+        **{"proven_on": proven_on(format), **parts},
     )
 
 
@@ -143,6 +142,17 @@ def _source(subject: Subject, bench: Bench) -> Subject | None:
     """The model's source artifact; for the source, itself."""
     of_model = [other for other in bench.subjects if other.manifest and other.folder.parent == subject.folder.parent]
     return next((other for other in of_model if other.manifest and other.manifest.is_source), None)
+
+
+def _elsewhere(format: str, parity: ParityResult | None) -> dict[str, Any]:
+    """The verdict and figures of an artifact that another system alone runs: what `make verify` judged of it."""
+    why = why_no_time(format)
+    figures: dict[str, Measured] = {"accuracy": Missing(why), "agreement": Missing(why)}
+    if parity is None:
+        return {"verdict": f"not compared: {why}", "figures": figures, "needs": needs(format)}
+    figures["agreement"] = exact(parity.agreement, "share", parity.images)
+    verdict = "passed" if parity.passed else "; ".join(parity.reasons)
+    return {"verdict": verdict, "figures": figures, "proven_on": f"{parity.system} ({parity.processor})"}
 
 
 def _answered(subject: Subject, source: Subject | None, bench: Bench, done: Measurements) -> dict[str, Any]:
@@ -271,7 +281,7 @@ def _server_row(subject: Subject, artifact: Artifact, bench: Bench, done: Measur
     figures["image"] = _image(family)
     threads = bench.settings.threads
     backend = f"CPU, threads: {threads}" if family != "tfjs" else "wasm, SIMD, threads: 1"
-    runtime = alone.text("runtime") or (FORMATS[family].runtime if proven_on(family) else "")
+    runtime = alone.text("runtime") or (FORMATS[family].runtime if why_no_time(family) else "")
     return Row(f"{subject.name}@server", subject.name, "server", runtime, backend, figures)
 
 

@@ -37,7 +37,7 @@ from contract.cell.command import is_own
 from contract.code import ROOT, digest, files_of
 from contract.errors import ArtifactMissing, BroughtError, RosettaError, RuntimeFailure
 from contract.failed_edge import read_failed_edges
-from contract.formats import proven_on
+from contract.formats import needs, proven_on
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, verify_files
 from verify import questions
 from verify.questions import Questions
@@ -248,7 +248,7 @@ class Bench:
     def _stages(self) -> Iterator[list[Task]]:
         """The stages in their order; the tasks within a stage are in random order."""
         order = random.Random(self.settings.seed)
-        usable = [subject for subject in self.subjects if subject.manifest]
+        usable = [subject for subject in self.subjects if subject.manifest and not needs(subject.folder.name)]
         yield self._shuffled(order, map(self._answers, usable))
         for round in range(self.rounds):
             timed = [subject for subject in usable if not proven_on(subject.folder.name)]

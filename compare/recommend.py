@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from compare.figures import Figure, Missing
+from compare.figures import Figure, Measured, Missing
 from compare.report import Artifact, Constraints, Relaxation, Report, ReportError, Target
 from contract.formats import is_reduced
 from contract.precisions import TABLE
@@ -68,7 +68,7 @@ TARGETS = {
         size_label="the download of the artifact and its runtime",
     ),
     "android": _phone("an Android phone", "NNAPI"),
-    "ios": _phone("an iPhone", "Core ML", "coreai"),
+    "ios": _phone("an iPhone", "Core ML", "coreai", "coreml"),
 }
 """A target's name -> which rows it takes and by which figures; every report carries this table."""
 
@@ -178,8 +178,9 @@ class Decision:
     relax: tuple[Relaxation, ...] = ()
     """If nothing fits only because of the constraints: what would have to give way."""
     unranked: tuple[str, ...] = ()
-    """Rows that keep their answers, as far as a runtime that is for proof alone shows, and meet the constraints. They
-    have no time to rank them by, so none of them is chosen."""
+    """Rows that keep their answers, as far as a runtime that is for proof alone shows, and meet the constraints; and
+    those of which nothing is known here, since another system runs them. They have no time to rank them by, so none of
+    them is chosen."""
 
     @property
     def relax_together(self) -> bool:
@@ -257,16 +258,23 @@ def _unranked(report: Report, target: Target, constraints: Constraints) -> Itera
         size, agreement = (report.figure(row.name, name) for name in (target.size, "agreement"))
         if (
             row.where == target.where
-            and artifact.proven_on
             and target.takes(artifact)
+            and (_is_proven(artifact, agreement, constraints) or (artifact.needs and constraints.min_agreement is None))
             and isinstance(size, Figure)
-            and isinstance(agreement, Figure)
-            and (artifact.keeps_answers or constraints.min_agreement is not None)
             and size.value <= MB * (constraints.max_mb or math.inf)
-            and agreement.value >= (constraints.min_agreement or 0)
             and _precision(artifact) in (constraints.allow_precision or (_precision(artifact),))
         ):
             yield row.name
+
+
+def _is_proven(artifact: Artifact, agreement: Measured, constraints: Constraints) -> bool:
+    """Whether a runtime that is for proof alone shows that it keeps its answers, as far as the constraints ask."""
+    return (
+        bool(artifact.proven_on)
+        and isinstance(agreement, Figure)
+        and (artifact.keeps_answers or constraints.min_agreement is not None)
+        and agreement.value >= (constraints.min_agreement or 0)
+    )
 
 
 def _precision(artifact: Artifact) -> str:

@@ -115,6 +115,8 @@ class Artifact:
     """What is known of its format's future; empty where its makers go on with it."""
     proven_on: str = ""
     """On what alone its answers are proven, where that is for proof, and not for time; empty for others."""
+    needs: str = ""
+    """The system that alone runs it, where nothing is known of its answers there: "macOS"; empty for others."""
 
     @property
     def keeps_answers(self) -> bool:
@@ -204,9 +206,10 @@ class Target:
     """Whether its processor is of 64-bit ARM: what gives other answers there is not chosen."""
 
     def takes(self, artifact: Artifact) -> bool:
-        """Whether an artifact runs there. What is proven on a stand-in alone runs only where its family is named."""
+        """Whether an artifact runs there. What is not run here, or for proof alone, runs only where its family is
+        named."""
         if self.families is None:
-            return not artifact.proven_on
+            return not (artifact.proven_on or artifact.needs)
         return family_of(artifact.format) in self.families
 
 
@@ -322,6 +325,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
         "arm": None,
         "outlook": "",
         "proven_on": "",
+        "needs": "",
     },
     "rows": {"marks": []},
 }

@@ -38,9 +38,13 @@ class Format:
     outlook: str = ""
     """What somebody who chooses it should know of its future, with the month of that; empty where its makers go on."""
     is_optional: bool = False
-    """Whether its runtime is installed only where somebody asks for it; its module then has the format's name."""
+    """Whether its runtime is installed only where somebody asks for it."""
+    module: str = ""
+    """The module of an optional one, where it has another name than the format."""
     proven_on: str = ""
     """On what its answers are proven here, where that is for proof alone: its time says nothing of where it is used."""
+    needs: str = ""
+    """The system that alone runs it, where that is none of this project's: it is converted here, and not run."""
 
 
 TABLE = (
@@ -83,6 +87,7 @@ TABLE = (
         is_optional=True,
         proven_on="Apple's own runtime for Linux",
     ),
+    Format("coreml", "Core ML", None, packages=("coremltools",), is_optional=True, module="coremltools", needs="macOS"),
 )
 
 FORMATS: dict[str, Format] = {format.name: format for format in TABLE}
@@ -108,7 +113,7 @@ def is_reduced(format: str) -> bool:
 def is_installed(format: str) -> bool:
     """Whether the runtime of a format, of any precision, is installed here; nothing is imported."""
     family = FORMATS[family_of(format)]
-    return not family.is_optional or importlib.util.find_spec(family.name) is not None
+    return not family.is_optional or importlib.util.find_spec(family.module or family.name) is not None
 
 
 def proven_on(format: str) -> str:
@@ -117,8 +122,22 @@ def proven_on(format: str) -> str:
     return FORMATS[family].proven_on if family in FORMATS else ""
 
 
+def needs(format: str) -> str:
+    """The system that alone runs a format, where it is converted here and not run; empty where it is run here."""
+    family = family_of(format)
+    return FORMATS[family].needs if family in FORMATS else ""
+
+
+def why_not_run(format: str) -> str:
+    """Why a format, of any precision, is not run here; empty where it is."""
+    system = needs(format)
+    return f"it is converted, and not run here: {FORMATS[family_of(format)].runtime} needs {system}" if system else ""
+
+
 def why_no_time(format: str) -> str:
     """Why the runtime of a format, of any precision, is not timed here; empty where it is."""
+    if why := why_not_run(format):
+        return f"{why[0].upper()}{why[1:]}."
     place = proven_on(format)
     return f"It runs here on {place}, for proof alone: its time says nothing of its users' devices." if place else ""
 

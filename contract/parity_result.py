@@ -4,10 +4,14 @@ A result holds for exactly the bytes that were compared: it names the sha256 of 
 sha256 of every file.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from contract.arm_proof import ArmProof, read_proof
+from contract.formats import why_not_run
+from contract.mac_record import MAC
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, write_json
 from contract.placement import Placement
 from contract.records import RecordError, decode, encode, parse
@@ -137,6 +141,10 @@ class ParityResult:
     """Of an artifact of float32: what shows that its runtime computes in less; empty where nothing does."""
     placements: tuple[Placement, ...] = ()
     """Where its operators run; empty where its runtime does not show it."""
+    system: str = ""
+    """What it ran on, where nothing here runs it: "macOS 15.5"; empty for others."""
+    record_sha256: str = ""
+    """Of the answers from there, `mac.json`."""
 
     def __post_init__(self) -> None:
         if not self.batches:
@@ -179,6 +187,10 @@ def write_parity(folder: Path, result: ParityResult) -> None:
     write_json(folder / PARITY, encode(result))
 
 
+LATER: Mapping[str, Any] = {"kept": None, "lowered": "", "placements": [], "system": "", "record_sha256": ""}
+"""Fields that results have not always had, with what they were before."""
+
+
 def read_status(folder: Path) -> Status:
     """The status of the artifact in `folder`.
 
@@ -194,10 +206,11 @@ def _status(folder: Path, manifest: Manifest) -> Status:
         return Status(SOURCE, "training wrote it: the others are compared with it")
     try:
         data = parse((folder / PARITY).read_bytes())
-        # Results may be older than these fields.
-        known = {"kept": None, "lowered": "", "placements": [], **data} if isinstance(data, dict) else data
+        known = {**LATER, **data} if isinstance(data, dict) else data
         return _judge(folder, manifest, decode(ParityResult, known))
     except FileNotFoundError:
+        if why := why_not_run(manifest.format):
+            return Status(UNVERIFIED, f"{why}. `make verify` says how its answers are proven there")
         return Status(UNVERIFIED, "it was never compared with its source: run `make verify`")
     except (OSError, RecordError) as error:
         return Status(UNVERIFIED, f"its {PARITY} cannot be read ({error}): run `make verify`")
@@ -210,9 +223,12 @@ def _judge(folder: Path, manifest: Manifest, result: ParityResult) -> Status:
     source = folder.parent / result.source.removeprefix(f"{manifest.model}-") / MANIFEST
     if not source.is_file() or result.source_sha256 != sha256_of(source):
         return Status(UNVERIFIED, "its source changed since they were compared: run `make verify`")
+    if why_not_run(manifest.format) and result.record_sha256 != sha256_of(folder / MAC):
+        return Status(UNVERIFIED, f"its {MAC} is not the one that was judged: run `make verify`")
     if not result.passed:
         return Status(UNVERIFIED, "its answers are not its source's: " + "; ".join(result.reasons), result)
-    words = f"{result.images} questions, largest difference {result.max_abs_diff:.1e}"
+    words = f"on {result.system} ({result.processor}): " if result.system else ""
+    words += f"{result.images} questions, largest difference {result.max_abs_diff:.1e}"
     words += f"; {result.lowered}" if result.lowered else ""
     if result.kept:
         beyond = f"; not a number {result.differs[0]}" if result.differs else ""

@@ -4,8 +4,8 @@
       |           '--> tfjs                                         '--> tfjs
       '--> onnx   savedmodel --> onnx and tflite --> onnx, for a model that starts there
 
-Where OpenVINO is installed, onnx leads to openvino, too; where ExecuTorch is, torch leads to executorch, and where
-Core AI is, to coreai.
+Where OpenVINO is installed, onnx leads to openvino, too; where ExecuTorch is, torch leads to executorch, where Core AI
+is, to coreai, and where Core ML's converter is, to coreml, which nothing here runs.
 
 precision/ makes variants of reduced precision of some of these: `tflite-int8` from `tflite`.
 
@@ -35,7 +35,7 @@ class Written:
     about: Mapping[str, Any]
     """For the manifest's `made_with`: `largest`, the largest size of each axis of each input, where the artifact is
     bounded; `delegated`, how many operators each part of the runtime computes; `computed_in`, how many layers
-    compute in each dtype, where that is not float32."""
+    compute in each dtype, where that is not float32; `system`, the oldest that runs it."""
 
 
 Exporter = Callable[[Path, Manifest, Path], Sequence[Path] | Written]
@@ -88,6 +88,7 @@ EXPORTERS: dict[tuple[str, str], tuple[Route, ...]] = {
     ),
     ("torch", "executorch"): (Route("lowered to XNNPACK", "export.torch_to_executorch:export"),),
     ("torch", "coreai"): (Route("Apple's own conversion", "export.torch_to_coreai:export"),),
+    ("torch", "coreml"): (Route("coremltools", "export.torch_to_coreml:export"),),
 }
 """(parent's format, format) -> its routes, in the order in which they are tried: where the first route fails, or its
 artifact does not answer like the source, the next one may succeed."""

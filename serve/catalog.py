@@ -17,7 +17,7 @@ from bring.verdict.artifact import insist_on_artifact, is_trusted, source_of
 from contract.behaviour import read_behaviour
 from contract.errors import ArtifactError, BroughtError, ModelUnavailable, UnknownModel, one_line
 from contract.failed_edge import FailedEdge, read_failed_edges
-from contract.formats import FORMATS, family_of
+from contract.formats import FORMATS, family_of, why_not_run
 from contract.ledger import Ledger, read_ledger
 from contract.manifest import BROUGHT, MANIFEST, Manifest, read_manifest, verify_files
 from contract.parity_result import FAILED, Status, read_status
@@ -213,6 +213,10 @@ def load_model(
             return ServedModel(name, folder, manifest, status, source, remote, remote.sizes, **known)
         verify_files(folder, manifest)
         sizes = {file: (folder / file).stat().st_size for file in manifest.files}
+        if why := why_not_run(manifest.format):
+            log.info("%s is not served: %s.", name, why)
+            known |= {"failure": f"{why}.", "is_refused": True}
+            return ServedModel(name, folder, manifest, status, source, None, sizes, **known)
         runtime = _load(folder, manifest, source, settings)
         known["warm_up"] = _trouble_with_zeros(runtime, manifest)
     except (ArtifactError, BroughtError, ModelUnavailable, OSError) as error:

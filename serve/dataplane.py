@@ -22,6 +22,7 @@ from contract.errors import (
     RuntimeFailure,
     one_line,
 )
+from contract.formats import needs
 from contract.image import HELD_BYTES, held_bytes, image_to_batch
 from contract.manifest import ImageSpec
 from contract.tensors import Tensors
@@ -295,11 +296,14 @@ class DataPlane:
     def compare(self, picture: bytes) -> Iterator[dict[str, Any]]:
         """The same picture through every model that takes pictures, one row each, in the catalog's order.
 
-        A model that fails has a row with an `error`. Raises ImageError at once for bytes that are not a usable picture.
+        A model that fails has a row with an `error`; one that runs on another system alone has none, since it is never
+        asked. Raises ImageError at once for bytes that are not a usable picture.
         """
         batches: dict[ImageSpec, tuple[Batch, float]] = {}
         sources: dict[str, Prediction] = {}
         for model in self.catalog.values():
+            if model.manifest is not None and needs(model.manifest.format):
+                continue
             row: dict[str, Any] = {"model": model.name, "status": model.status.word, "source": model.source}
             try:
                 spec = image_spec(model)

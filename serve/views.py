@@ -13,6 +13,7 @@ from contract.device_check import FOLDER as DEVICES
 from contract.device_check import keep_check, read_check
 from contract.errors import ArtifactMissing, InputError, ModelUnavailable, RosettaError
 from contract.failed_edge import FAILED, FailedEdge, log_file
+from contract.formats import FORMATS, family_of, needs
 from contract.parity_result import ORDINARY, UNVERIFIED
 from serve import files, metrics
 from serve.catalog import ServedModel
@@ -102,6 +103,7 @@ def index_entries(plane: DataPlane, ready: bool) -> list[dict[str, Any]]:
             "version": model.version,
             "state": "READY" if model.ready else "UNAVAILABLE",
             "reason": model.error or _doubt(model),
+            **_not_run(model),
         }
         for model in plane.catalog.every_version()
         if model.ready or not ready
@@ -109,6 +111,14 @@ def index_entries(plane: DataPlane, ready: bool) -> list[dict[str, Any]]:
     if not ready:
         entries += [_failed_edge(edge, plane.settings.artifacts) for edge in plane.catalog.failed_edges.values()]
     return entries
+
+
+def _not_run(model: ServedModel) -> dict[str, Any]:
+    """What the page has to know of a model that is converted alone, which the protocol's metadata would not give."""
+    if model.manifest is None or not (model.sizes and needs(model.manifest.format)):
+        return {}
+    described = oip.model_metadata(model.manifest, family_of(model.manifest.format))
+    return {"not_run": described | {"parameters": _parameters(model) | {"needs": needs(model.manifest.format)}}}
 
 
 def _doubt(model: ServedModel) -> str:
@@ -145,7 +155,7 @@ def _parameters(model: ServedModel) -> dict[str, Any]:
     return {
         "model": manifest.model,
         "format": manifest.format,
-        "runtime": model.runtime.title,
+        "runtime": model.loaded.title if model.loaded else FORMATS[family_of(manifest.format)].runtime,
         "source": model.source,
         "status": model.status.word,
         "status_reason": "; ".join(filter(None, (model.status.reason, model.warm_up))),

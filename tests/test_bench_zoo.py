@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from bench.edges import COMPARED_HERE
 from bench.zoo.__main__ import measure_all, results, table
 from bench.zoo.models import ZOO
 from bench.zoo.variants import read_variant, variants_table
 from contract.code import ROOT
-from export import EXPORTED_HERE, exported_from
+from tests.formats_here import run_from
 
 PICTURES = 40
 TIMED = ("onnx", "tflite")
 """The formats whose runtimes start fast."""
 NAMES = ["tiny_torch"]
 """tests/test_bring.py brings a Keras file."""
-MADE = exported_from("torch")
+MADE = run_from("torch")
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_a_model_that_cannot_be_written_is_a_row(
         "| ResNet-18 (PyTorch) | 224 px | FAILED |" in lines[2]
         and "- `resnet18_torch`: RuntimeError: no such layer" in lines
     )
-    assert f"Of the convolutional networks' edges 0 of {len(EXPORTED_HERE)} pass (0.0%)." in lines
+    assert f"Of the convolutional networks' edges 0 of {len(COMPARED_HERE)} pass (0.0%)." in lines
 
 
 def test_an_unknown_model_is_named_with_the_known_ones() -> None:

@@ -267,3 +267,24 @@ def test_each_format_is_reached_along_the_fewest_edges() -> None:
     assert [format for format in of_tflite if format != "openvino"] == ["onnx", "savedmodel", "tfjs"]
     assert ("openvino" in of_tflite) == is_installed("openvino")
     assert list(reachable("tfjs")) == []
+
+
+def test_what_another_system_alone_runs_is_kept_and_no_other_route_is_tried() -> None:
+    search = Search([edge("torch", "coreml", "first", "second")])
+    search.edges["coreml"].converted()
+    assert isinstance(search.next_step(), Verify) and search.unverified() == ["coreml"]
+    search.verified({"coreml": None})
+    assert (search.next_step(), search.unverified()) == (None, [])
+    ending = search.ending(search.edges["coreml"])
+    assert ending is not None and ending.is_unknown and not ending.passed
+    assert (
+        words.kept("net-coreml", search.edges["coreml"], ending, True)
+        == "net-coreml: it is converted, and not run: it needs macOS"
+    )
+
+
+def test_what_another_system_alone_runs_makes_room_where_its_file_is_something_else() -> None:
+    search = Search([edge("torch", "coreml", "first", "second")])
+    search.edges["coreml"].converted()
+    search.verified({"coreml": "net-coreml is not what its manifest says"})
+    assert isinstance(search.next_step(), PutAside)

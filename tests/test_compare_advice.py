@@ -161,6 +161,20 @@ def test_what_is_proven_without_a_time_is_named_for_an_iphone_and_not_ranked() -
     assert {as_written(data, pointer) for pointer in numbers} == {*numbers.values()} and len(numbers) == 3
 
 
+def test_what_another_system_alone_runs_is_named_for_an_iphone_with_what_is_unknown_of_it() -> None:
+    artifact, its_row = proven("m-coreml", proven_on="", outlook="", needs="macOS", verdict="not compared: why")
+    figures = {**artifact.figures, "agreement": Missing("Nothing is known.")}
+    coreml = dataclasses.replace(artifact, figures=figures), its_row
+    given = advice(TFLITE, coreml, target="ios")
+    assert given.choice == "m-tflite@server"
+    assert (
+        "m-coreml may run there, too: it is converted, and not run here, since it needs macOS. Nothing is known of its "
+        "answers and its time. Its files have 40.0 kB."
+    ) in [sentence.text for sentence in given.reasons]
+    for target in ("server", "android"):
+        assert not [sentence for sentence in reasons(TFLITE, coreml, target=target) if "coreml" in sentence]
+
+
 def test_ties_are_named() -> None:
     rows = row("m-onnx", ms=1.00, spread=0.1), row("m-tflite", ms=1.05, spread=0.1)
     assert reasons(*rows)[-1] == "Within the noise, m-tflite@server is as good: 1.05 ms and 10.0 MB."

@@ -58,6 +58,7 @@ def artifact_and_row(
     marks: Sequence[str] = (),
     arm: bool | None = None,
     proven_on: str = "",
+    needs: str = "",
 ) -> tuple[Artifact, Row]:
     """A row of a case. A figure is (value, low, high); a time that is null was not measured."""
     artifact, (model, _, format) = name.partition("@")[0], name.partition("@")[0].partition("-")
@@ -65,12 +66,12 @@ def artifact_and_row(
     time: Measured = figure(ms, "s", 1e-3) if ms else Missing("It was not measured.")
     of_artifact = {
         "accuracy": figure(accuracy, "share"),
-        "agreement": figure((agreement, agreement, agreement), "share"),
+        "agreement": Missing("Nothing is known.") if needs else figure((agreement, agreement, agreement), "share"),
         "disk": size,
     }
     proof = None if arm is None else replace(PROOF, passed=arm, reasons=() if arm else ("other answers",))
     source = None if verdict == "source" else f"{model}-keras"
-    known: dict[str, Any] = {"right": right, "arm": proof, "proven_on": proven_on}
+    known: dict[str, Any] = {"right": right, "arm": proof, "proven_on": proven_on, "needs": needs}
     of_row: dict[str, Measured] = dict.fromkeys(TIMES, time) | dict.fromkeys(SIZES, size)
     return (
         Artifact(artifact, model, format, source, "0" * 64, verdict, of_artifact, **known),

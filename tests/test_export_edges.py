@@ -28,7 +28,8 @@ from contract.behaviour import BEHAVIOUR
 from contract.code import ROOT
 from contract.dataset import Bytes, Split
 from contract.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, ExportError, UnknownEdge
-from contract.formats import is_installed
+from contract.formats import is_installed, needs
+from contract.mac_record import QUESTIONS, SCRIPT
 from contract.manifest import (
     MANIFEST,
     Manifest,
@@ -64,6 +65,10 @@ BROUGHT_ONLY = {("savedmodel", "onnx"), ("tflite", "onnx")}
 """Edges that our own models do not need: tests/test_bring.py and tests/test_export_tflite_to_onnx.py test them."""
 
 each_export = pytest.mark.parametrize(("model", "parent", "format"), CASES, ids=lambda word: str(word))
+each_that_runs = pytest.mark.parametrize(
+    ("model", "parent", "format"), [case for case in CASES if not needs(case[2])], ids=lambda word: str(word)
+)
+"""The others have tests of their own: tests/test_export_coreml.py."""
 
 
 Load = Callable[[Path], Runtime]
@@ -113,7 +118,8 @@ def test_the_manifest_has_the_sources_inputs_and_outputs(artifacts: Path, model:
 def test_the_manifest_names_every_file_in_the_folder(artifacts: Path, model: str, parent: str, format: str) -> None:
     folder = artifacts / model / format
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert files == {*read_manifest(folder).files, MANIFEST, PARITY, BEHAVIOUR}
+    beside = {QUESTIONS, SCRIPT} if needs(format) else {PARITY, BEHAVIOUR}
+    assert files == {*read_manifest(folder).files, MANIFEST, *beside}
 
 
 @pytest.mark.parametrize("folder", ["keras_cnn/keras", "keras_cnn/savedmodel", "torch_cnn/torch", "torch_cnn/onnx"])
@@ -122,7 +128,7 @@ def test_exporting_leaves_the_parent_as_it_was(artifacts: Path, folder: str) -> 
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 64])
-@each_export
+@each_that_runs
 def test_answers_are_the_sources_on_real_pictures(
     artifacts: Path,
     load: Load,
@@ -137,7 +143,7 @@ def test_answers_are_the_sources_on_real_pictures(
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 64])
-@each_export
+@each_that_runs
 def test_answers_are_the_sources_where_height_width_and_channels_differ(
     odd_models: Path,
     load: Load,

@@ -9,6 +9,7 @@ import torch
 
 from bring.description import Description, Input
 from contract.code import ROOT
+from contract.coreml_program import INDEX, MODEL, PACKAGE
 from contract.manifest import MANIFEST, read_manifest
 from export import exported_from
 
@@ -71,9 +72,11 @@ RANDOM = {
     "fingerprint.pb",
     MANIFEST,
     *(f"model.aimodel/{name}" for name in ("main.mlirb", "main.hash", "metadata.json")),
+    *(f"{PACKAGE}/{name}" for name in (INDEX, MODEL)),
 }
 """TensorFlow gives each SavedModel a random number, and a manifest says how long its conversion took. Core AI names the
-constants of a program at random, and writes the date."""
+constants of a program at random, and writes the date. Core ML's package gives its parts random numbers, and has the
+date, too."""
 
 
 @pytest.mark.parametrize("format", ["torch", *exported_from("torch")])

@@ -123,7 +123,7 @@ TORCH = {"torch_cnn/torch", *(f"torch_cnn/{format}" for format in (*exported_fro
 BOTH = ("keras_cnn", "torch_cnn")
 OF_ONNX = {"keras_cnn/openvino"} & KERAS
 """What is made from Keras's ONNX."""
-OF_PROGRAM = {"torch_cnn/executorch", "torch_cnn/coreai"}
+OF_PROGRAM = {"torch_cnn/executorch", "torch_cnn/coreai", "torch_cnn/coreml"}
 """What is made from PyTorch's program without ONNX."""
 
 

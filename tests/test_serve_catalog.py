@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from contract.errors import ModelUnavailable, UnknownModel
+from contract.formats import needs
 from contract.manifest import MANIFEST, read_manifest, write_json, write_manifest
 from contract.parity_result import PARITY, read_status
 from export import exported_from
@@ -66,7 +67,9 @@ def test_all_are_served_in_order_with_their_sources_and_statuses(catalog: Catalo
     expected: list[tuple[str, str | None, str, bool]] = []
     for model, source in (("keras_cnn", "keras"), ("torch_cnn", "torch")):
         expected.append((f"{model}-{source}", None, "source", True))
-        expected += [(f"{model}-{format}", f"{model}-{source}", "verified", True) for format in exported_from(source)]
+        for format in exported_from(source):
+            known = ("unverified", False) if needs(format) else ("verified", True)
+            expected.append((f"{model}-{format}", f"{model}-{source}", *known))
     assert [(model.name, model.source, model.status.word, model.ready) for model in catalog.values()] == expected
 
 
@@ -171,11 +174,11 @@ def test_a_damaged_artifact_is_listed_with_its_reason_and_the_others_serve(
 
 
 def test_a_format_that_no_runtime_runs_is_listed_last(cheap: Path, onnx: Path) -> None:
-    coreml = shutil.copytree(onnx, onnx.with_name("coreml"))
-    write_manifest(coreml, replace(read_manifest(onnx), format="coreml"))
-    catalog = only(cheap, "keras_cnn-onnx", "keras_cnn-coreml", "keras_cnn-tflite")
-    assert list(catalog) == ["keras_cnn-onnx", "keras_cnn-tflite", "keras_cnn-coreml"]
-    assert "'coreml' is not one of keras, " in catalog["keras_cnn-coreml"].error
+    ncnn = shutil.copytree(onnx, onnx.with_name("ncnn"))
+    write_manifest(ncnn, replace(read_manifest(onnx), format="ncnn"))
+    catalog = only(cheap, "keras_cnn-onnx", "keras_cnn-ncnn", "keras_cnn-tflite")
+    assert list(catalog) == ["keras_cnn-onnx", "keras_cnn-tflite", "keras_cnn-ncnn"]
+    assert "'ncnn' is not one of keras, " in catalog["keras_cnn-ncnn"].error
     assert catalog["keras_cnn-onnx"].ready
 
 

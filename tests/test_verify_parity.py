@@ -27,7 +27,7 @@ from contract.manifest import (
 from contract.parity_result import PARITY, BatchParity, ParityResult, read_status, write_parity
 from contract.records import decode
 from contract.tensors import Tensors
-from export import exported_from
+from tests.formats_here import run_from
 from train.keras_cnn import build
 from verify import parity
 from verify.__main__ import main
@@ -51,7 +51,7 @@ from verify.parity import (
 from verify.questions import Questions, of_split
 
 MODELS = {"keras_cnn": "keras", "torch_cnn": "torch"}
-EVERY_EXPORT = [(model, format) for model, source in MODELS.items() for format in exported_from(source)]
+EVERY_EXPORT = [(model, format) for model, source in MODELS.items() for format in run_from(source)]
 
 
 # The real artifacts
@@ -136,9 +136,9 @@ def test_a_new_source_makes_all_its_exports_unverified(artifacts_copy: Path) -> 
     source = artifacts_copy / "torch_cnn" / "torch"
     manifest = read_manifest(source)
     write_manifest(source, replace(manifest, made_with={**manifest.made_with, "seed": 2}))
-    for format in exported_from("torch"):
+    for format in run_from("torch"):
         assert_unverified(artifacts_copy / "torch_cnn" / format, "its source changed")
-    for format in exported_from("keras"):
+    for format in run_from("keras"):
         assert read_status(artifacts_copy / "keras_cnn" / format).word == "verified"
 
 

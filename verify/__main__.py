@@ -19,11 +19,13 @@ from contract.cell.command import is_own
 from contract.cell.harvest import RECORDS
 from contract.cell.sandbox import ChildFailed, Finished
 from contract.errors import ArtifactError, BroughtError, RosettaError
-from contract.formats import is_reduced
+from contract.formats import is_reduced, needs
 from contract.ledger import LEDGER, decoded
+from contract.mac_record import QUESTIONS
 from contract.manifest import MANIFEST, read_manifest
 from contract.parity_result import PARITY, ParityResult
 from contract.records import decode, parse
+from verify.mac.proof import leave_script
 from verify.parity import QUICK, USUAL, verify_model
 from verify.precision.gate import limits_of
 from verify.questions import give
@@ -34,6 +36,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     PARITY: lambda content: decode(ParityResult, parse(content)),
     BEHAVIOUR: lambda content: decode(Behaviour, parse(content)),
     LEDGER: decoded,
+    QUESTIONS: len,  # for the script on a Mac; here they are read in a cell alone
 }
 """The records that are taken out of a cell -> what reads them, and raises RecordError."""
 
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 refused += others
                 if others and not formats:
                     continue
-            folder = command.linked(folder, options.records, RECORDS) if options.records else folder
+            folder = command.linked(folder, options.records, RECORDS, (QUESTIONS,)) if options.records else folder
             questions = (
                 read_questions(options.questions, options.limit)
                 if options.questions
@@ -132,8 +135,16 @@ def verify_in_cell(model: Path, options: argparse.Namespace) -> list[str]:
         except ChildFailed as error:
             done = error
         failure = command.show(done, cell)
-        command.publish_records(command.records_of(cell, READERS), model, READERS)
+        _leave_scripts(command.publish_records(command.records_of(cell, READERS), model, READERS))
         return [failure] if failure else []
+
+
+def _leave_scripts(written: Collection[Path]) -> None:
+    """Beside each artifact that another system alone runs: what proves it there. These records were written anew."""
+    for path in {record.parent for record in written}:
+        if needs(path.name) and path / PARITY not in written:  # what a Mac answered counts no longer
+            (path / PARITY).unlink(missing_ok=True)
+        leave_script(path)
 
 
 def judge_model(folder: Path, formats: Collection[str]) -> tuple[Collection[str], list[str]]:

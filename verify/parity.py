@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from contract.behaviour import Behaviour, write_behaviour
 from contract.errors import ArtifactMissing, ParityError, RosettaError, RuntimeFailure, one_line
-from contract.formats import is_installed, is_reduced, not_installed
+from contract.formats import is_installed, is_reduced, needs, not_installed
 from contract.ledger import ClassLoss, write_ledger
 from contract.manifest import MANIFEST, Manifest, TensorSpec, read_manifest, sha256_of, verify_files
 from contract.parity_result import (
@@ -322,22 +322,34 @@ def _compare_each(
     for path, manifest in artifacts:
         if taken and not taken.take(manifest.format):
             continue
-        if not is_installed(manifest.format):
+        if not needs(manifest.format) and not is_installed(manifest.format):
             print(f"{manifest.name} is not compared: {not_installed(manifest.format)}", flush=True)
             continue
         print(f"--- {manifest.name}", file=sys.stderr, flush=True)  # the title of what its runtime writes
         try:
-            result = _result(path, manifest, source, reference, limits)
+            if needs(manifest.format):
+                result = _elsewhere(path, manifest, source, reference)
+            else:
+                result = _result(path, manifest, source, reference, limits)
         except Exception as error:  # a runtime may raise anything, and the other artifacts are compared all the same
             known = error if isinstance(error, RosettaError) else RuntimeFailure(one_line(error))
             print(f"{manifest.name} cannot be compared: {one_line(known)}", file=sys.stderr, flush=True)
             if not is_reduced(manifest.format):  # a variant that cannot be run stays unverified, and stops nothing
                 compared.errors.append(known)
             continue
+        if result is None:
+            continue
         write_parity(path, result)
         compared.results[manifest.format] = result
         print(line(result, manifest.has_classes), flush=True)
     return compared
+
+
+def _elsewhere(path: Path, manifest: Manifest, source: Path, reference: "Reference") -> ParityResult | None:
+    """What another system answered, which alone runs the artifact; None where it did not."""
+    from verify.mac.proof import prove  # it judges by this module's rules
+
+    return prove(path, manifest, source, reference)
 
 
 def _add(compared: Compared, fork: Fork, folder: Path, taken: Taken) -> None:
@@ -707,7 +719,8 @@ def _faults_in_file(path: Path, manifest: Manifest, questions: Questions, classe
 
 def line(result: ParityResult, has_classes: bool) -> str:
     """The result in one line, for people."""
-    verdict = VERIFIED if result.passed else f"{UNVERIFIED}: {'; '.join(result.reasons)}"
+    where = f" on {result.system} ({result.processor})" if result.system else ""
+    verdict = f"{VERIFIED}{where}" if result.passed else f"{UNVERIFIED}: {'; '.join(result.reasons)}"
     if result.passed and result.differs:
         verdict = f"{ORDINARY}; {result.differs[0]}"
     if result.passed and result.lowered:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from bench.edges import converted, read_edges, reasons_and_routes
+from bench.edges import COMPARED_HERE, converted, read_edges, reasons_and_routes
 from bench.field.package import Listed, fetch, read_list
 from compare.machine import this_machine
 from compare.store import Record, Store
@@ -30,7 +30,6 @@ from contract.code import LOCK, ROOT, digest, files_of
 from contract.errors import RosettaError, one_line, shortened
 from contract.manifest import MANIFEST
 from contract.precisions import NONE
-from export import EXPORTED_HERE
 
 FOLDER = ROOT / "build" / "field"
 MINUTES = 15.0
@@ -165,7 +164,7 @@ def _outcome(result: Record) -> str:
 
 def table(models: Mapping[str, Listed], records: Mapping[str, Record]) -> Iterator[str]:
     """A row for each model; then what fails and why, what did not take the first route, and the machine."""
-    names = ("model", "what it is", "source", *EXPORTED_HERE, "took", "memory", "run")
+    names = ("model", "what it is", "source", *COMPARED_HERE, "took", "memory", "run")
     rows = [_row(models[name], record) for name, record in records.items()]
     yield from (f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows))
     yield from reasons_and_routes(records)
@@ -179,12 +178,12 @@ def _row(model: Listed, record: Record) -> list[str]:
         return [
             *about,
             "not in time" if record["error"].startswith(LATE) else "refused",
-            *[""] * len(EXPORTED_HERE),
+            *[""] * len(COMPARED_HERE),
             *cost,
             record["run"],
         ]
     edges = record["edges"]
-    cells = [_cell(edges[format]) if format in edges and format != record["source"] else "" for format in EXPORTED_HERE]
+    cells = [_cell(edges[format]) if format in edges and format != record["source"] else "" for format in COMPARED_HERE]
     return [*about, record["source"], *cells, *cost, record["run"]]
 
 

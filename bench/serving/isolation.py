@@ -13,7 +13,7 @@ from bench.serving.result import Row
 from bench.serving.setting import Setting
 from compare import servers
 from compare.servers import Server
-from contract.formats import FORMATS, is_installed
+from contract.formats import FORMATS, is_installed, needs
 from contract.manifest import BROUGHT, MANIFEST
 
 REQUEST = "A request to a small model, 1 connection"
@@ -47,7 +47,12 @@ def _requests(setting: Setting) -> list[Row]:
 
 def small_models(artifacts: Path) -> list[Path]:
     """One artifact of each format, where there is one and its runtime is installed: some runtimes are optional."""
-    folders = [artifacts / model / format for format in FORMATS if is_installed(format) for model in reversed(MODELS)]
+    folders = [
+        artifacts / model / format
+        for format in FORMATS
+        if is_installed(format) and not needs(format)
+        for model in reversed(MODELS)
+    ]
     made = {folder.name: folder for folder in folders if (folder / MANIFEST).exists()}
     return list(made.values())
 

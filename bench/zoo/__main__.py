@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.edges import converted, read_edges, reasons_and_routes
+from bench.edges import COMPARED_HERE, converted, read_edges, reasons_and_routes
 from bench.zoo.models import SMALL, ZOO
 from bench.zoo.variants import read_variant, variants_table
 from bring.walk import Reduced, bring
@@ -34,7 +34,6 @@ from contract.cell.sandbox import GIB, Limits
 from contract.code import LOCK, ROOT, digest, files_of
 from contract.errors import RosettaError, one_line
 from contract.precisions import NONE
-from export import EXPORTED_HERE
 
 FOLDER = ROOT / "build" / "zoo"
 PICTURES, OF_VARIANTS = 200, 600
@@ -152,7 +151,7 @@ def _kept_in(folder: Path, precision: str) -> Path:
 
 def table(records: Mapping[str, Record]) -> Iterator[str]:
     """A row for each model; then what fails and why, what did not take the first route, and the machine."""
-    names = ("model", "input", "source", *EXPORTED_HERE, "brought in", "memory", "run")
+    names = ("model", "input", "source", *COMPARED_HERE, "brought in", "memory", "run")
     yield from _lines([names, ["---"] * len(names), *(_row(name, record) for name, record in records.items())])
     yield from reasons_and_routes(records)
     yield from ("", *_summary(records))
@@ -162,9 +161,9 @@ def _row(name: str, record: Record) -> list[str]:
     member = (ZOO | SMALL)[name]
     entry = f"{member.size} px" if member.size else "tensors"
     if "error" in record:
-        return [member.title, entry, "FAILED", *[""] * (len(EXPORTED_HERE) + 2), record["run"]]
+        return [member.title, entry, "FAILED", *[""] * (len(COMPARED_HERE) + 2), record["run"]]
     edges, source = record["edges"], record["source"]
-    cells = [_cell(edges[format]) if format in edges else "" for format in EXPORTED_HERE]
+    cells = [_cell(edges[format]) if format in edges else "" for format in COMPARED_HERE]
     cost = f"{record['seconds']:.0f} s", f"{record['peak'] / GIB:.1f} GiB"
     return [member.title, entry, f"{source}: {_figures(edges[source])}", *cells, *cost, record["run"]]
 
@@ -183,7 +182,7 @@ def _figures(edge: Record) -> str:
 def _summary(records: Mapping[str, Record]) -> Iterator[str]:
     networks = {name: record for name, record in records.items() if (ZOO | SMALL)[name].kind == "convolutions"}
     convolutional = [bool(edge.get("passed")) for _, _, edge in converted(networks)]
-    convolutional += [False for record in networks.values() if "error" in record for _ in EXPORTED_HERE]
+    convolutional += [False for record in networks.values() if "error" in record for _ in COMPARED_HERE]
     if convolutional:
         share = sum(convolutional) / len(convolutional)
         yield f"Of the convolutional networks' edges {sum(convolutional)} of {len(convolutional)} pass ({share:.1%})."

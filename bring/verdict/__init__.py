@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bring.verdict import huggingface, mlflow, wire
+from bring.verdict import huggingface, mlflow
 from bring.verdict.findings import EXPECTED, Examination, Finding, few, mapped
+from contract import wire
 from contract.errors import BroughtError, UntrustedModel, one_line
 
 MAX_BYTES = 4 << 30

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bring.verdict import operators
 from bring.verdict.findings import Examination, Finding, few, leaves, mapped, part_of
-from bring.verdict.wire import Bytes, decoded, messages, numbers, parts, text
+from contract.wire import Bytes, decoded, messages, numbers, parts, text
 
 NEWEST_OPSET = 24
 """Of ONNX 1.19, which the converters read; a test compares it."""

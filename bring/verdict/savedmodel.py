@@ -12,8 +12,8 @@ from pathlib import Path
 from bring.verdict import operators
 from bring.verdict.findings import Examination, Finding, few, leaves, mapped, part_of
 from bring.verdict.savedmodel_files import LISTED, SAVING, VOCABULARY, Files, Function, Node, assets
-from bring.verdict.wire import Bytes, decoded, messages, parts, text
 from contract.errors import BroughtError
+from contract.wire import Bytes, decoded, messages, parts, text
 
 PYTHON = "Python functions"
 GRADIENTS = "(gradients)"

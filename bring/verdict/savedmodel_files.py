@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from bring.verdict import operators
 from bring.verdict.findings import Finding, few
-from bring.verdict.wire import Bytes, decoded, fields, messages, numbers, parts, text
+from contract.wire import Bytes, decoded, fields, messages, numbers, parts, text
 
 LISTED = "savedmodel"
 SAVING = "variables in files"

@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from bring.verdict import operators
 from bring.verdict.findings import Examination, Finding, few, mapped
-from bring.verdict.wire import Bytes
+from contract.wire import Bytes
 
 CUSTOM = "custom:"
 """Before the name of a custom operator; the list has those that LiteRT itself has."""

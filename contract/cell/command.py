@@ -156,15 +156,20 @@ def give(cell: Cell, file: Path, name: str) -> Path:
     return copy
 
 
-def linked(model: Path, records: Path, names: Collection[str]) -> Path:
-    """A folder for the records of these names inside of `records`, with links to all other files of the artifacts."""
+def linked(model: Path, records: Path, names: Collection[str], copied: Collection[str] = ()) -> Path:
+    """A folder for the records of these names inside of `records`, with links to all other files of the artifacts.
+
+    Those in `copied` are there from the beginning, as each manifest is: what is written anew must not follow a link.
+    """
     for manifest in model.glob(f"[!.]*/{MANIFEST}"):
         folder = records / model.name / manifest.parent.name
         folder.mkdir(parents=True)
         for path in manifest.parent.iterdir():
             if path.name not in {*names, MANIFEST}:
                 (folder / path.name).symlink_to(path)
-        shutil.copyfile(manifest, folder / MANIFEST)
+        for name in (MANIFEST, *copied):
+            if (manifest.parent / name).is_file():
+                shutil.copyfile(manifest.parent / name, folder / name)
     return records / model.name
 
 
@@ -178,10 +183,11 @@ def records_of(cell: Cell, names: Collection[str]) -> Path:
     return harvest.records
 
 
-def publish_records(records: Path, model: Path, readers: Mapping[str, Callable[[bytes], object]]) -> None:
+def publish_records(records: Path, model: Path, readers: Mapping[str, Callable[[bytes], object]]) -> Collection[Path]:
     """Write the records in the folder `records` beside the manifests of the model in `model`, once all were read.
 
-    `readers` are their names, and what reads each, and raises RecordError. Raises BroughtError for what is none.
+    `readers` are their names, and what reads each, and raises RecordError. The result is what was written. Raises
+    BroughtError for what is none.
     """
     contents: dict[Path, bytes] = {}
     for artifact in (path.parent for path in model.glob(f"[!.]*/{MANIFEST}")):
@@ -195,6 +201,7 @@ def publish_records(records: Path, model: Path, readers: Mapping[str, Callable[[
                 raise BroughtError(f"What was compared left no {name} of {artifact}: {error}") from error
     for path, content in contents.items():
         publish(path, content)
+    return contents
 
 
 def publish(path: Path, content: bytes) -> None:

@@ -17,10 +17,11 @@ from pathlib import Path, PurePosixPath
 from contract.behaviour import BEHAVIOUR
 from contract.errors import BroughtError
 from contract.ledger import LEDGER
+from contract.mac_record import QUESTIONS
 from contract.manifest import FORMAT_NAME, MANIFEST, read_manifest
 from contract.parity_result import PARITY
 
-RECORDS = (MANIFEST, PARITY, BEHAVIOUR, LEDGER)
+RECORDS = (MANIFEST, PARITY, BEHAVIOUR, LEDGER, QUESTIONS)
 MAX_RECORD = 64 << 20
 """Bytes of a record. A manifest of 100,000 labels and of 10,000 files has a tenth of this."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import InputError, ModelUnavailable, one_line
-from contract.formats import FORMATS, family_of, is_installed, not_installed
+from contract.formats import FORMATS, family_of, is_installed, not_installed, why_not_run
 from contract.manifest import Manifest
 from contract.tensors import Tensors, numpy_dtype
 
@@ -165,6 +165,8 @@ def joined(parts: Sequence[Tensors]) -> Tensors:
 def import_runtime(manifest: Manifest) -> LoadRuntime:
     """Import what runs artifacts of this format. Raises ModelUnavailable."""
     family = family_of(manifest.format)
+    if why := why_not_run(family):
+        raise ModelUnavailable(f"{manifest.name} cannot be run here: {why}.")
     if family not in RUNTIMES:
         raise ModelUnavailable(f"No runtime runs {manifest.name}: {family!r} is not one of {', '.join(RUNTIMES)}.")
     if not is_installed(family):

@@ -25,10 +25,10 @@ from contract.code import ROOT
 from contract.dataset import Split
 from contract.image import FORMATS, image_to_batch
 from contract.manifest import ImageSpec
-from export import exported_from
 from serve.replies import HEADERS
 from tests import reports
 from tests.browser.conftest import ROW_SECONDS, OpenPage, Row, assert_none, finished_rows, hear_out, opening, wait_until
+from tests.formats_here import run_from
 from tests.serving import Service, started
 from verify.parity import compare as compare_answers
 from verify.parity import judge
@@ -38,7 +38,7 @@ CASES = json.loads((GOLDEN / "cases.json").read_bytes())["cases"]
 FASHION = dataset.get("fashion_mnist").image
 
 SOURCES = {"keras_cnn-keras", "torch_cnn-torch"}
-CONVERTED = {f"{source}_cnn-{format}" for source in ("keras", "torch") for format in exported_from(source)}
+CONVERTED = {f"{source}_cnn-{format}" for source in ("keras", "torch") for format in run_from(source)}
 RUNTIMES = {
     family: tuple(name for name in runtimes if not name.endswith("-webgpu"))
     for family, runtimes in compare.browser.RUNTIMES.items()

@@ -51,6 +51,7 @@ FAMILIES = ("onnx", "tflite")
 LEFT_OUT = {
     "executorch": "its runtime for ARM needs PyTorch's build, which takes 870 MB",
     "coreai": "Apple's runtime for Linux has no build for ARM",
+    "coreml": "it needs macOS",
 }
 """Those that are not, and why."""
 ALONE = 16

@@ -93,6 +93,8 @@ export function probabilitiesOf({ outputs }: Answer): number[] {
 export class Comparison {
   readonly rows: Row[] = [];
   failedEdges: FailedEdge[] = [];
+  /** What is converted here, and runs elsewhere: never among the rows that answer. */
+  notRun: Row[] = [];
   /** The models whose rows are compared. */
   readonly chosen = new Set<string>();
   /** The picture as the input of each distinct kind of model. */
@@ -123,12 +125,13 @@ export class Comparison {
   private runs = 0;
 
   /** Add what the server has, and choose the wanted models, or the first ones. */
-  async addRows({ artifacts, failedEdges }: Served, wanted: Pick<Shared, 'models' | 'inBrowser'> = { models: null, inBrowser: true }): Promise<void> {
+  async addRows({ artifacts, notRun = [], failedEdges }: Served, wanted: Pick<Shared, 'models' | 'inBrowser'> = { models: null, inBrowser: true }): Promise<void> {
     const rows = await Promise.all(artifacts.map(async (artifact) => (await runtimesFor(artifact.format))
       .filter(({ where }) => where === 'server' || !artifact.problem) // the server's row shows the problem
       .map((runtime) => rowOf(artifact, runtime))));
     this.rows.push(...rows.flat()); // with the choice of models: half of it would be drawn as a page of none
     this.failedEdges = failedEdges;
+    this.notRun = await Promise.all(notRun.map(async (artifact) => rowOf(artifact, (await runtimesFor(artifact.format))[0]!)));
     const takingPictures = this.models.filter((model) => this.takesPictures(model));
     const atFirst = (takingPictures.length ? takingPictures : this.models.slice(0, 1)).slice(0, CHOSEN_AT_FIRST);
     const known = this.models.filter((model) => wanted.models?.includes(model));

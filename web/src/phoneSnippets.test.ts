@@ -66,6 +66,17 @@ test('Core AI has Swift alone, which names the folder, and every tensor in the d
   expect(() => made('coreai', { ...AIMODEL, inputs: [spec('text', 'BYTES', [-1])] })).toThrow('Swift, Core AI does not support BYTES');
 });
 
+test('Core ML has Swift alone, which names what Xcode compiles, and every tensor in the datatype that its converter makes', () => {
+  const package_ = { files: { 'model.mlpackage/Manifest.json': {}, 'model.mlpackage/Data/com.apple.CoreML/model.mlmodel': {} } };
+  const [swift, ...others] = made('coreml', package_);
+  expect([swift!.title, others]).toEqual(['Swift, Core ML', []]);
+  expect(swift!.code).toContain('forResource: "model", withExtension: "mlmodelc"');
+  expect(swift!.code).toContain('"pixels": MLMultiArray(MLShapedArray<Float>(repeating: 0, shape: [1, 4, 5, 3]))');
+  expect(swift!.code).toContain('print(outputs.featureValue(for: "probabilities")!.shapedArrayValue(of: Float.self)!.scalars)');
+  const ids = made('coreml', { ...package_, image: null, inputs: [spec('ids', 'INT64', [-1, 6])] });
+  expect(ids[0]!.code).toContain('"ids": MLMultiArray(MLShapedArray<Int32>(repeating: 0, shape: [1, 6]))');
+});
+
 test('formats that no phone runs have none', () => {
   expect(phoneSnippets(artifact('onnx'), 'keras')).toEqual([]);
 });

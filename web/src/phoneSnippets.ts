@@ -148,6 +148,18 @@ ${inputs.map((input) => `    ${JSON.stringify(input.name)}: NDArray(scalars: [${
 ])
 ${artifact.outputs.map((output) => `print(values(outputs.remove(${JSON.stringify(output.name)})!.ndArray!, ${typeOf(output)}.self))`).join('\n')}`,
   },
+  coreml: {
+    title: 'Swift, Core ML', language: 'swift',
+    library: "Core ML is part of iOS. Add the folder .mlpackage to the app's target: Xcode compiles it to .mlmodelc.",
+    imports: ['CoreML', 'Foundation'],
+    types: { FP32: 'Float', INT32: 'Int32', INT64: 'Int32', FP64: 'Float' }, // what its converter makes of 64 bits
+    run: (artifact, inputs, typeOf) => `let url = Bundle.main.url(forResource: ${JSON.stringify(folderEndingIn(artifact, '.mlpackage').replace('.mlpackage', ''))}, withExtension: "mlmodelc")!
+let model = try MLModel(contentsOf: url)
+let outputs = try model.prediction(from: MLDictionaryFeatureProvider(dictionary: [
+${inputs.map((input) => `    ${JSON.stringify(input.name)}: MLMultiArray(MLShapedArray<${typeOf(input)}>(repeating: 0, shape: [${sizes(input)}])),`).join('\n')}
+]))
+${artifact.outputs.map((output) => `print(outputs.featureValue(for: ${JSON.stringify(output.name)})!.shapedArrayValue(of: ${typeOf(output)}.self)!.scalars)`).join('\n')}`,
+  },
 };
 
 /** What makes the snippets of a family, each with its title. Making one raises Error for a datatype that its library lacks. */

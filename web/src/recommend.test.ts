@@ -16,6 +16,7 @@ interface Case {
     arm?: boolean;
     /** On what alone its answers are proven, without a time. */
     proven_on?: string;
+    needs?: string;
   }[];
   expected: object | null;
 }
@@ -35,15 +36,15 @@ function reportFor({ rows }: Case): Report {
     schema: SCHEMA, made: '', title: '', pictures: 1, machine: { processor: '', cores: 1, system: '' },
     artifacts: {}, rows: {}, training: {}, targets,
   };
-  for (const { name, ms, mb, accuracy, right = '', agreement = 1, verdict = 'passed', where = 'server', marks = [], arm, proven_on = '' } of rows) {
+  for (const { name, ms, mb, accuracy, right = '', agreement = 1, verdict = 'passed', where = 'server', marks = [], arm, proven_on = '', needs = '' } of rows) {
     const artifact = name.split('@')[0]!;
     const format = artifact.slice(artifact.indexOf('-') + 1);
     const time = ms ? figure(ms, 1e-3) : { missing: 'It was not measured.' };
     const size = figure([mb, mb, mb], 1e6);
     report.artifacts[artifact] = {
-      name: artifact, format, source: null, verdict, right, flips: [], flip_count: 0, proven_on,
+      name: artifact, format, source: null, verdict, right, flips: [], flip_count: 0, proven_on, needs,
       arm: arm === undefined ? null : { passed: arm, reasons: arm ? [] : ['other answers'], rows: 500, differs: [], processor: 'cortex-a76' },
-      figures: { accuracy: figure(accuracy), agreement: figure([agreement, agreement, agreement]), disk: size },
+      figures: { accuracy: figure(accuracy), agreement: needs ? { missing: 'Nothing is known.' } : figure([agreement, agreement, agreement]), disk: size },
     };
     const figures = { 'p50@1': time, 'http_p50@1': time, ship: size, download: size };
     report.rows[name] = { name, artifact, where, runtime: '', backend: '', figures, marks };

@@ -93,9 +93,9 @@ export function recommend(report: Report, target: Target, constraints: Constrain
   };
 }
 
-/** Where all families run, what is proven on a stand-in alone does not. */
-function runsThere({ format, proven_on }: ReportedArtifact, { families }: Target): boolean {
-  return families ? families.includes(familyOf(format)) : !proven_on;
+/** Where all families run, what is proven on a stand-in alone, or runs on another system alone, does not. */
+function runsThere({ format, proven_on, needs }: ReportedArtifact, { families }: Target): boolean {
+  return families ? families.includes(familyOf(format)) : !proven_on && !needs;
 }
 
 function unranked(report: Report, target: Target, { max_mb, max_ms, min_agreement, allow_precision }: Constraints): string[] {
@@ -103,9 +103,9 @@ function unranked(report: Report, target: Target, { max_mb, max_ms, min_agreemen
   return Object.values(report.rows).filter(({ name, artifact, where }) => {
     const of = report.artifacts[artifact]!;
     const [size, agreement] = [figureOf(report, name, target.size), figureOf(report, name, 'agreement')];
-    return where === target.where && of.proven_on && runsThere(of, target) && size && agreement
-      && (keepsAnswers(of) || min_agreement !== null)
-      && size.value <= 1e6 * (max_mb ?? Infinity) && agreement.value >= (min_agreement ?? 0)
+    const isProven = of.proven_on && agreement && (keepsAnswers(of) || min_agreement !== null) && agreement.value >= (min_agreement ?? 0);
+    return where === target.where && runsThere(of, target) && (isProven || (of.needs && min_agreement === null))
+      && size && size.value <= 1e6 * (max_mb ?? Infinity)
       && (!allow_precision?.length || allow_precision.includes(precisionOf(of.format)));
   }).map(({ name }) => name);
 }

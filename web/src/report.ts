@@ -55,6 +55,8 @@ export interface ReportedArtifact {
   outlook?: string;
   /** On what alone its answers are proven, where that is for proof, and not for time; empty for others. */
   proven_on?: string;
+  /** The system that alone runs it, where nothing is known of its answers there: "macOS"; empty for others. */
+  needs?: string;
 }
 
 export interface ReportedRow {

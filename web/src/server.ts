@@ -37,6 +37,8 @@ export interface Artifact {
   /** What the server runs it with: "LiteRT 2.3.0". */
   runtime: string;
   problem: string | null;
+  /** The system that alone runs it: it is converted here, and not run. */
+  needs?: string;
   /** A visitor's own file, which stays in this browser. */
   own?: Own;
 }
@@ -66,6 +68,8 @@ export interface FailedEdge {
 
 export interface Served {
   artifacts: Artifact[];
+  /** What is converted here, and runs elsewhere. */
+  notRun?: Artifact[];
   failedEdges: FailedEdge[];
 }
 
@@ -116,22 +120,23 @@ interface Metadata {
     parity: { placements?: Placement[] } | null;
     arm?: ArmProof | null;
     stored_only?: boolean;
+    needs?: string;
   };
 }
 
 /** Every artifact that the server knows, including those that it cannot run, and every conversion that failed. */
 export async function listServed(): Promise<Served> {
-  const index = await json<{ name: string; failed_edge?: Omit<FailedEdge, 'name'> }[]>(
+  const index = await json<{ name: string; failed_edge?: Omit<FailedEdge, 'name'>; not_run?: Metadata }[]>(
     '/v2/repository/index', post('{}', 'application/json'));
-  const artifacts = index.filter((entry) => !entry.failed_edge).map(({ name }) =>
-    describe(name).catch((error: unknown) => unusable(name, error)));
+  const artifacts = index.filter((entry) => !entry.failed_edge && !entry.not_run).map(({ name }) =>
+    json<Metadata>(`/v2/models/${name}`).then(described).catch((error: unknown) => unusable(name, error)));
   const failedEdges = index.flatMap(({ name, failed_edge: edge }) => (edge ? [{ ...edge, name }] : []));
-  return { artifacts: await Promise.all(artifacts), failedEdges };
+  const notRun = index.flatMap(({ not_run: metadata }) => (metadata ? [described(metadata)] : []));
+  return { artifacts: await Promise.all(artifacts), notRun, failedEdges };
 }
 
-async function describe(name: string): Promise<Artifact> {
-  const { inputs, outputs, parameters } = await json<Metadata>(`/v2/models/${name}`);
-  const { model, format, runtime, status, status_reason, image, classifies, labels, layouts, least, files, parity, arm, stored_only } = parameters;
+function described({ name, inputs, outputs, parameters }: Metadata): Artifact {
+  const { model, format, runtime, status, status_reason, image, classifies, labels, layouts, least, files, parity, arm, stored_only, needs } = parameters;
   const withLayout = (specs: Metadata['inputs']) =>
     specs.map((spec) => ({ ...spec, layout: layouts[spec.name] ?? '', least: least?.[spec.name] }));
   return {
@@ -145,6 +150,7 @@ async function describe(name: string): Promise<Artifact> {
     placements: parity?.placements ?? [],
     arm: arm ?? null,
     problem: null,
+    ...(needs ? { needs } : {}),
   };
 }
 

@@ -29,7 +29,7 @@ export function snippetsFor({ artifact, runtime: { backend } }: Row, origin: str
   const { name, image, inputs, outputs } = artifact;
   const [picture, tensors] = [`${origin}/predict/${name}`, `${origin}/v2/models/${name}/infer`];
   const classifier = image && artifact.classifies ? { ...artifact, image, input: inputs[0]!.name, output: outputs[0]!.name } : null;
-  const makers: [title: string, make: () => Snippet][] = [
+  const makers: [title: string, make: () => Snippet][] = artifact.needs ? [] : [
     ['curl', () => (classifier ? curl(picture) : tensorCurl(artifact, tensors))],
     ['Python', () => (classifier ? callService(picture) : tensorCall(artifact, tensors))],
     ['R', () => (classifier ? rPicture(picture) : rTensors(artifact, tensors))],
@@ -53,7 +53,7 @@ export function snippetsFor({ artifact, runtime: { backend } }: Row, origin: str
 }
 
 /** Optional runtimes have no image. */
-const WITHOUT_IMAGE = ['openvino', 'executorch', 'coreai'];
+const WITHOUT_IMAGE = ['openvino', 'executorch', 'coreai', 'coreml'];
 
 /** TensorFlow's image runs both of its formats. Null where no image runs a format. */
 export function dockerLine({ format }: Artifact): string | null {

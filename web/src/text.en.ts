@@ -37,6 +37,7 @@ export const english = {
     size: (dimension: number) => `Size of dimension ${dimension}`,
     run: 'Run',
   },
+  notRun: (runtime: string, system: string) => `Converted, not run: ${runtime} needs ${system}.`,
   failedEdge: {
     badge: 'not converted',
     from: (parent: string) => `The conversion from ${parent} failed:`,
@@ -260,6 +261,8 @@ export const english = {
     ties: (rows: string, more: number) => `Equally good within the noise: ${rows}${more ? ` and ${more} more` : ''}.`,
     unranked: (artifact: string, place: string, size: string) =>
       `${artifact} may run there, too: its answers are proven on ${place}, and its files have ${size}. It has no time to rank it by.`,
+    unproven: (artifact: string, system: string, size: string) =>
+      `${artifact} may run there, too: it is converted, and not run here, since it needs ${system}. Nothing is known of its answers and its time. Its files have ${size}.`,
     /** On what answers are proven, where that is for proof alone; English is in the report itself. */
     places: {} as Record<string, string>,
     nothing: 'No row meets these limits.',

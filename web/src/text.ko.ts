@@ -35,6 +35,7 @@ export const korean: Text = {
     size: (dimension) => `${dimension}번째 차원 크기`,
     run: '실행',
   },
+  notRun: (runtime, system) => `변환만 했고 실행하지 않았습니다. ${runtime}에는 ${system}가 필요합니다.`,
   failedEdge: {
     badge: '변환 실패',
     from: (parent) => `${parent}에서 변환하지 못했습니다.`,
@@ -245,6 +246,7 @@ export const korean: Text = {
     ship: (row, time, size, accuracy) => `추천: ${row}. 이미지당 ${time}, ${size}, 정확도 ${accuracy}.`,
     ties: (rows, more) => `측정 오차 범위에서 동등한 행: ${rows}${more ? ` 외 ${more}개` : ''}.`,
     unranked: (artifact, place, size) => `${artifact}도 후보입니다. ${place}에서 결과를 확인했고, 파일 크기는 ${size}입니다. 지연 시간을 알 수 없어 순위에는 넣지 않습니다.`,
+    unproven: (artifact, system, size) => `${artifact}도 후보입니다. 변환만 했고 ${system}에서만 실행되므로 여기서는 실행하지 않았습니다. 결과와 지연 시간은 알 수 없으며, 파일 크기는 ${size}입니다.`,
     places: { 'Apple\'s own runtime for Linux': 'Apple의 Linux용 런타임' },
     nothing: '조건을 만족하는 행이 없습니다.',
     notMeasured: '이 환경에서 측정한 행이 없습니다.',

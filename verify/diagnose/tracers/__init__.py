@@ -142,6 +142,7 @@ UNTRACED = {
     "another format of this model: what they have in common shows there, too",
     "coreai": "nothing here reads the values within its graph. Diagnose another format of this model: what they have "
     "in common shows there, too",
+    "coreml": "nothing here runs it. Diagnose another format of this model: what they have in common shows there, too",
 }
 """A format that has no tracer -> why."""
 

@@ -157,14 +157,16 @@ function Verdict({ decision: { choice, ties, relax, candidates } }: { decision: 
   );
 }
 
-/** What else may run there, and is proven without a time. */
+/** What else may run there, without a time: where it is proven, or that it is not. */
 function Unranked({ report, row, size }: { report: Report; row: string; size: string }) {
   const words = text().report;
   const artifact = report.artifacts[report.rows[row]!.artifact]!;
   const place = artifact.proven_on ?? '';
   return (
     <p class="hint" data-unranked={row}>
-      {words.unranked(artifact.name, words.places[place] ?? place, shown(figureOf(report, row, size)!.value, 'B'))} <Outlook artifact={artifact} />
+      {artifact.needs
+        ? words.unproven(artifact.name, artifact.needs, shown(figureOf(report, row, size)!.value, 'B'))
+        : words.unranked(artifact.name, words.places[place] ?? place, shown(figureOf(report, row, size)!.value, 'B'))} <Outlook artifact={artifact} />
     </p>
   );
 }

@@ -87,6 +87,7 @@ function ModelTable({ model, comparison, rows: all, truth, sorting, onSort }: Ta
           {rows.map((row) => (
             <RowView key={row.id} row={row} source={comparison.sourceOf(row)} truth={truth} slowest={slowest} />
           ))}
+          {comparison.notRun.filter(({ artifact }) => artifact.model === model).map((row) => <NotRunRow key={row.id} row={row} />)}
           {comparison.failedEdges.filter((edge) => edge.model === model).map((edge) => <FailedRow key={edge.name} edge={edge} />)}
         </tbody>
       </table>
@@ -168,6 +169,25 @@ function RowCells({ row, source, truth, slowest }: RowProps) {
         {!artifact.own && <a class="ship" href={`#ship/${row.id}`} aria-label={`${text().ship}: ${row.id}`}>{text().ship}</a>}
       </td>
       <td class="diff"><DifferenceView row={row} source={source} /></td>
+    </tr>
+  );
+}
+
+/** A format that is converted here, and runs elsewhere. */
+function NotRunRow({ row }: { row: Row }) {
+  const { id, artifact } = row;
+  return (
+    <tr data-not-run={artifact.name}>
+      <th scope="row" class="format">
+        <code>{artifact.format}</code>
+        <StatusBadge row={row} />
+      </th>
+      <td colSpan={3}><p class="waiting">{text().notRun(artifact.runtime, artifact.needs!)}</p></td>
+      <td class="size">
+        <span data-cell="bytes">{bytes(sizeOf(row))}</span>
+        <a class="ship" href={`#ship/${id}`} aria-label={`${text().ship}: ${id}`}>{text().ship}</a>
+      </td>
+      <td />
     </tr>
   );
 }

@@ -19,7 +19,7 @@ const RESERVED: readonly Status[] = ['unverified', 'verified on ordinary inputs'
 /** For one row: what to download, what to run, and what to paste. */
 export function ShipView({ comparison, row: wanted }: ViewProps) {
   const words = text().shipping;
-  const rows = comparison.rows.filter(({ artifact }) => !artifact.problem && !artifact.own);
+  const rows = [...comparison.rows.filter(({ artifact }) => !artifact.problem && !artifact.own), ...comparison.notRun];
   if (!comparison.rows.length || (!rows.length && !wanted)) {
     return document.documentElement.dataset.ready ? <p class="empty">{words.nothing}</p> : null;
   }
@@ -62,7 +62,7 @@ function Calls({ row }: { row: Row }) {
       <section class="card">
         <h2>{words.container}</h2>
         {container && <Code snippet={{ title: words.container, language: 'sh', code: container }} />}
-        <p class="hint"><span><Prose words={container ? words.containerNote : words.noContainer} /></span></p>
+        <p class="hint"><span><Prose words={container ? words.containerNote : row.artifact.needs ? text().notRun(row.artifact.runtime, row.artifact.needs) : words.noContainer} /></span></p>
       </section>
       <section class="card">
         <h2>{words.snippets}</h2>
