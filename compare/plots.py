@@ -39,11 +39,17 @@ def _palette(*colours: str) -> dict[str, str]:
 # People with any colour vision can tell these colours apart; markers and line styles tell the models apart.
 LIGHT = Theme(
     "light", "#1d232c", "#646b76", "#d9d6cd",
-    _palette("#b3261e", "#b3261e", "#0b62c1", "#8a5a00", "#0c7a63", "#7b3fa0", "#d0368a", "#5b6270", "#4a6a12"),
+    _palette(
+        "#b3261e", "#b3261e", "#0b62c1", "#8a5a00", "#0c7a63", "#7b3fa0", "#d0368a", "#5b6270", "#4a6a12",
+        "#7a3b12",
+    ),
 )  # fmt: skip
 DARK = Theme(
     "dark", "#e9e7e1", "#9aa2ae", "#3a414c",
-    _palette("#ff9a8f", "#ff9a8f", "#7db8ff", "#f5b94a", "#62d2b5", "#d3a4f5", "#ff8fc7", "#b4bcc8", "#b9d65c"),
+    _palette(
+        "#ff9a8f", "#ff9a8f", "#7db8ff", "#f5b94a", "#62d2b5", "#d3a4f5", "#ff8fc7", "#b4bcc8", "#b9d65c",
+        "#e6a27c",
+    ),
 )  # fmt: skip
 MARKERS = "osD^vP"
 LINES = ("-", "--", "-.", ":")
