@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from tests import cells
-from tests.cells import MODES
 from tests.test_bring_cell import attacked
 
+MODES = ("root", "user", "root without namespaces", "user without namespaces")
+"""Each takes a minute, so not all of tests/cells.py."""
 CODE, GRAPHS = ("answers", "latency", "turns"), ("verify", "diagnose")
 """The commands that load the model `code` of tests/command_attacks.py, and those that load `acts`."""
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -18,11 +19,13 @@ from compare.__main__ import main
 from compare.answers import LARGEST, png, read_answers
 from compare.figures import Figure, Missing
 from compare.latency import BATCHES, latency
+from compare.measure import Bench, Measurements, Task
 from compare.page import PAGE
 from compare.plots import PLOTS
 from compare.report import REPORT, Report, Settings, read_report, write_report
 from compare.store import Store
 from contract.code import ROOT
+from contract.errors import RuntimeFailure
 from contract.manifest import read_manifest, sha256_of_files, write_manifest
 from verify.parity import FLOAT32
 
@@ -439,6 +442,26 @@ def test_latency_counts_calls_and_percentiles() -> None:
 def test_slow_calls_are_made_often_enough() -> None:
     calls = []
     assert latency(lambda: calls.append(1), 1, 0.0).calls == 3
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_our_own_artifacts_answer_two_at_a_time(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    bench = Bench(small, "fashion_mnist", 16, Settings(1, 0.02, 1, (1,), (1,), 0), measured=tmp_path)
+    monkeypatch.setattr(measure, "is_own", lambda _: own)
+    both = threading.Barrier(2)
+
+    def answer() -> dict[str, Any]:
+        try:
+            both.wait(5 if own else 0.1)
+        except threading.BrokenBarrierError:
+            raise RuntimeFailure("it was alone") from None
+        return {}
+
+    done = Measurements()
+    bench._run_stages([[Task(f"answers-{name}", "answers", {}, answer) for name in "ab"]], done)
+    assert (len(done.results), len(done.failures)) == ((2, 0) if own else (0, 2))
 
 
 def browser_round(download: int) -> dict[str, Any]:

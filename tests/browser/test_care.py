@@ -111,7 +111,7 @@ def test_korean_leaves_nothing_in_english(open_page: OpenPage, service: Service)
     page = open_page(service, path="/?idle", locale="ko-KR")
     wait_until(page, "document.documentElement.dataset.ready")
     names = {"Rosetta Serve", "English", "WebGPU", "Fashion-MNIST", "JSON", "PNG, JPEG, WebP, GIF, BMP"}
-    names |= {"Markdown", "CSV", *FORMATS}
+    names |= {"Markdown", "CSV", "Core ML", "macOS", *FORMATS}
     for view in ("compare", "race", "device", "inside"):
         show(page, view)
         shown = page.evaluate(WORDS)
