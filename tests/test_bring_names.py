@@ -338,8 +338,9 @@ def test_each_tensor_of_every_kind_of_file_keeps_its_values(tmp_path: Path, kind
 
 
 def test_every_reader_is_among_these() -> None:
-    """A folder of Hugging Face has one answer, and inputs whose names this project gives."""
-    assert {kind.partition(" ")[0] for kind in KINDS} == READERS.keys() - {"huggingface"}
+    """A folder of Hugging Face has one answer, and inputs whose names this project gives. Weights of Keras go on as a
+    model of Keras does."""
+    assert {kind.partition(" ")[0] for kind in KINDS} == READERS.keys() - {"huggingface", "keras_weights"}
 
 
 @pytest.fixture(scope="module")
