@@ -79,7 +79,7 @@ def test_triton_metadata_configuration_and_index(client: triton.InferenceServerC
     assert config["max_batch_size"] > 1
     index = client.get_model_repository_index()
     assert len(index) == COUNT
-    assert {model["state"] for model in index} == {"READY"}
+    assert {model["name"] for model in index if model["state"] != "READY"} <= {"torch_cnn-coreml"}
 
 
 def test_triton_statistics_count_rows_and_requests(client: triton.InferenceServerClient, pixels: Pixels) -> None:

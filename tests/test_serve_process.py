@@ -77,10 +77,11 @@ def without_times(answer: Any) -> Any:
 
 def test_the_banner_names_the_page_and_every_artifact(service: Service) -> None:
     assert f"The page:    http://127.0.0.1:{service.port}/\n" in service.printed
-    count = 2 + EXPORTS
-    assert f"answers with {count} of {count} artifacts" in service.printed
-    rows = [line.split()[:2] for line in service.printed.splitlines() if "_cnn-" in line]
-    assert rows[0] == ["keras_cnn-keras", "source"]
+    count = len(index(service))
+    assert f"answers with {count} of {2 + EXPORTS} artifacts" in service.printed
+    lines = [line for line in service.printed.splitlines() if "_cnn-" in line]
+    rows = [line.split()[:2] for line in lines if "needs macOS" not in line]
+    assert len(lines) == 2 + EXPORTS and rows[0] == ["keras_cnn-keras", "source"]
     assert [name for name, _ in rows] == [model["name"] for model in index(service)]
     assert [status for _, status in rows].count("verified") == len(run_from("keras")) + len(run_from("torch"))
     right = [float(share) for share in re.findall(r"([0-9.]+)% of the test pictures right", service.printed)]
@@ -92,7 +93,7 @@ def test_the_banners_line_works_when_it_is_pasted_into_a_shell(service: Service)
     done = subprocess.run(["bash", "-c", line], capture_output=True, check=True)
     rows = json.loads(done.stdout)["results"]
     assert [row["model"] for row in rows] == [model["name"] for model in index(service)]
-    assert len(rows) == 2 + EXPORTS
+    assert len(rows) == 2 + len(run_from("keras")) + len(run_from("torch"))
     assert all(row["agrees"] for row in rows)
 
 
@@ -118,7 +119,9 @@ def test_the_banner_names_an_address_that_can_be_opened(tmp_path: Path, host: st
 
 
 def index(service: Service) -> Any:
-    return json.loads(service.ask("POST", "/v2/repository/index")[2])
+    """Of what is run here."""
+    models = json.loads(service.ask("POST", "/v2/repository/index")[2])
+    return [model for model in models if model["state"] == "READY"]
 
 
 # What it answers

@@ -542,9 +542,9 @@ def test_formats_and_remotes_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("SERVE_FORMATS", "onnx,coreml"),
+        ("SERVE_FORMATS", "onnx,ncnn"),
         ("SERVE_REMOTES", "onnx"),
-        ("SERVE_REMOTES", "coreml=http://host:1"),
+        ("SERVE_REMOTES", "ncnn=http://host:1"),
         ("SERVE_REMOTES", "onnx=https://host:1"),
         ("SERVE_REMOTES", "onnx=http://host:1/path"),
         ("SERVE_REMOTES", "onnx=http://host:99999"),
