@@ -21,6 +21,7 @@ import numpy as np
 
 from compare.metrics import COMPUTE, START, SYSTEM
 from contract.code import ROOT
+from contract.errors import RuntimeFailure
 
 SECONDS = 0.1
 
@@ -90,15 +91,24 @@ WORK: dict[str, Callable[[], float]] = {COMPUTE: lambda: _median(_compute()), SY
 
 @contextlib.contextmanager
 def measuring() -> Iterator[Callable[..., dict[str, Any]]]:
-    """What measures kinds of work when it is called, in a process of its own, until the end of the block."""
+    """What measures kinds of work when it is called, in a process of its own, until the end of the block.
+
+    A call raises RuntimeFailure where that process has ended.
+    """
     command = [sys.executable, "-m", "compare.pace"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, bufsize=0) as process:
         assert process.stdin and process.stdout
         output, lines = process.stdin, process.stdout
 
         def measure(*kinds: str) -> dict[str, Any]:
-            print(*kinds, file=output, flush=True)
-            measured: dict[str, Any] = json.loads(lines.readline())
+            with contextlib.suppress(OSError):  # it has ended: the line that does not come says so
+                output.write(f"{' '.join(kinds)}\n".encode())
+            if not (line := lines.readline()):
+                raise RuntimeFailure(
+                    f"The process that measures the machine's pace ended, exit status {process.wait()}."
+                )
+            measured: dict[str, Any] = json.loads(line)
             return measured
 
         yield measure  # the end of its input ends the process

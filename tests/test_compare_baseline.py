@@ -17,6 +17,7 @@ from compare.metrics import COMPUTE, START, SYSTEM
 from compare.pace import measuring
 from compare.report import REPORT, SCHEMA, Report, ReportError, read_report, write_report
 from contract.code import ROOT
+from contract.errors import RuntimeFailure
 from tests.reports import MACHINE, report_of, row, timed
 
 
@@ -110,6 +111,13 @@ def test_the_fixed_work_is_measured() -> None:
         for kinds in [*((kind,) for kind in WORK), tuple(WORK)]:
             seconds = measure(*kinds)
             assert set(seconds) == set(kinds) and all(1e-7 < value < 5 for value in seconds.values())
+
+
+def test_a_pace_that_cannot_be_measured_is_one_message() -> None:
+    with measuring() as measure:
+        for _ in range(2):  # the first ends the process
+            with pytest.raises(RuntimeFailure, match="measures the machine's pace ended, exit status 1"):
+                measure("no such work")
 
 
 def test_a_change_is_shown_with_both_values() -> None:

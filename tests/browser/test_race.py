@@ -118,6 +118,7 @@ def test_a_race_is_cancelled_at_once_and_another_one_starts(race: Page, tmp_path
     assert report["state"] == "cancelled"
     assert [row["phase"] for row in report["rows"]] == ["failed", "waiting"]
     assert len(report["rows"][0]["samples"]) > 0, "what was measured is kept"
+    assert report["rows"][0]["median"] > 0 and race.locator(".chart rect").count() > 0, "and is shown"
     race.get_by_label("Seconds per row").fill("0.2")
     race.get_by_role("button", name="Start the race").click()
     wait_until(race, "document.querySelector('[data-race]').dataset.race !== 'cancelled'")

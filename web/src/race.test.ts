@@ -6,7 +6,7 @@ function lane(id: string, ms: number | null, bytes: number, runtimeBytes = 0): L
   const where = id.endsWith('@server') ? 'server' : 'browser';
   return {
     row: { id, runtime: { where }, artifact: { files: { model: { bytes } } } },
-    summary: ms === null ? null : summaryOf([ms, ms, 9 * ms], [9 * ms]), timing: { runtimeBytes },
+    phase: ms === null ? 'failed' : 'done', summary: ms === null ? null : summaryOf([ms, ms, 9 * ms], [9 * ms]), timing: { runtimeBytes },
   } as unknown as Lane;
 }
 
@@ -21,6 +21,9 @@ test('the winner has the smallest median of all', () => {
   expect(lanes.map(medianOf)).toEqual([3, 1, 2, 5, null]);
   expect(winnerOf(lanes)).toBe(quick);
   expect(winnerOf([quick, failed])).toBe(null); // a race of one
+  const cancelled: Lane = { ...lane('f@litert-wasm', 0.5, 1), phase: 'failed' };
+  expect(medianOf(cancelled)).toBe(null); // its samples are drawn, and count for nothing
+  expect(winnerOf([quick, small, cancelled])).toBe(quick);
 });
 
 test('the front has what nothing in the same place beats in both time and download', () => {

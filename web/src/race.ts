@@ -15,7 +15,7 @@ export interface Lane {
   /** Milliseconds per call, as they arrive. */
   warmUp: number[];
   samples: number[];
-  /** Null until the row is timed. */
+  /** Null until the row has ended, and where it has no sample. */
   summary: Summary | null;
   timing: Timing | null;
   error: string;
@@ -36,8 +36,8 @@ export function summaryOf(samples: number[], warmUp: number[]): Summary {
 }
 
 /** The median of a row's calls, in milliseconds; null until it is timed. */
-export function medianOf({ summary }: Lane): number | null {
-  return summary?.median ?? null;
+export function medianOf({ phase, summary }: Lane): number | null {
+  return phase === 'done' && summary ? summary.median : null;
 }
 
 /** What has to be downloaded to run a row. */
@@ -113,11 +113,12 @@ export class Race {
     try {
       const questions = await this.comparison.questionsFor(lane.row.artifact);
       lane.timing = await this.comparison.time(lane.row.id, questions, seconds, onProgress, signal);
-      Object.assign(lane, { phase: 'done', summary: summaryOf(lane.samples, lane.warmUp) });
+      lane.phase = 'done';
     } catch (error) {
       Object.assign(lane, { phase: 'failed', error: signal.aborted ? text().cancelled : messageOf(error) });
     } finally {
       document.removeEventListener('visibilitychange', noteHidden);
+      if (lane.samples.length) lane.summary = summaryOf(lane.samples, lane.warmUp); // of a row that was cancelled, too
       this.changed();
     }
   }
