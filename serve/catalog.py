@@ -32,6 +32,11 @@ from serve.settings import Settings
 
 log = logging.getLogger(__name__)
 
+NO_LIMIT = (
+    "SERVE_ISOLATION_BYTES limits the memory of brought models by a control group, and the system lets this process "
+    "make none. Set it to 0, and limit the memory of the whole service instead, or start it as a user that may."
+)
+
 
 @dataclass(frozen=True)
 class ServedModel:
@@ -253,7 +258,9 @@ def _load(folder: Path, manifest: Manifest, source: str | None, settings: Settin
     """
     trusted = settings.trust and is_trusted(folder, manifest)
     if settings.isolation and _is_brought(folder, manifest, source) and _has_namespaces():
-        return ApartRuntime(folder, manifest, settings.threads, settings.calls, trusted)
+        if settings.isolation_bytes and not _has_groups():
+            raise ModelUnavailable(NO_LIMIT)
+        return ApartRuntime(folder, manifest, settings.threads, settings.calls, trusted, settings.isolation_bytes)
     insist_on_artifact(folder, manifest, trusted)
     return load_runtime(folder, manifest, settings.threads)
 
@@ -274,6 +281,13 @@ def _has_namespaces() -> bool:
         return True
     log.warning("Brought models run in this process: the system gives no namespaces, which keep them apart.")
     return False
+
+
+@functools.cache
+def _has_groups() -> bool:
+    from contract.cell import groups
+
+    return groups.find_place() is not None
 
 
 def _order(name: str) -> tuple[str, int, str]:

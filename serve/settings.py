@@ -97,6 +97,8 @@ class Settings:
     """SERVE_REMOTES: format -> the address of the service that runs it, such as `onnx=http://serve-onnx:8000`."""
     isolation: bool = True
     """SERVE_ISOLATION: 0 runs brought models in the process that serves, not in processes apart."""
+    isolation_bytes: int = 0
+    """SERVE_ISOLATION_BYTES: how much memory a process apart may have, which takes a control group; 0: no limit."""
     trust: bool = False
     """SERVE_TRUST: 1 serves a model that does more than compute, if its manifest says that TRUST=1 let it pass."""
 
@@ -140,6 +142,7 @@ class Settings:
             formats=_formats(_text("SERVE_FORMATS")),
             remotes=dict(map(_remote, _listed(_text("SERVE_REMOTES")))),
             isolation=bool(_number("SERVE_ISOLATION", int(cls.isolation), 0, 1)),
+            isolation_bytes=_number("SERVE_ISOLATION_BYTES", cls.isolation_bytes, 0, 2**50),
             trust=bool(_number("SERVE_TRUST", int(cls.trust), 0, 1)),
         )
         _refuse_unknown()

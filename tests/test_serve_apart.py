@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import pytest
 
-from contract.cell import host, tensors
+from contract.cell import groups, host, tensors
 from contract.cell.enter import RULES
 from contract.cell.frames import Frames
 from contract.cell.host import Parts
@@ -419,6 +419,26 @@ def test_without_namespaces_they_run_in_the_service_and_one_line_says_so(
     catalog._has_namespaces.cache_clear()
     assert not any(isinstance(model.runtime, ApartRuntime) for model in models)
     assert caplog.text.count("Brought models run in this process: the system gives no namespaces") == 1
+
+
+@needs_namespaces
+@pytest.mark.skipif(groups.find_place() is None, reason="no control group can be made here")
+def test_a_process_that_takes_more_memory_than_it_may_is_ended_and_the_reason_is_told(brought: Path) -> None:
+    roomy, tight = (load_model(brought / "photo" / "onnx", Settings(isolation_bytes=most)) for most in (2**31, 2**23))
+    roomy.runtime.close()
+    assert not roomy.error
+    assert apart.TOO_MUCH_MEMORY in tight.error
+
+
+@needs_namespaces
+def test_a_limit_of_memory_that_the_system_cannot_keep_is_no_silent_one(
+    brought: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "find_place", lambda: None)
+    catalog._has_groups.cache_clear()
+    model = load_model(brought / "photo" / "onnx", Settings(isolation_bytes=2**31))
+    catalog._has_groups.cache_clear()
+    assert model.error == catalog.NO_LIMIT
 
 
 @needs_namespaces

@@ -314,6 +314,7 @@ NUMBERS = {
     "SERVE_TIMEOUT": (1, 3600),
     "SERVE_ACCESS_LOG": (0, 1),
     "SERVE_ISOLATION": (0, 1),
+    "SERVE_ISOLATION_BYTES": (0, 2**50),
     "GRPC_PORT": (0, 65535),
     "SERVE_CONTROL": (0, 1),
     "SERVE_MAX_REQUESTS": (0, 2**30),

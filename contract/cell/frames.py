@@ -18,6 +18,8 @@ MAX_BYTES = 1 << 30
 SHORT = 0xFFFFFFFF
 CHUNK = 1 << 16
 """Bytes that a pipe holds."""
+LOOKS = 200
+"""How often to look for an answer that is due at once, before sleeping: about as many microseconds."""
 
 Payload = memoryview
 
@@ -50,6 +52,14 @@ class Frames:
         The other end has to know how many bytes of `payloads` follow.
         """
         self._write([memoryview(_SHORT.pack(SHORT, same, call)), *filter(len, payloads)], deadline)
+
+    def look(self) -> None:
+        """Look for a frame that is due at once, for some 200 us: to be woken costs 20 us where a core fell asleep."""
+        arrived = self._polls[self._reading].poll
+        for _ in range(LOOKS):
+            if arrived(0):
+                return
+            os.sched_yield()  # whoever is to answer may wait for this core
 
     def receive(self, deadline: float | None = None, after_short: int = 0) -> tuple[dict[str, Any], Payload]:
         """Read a frame; `after_short` is how many bytes follow if it is a short one.

@@ -35,6 +35,7 @@ RETRY_SECONDS = 5.0
 SCRATCH_BYTES = 64 << 20
 """What it may write, in memory; and to its log."""
 LOG_TAIL = 2000
+TOO_MUCH_MEMORY = "It took more memory than SERVE_ISOLATION_BYTES lets it have, so the system ended it."
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,9 @@ class Lane:
 class Child:
     """A process apart that has loaded its artifact, and what belongs to it."""
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int, calls: int, trusted: bool) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, threads: int, calls: int, trusted: bool, most_bytes: int
+    ) -> None:
         """Raises ModelUnavailable where it does not start, and BroughtError where it refuses the artifact."""
         self._made = Path(tempfile.mkdtemp(prefix="apart."))
         self._log = self._made / "log"
@@ -72,7 +75,7 @@ class Child:
         for lane in self._all:
             self.free.put(lane)
         try:
-            self._process = self._started(folder.resolve(), threads, trusted)
+            self._process = self._started(folder.resolve(), threads, trusted, most_bytes)
         except BaseException:
             self._clean_up()
             raise
@@ -89,7 +92,7 @@ class Child:
             raise BroughtError(_shown(words)) if "refused" in header else ModelUnavailable(_shown(words))
         self.title, self.platform = _shown(header.get("title"), 100), _shown(header.get("platform"), 100)
 
-    def _started(self, folder: Path, threads: int, trusted: bool) -> "host.Process":
+    def _started(self, folder: Path, threads: int, trusted: bool, most_bytes: int) -> "host.Process":
         from contract.cell import host  # a service without brought models starts without it
 
         work, root = self._made / "work", self._made / "root"
@@ -99,7 +102,14 @@ class Child:
         numbers = map(str, (threads, int(trusted), *lanes))
         command = [sys.executable, "-m", "serve.apart.child", str(folder), *numbers]
         request = host.Request(
-            command, work, root, (folder,), file_size=SCRATCH_BYTES, keep=lanes, scratch=SCRATCH_BYTES
+            command,
+            work,
+            root,
+            (folder,),
+            file_size=SCRATCH_BYTES,
+            keep=lanes,
+            scratch=SCRATCH_BYTES,
+            memory=most_bytes,
         )
         with self._log.open("wb") as output:
             return host.start(request, host.environment(work), stdout=output, stderr=output)
@@ -110,10 +120,11 @@ class Child:
         self._clean_up()
 
     def last_words(self) -> str:
-        """The end of what it wrote, safe to print."""
+        """The end of what it wrote, safe to print, and whether it took too much memory."""
         with self._log.open("rb") as output:
             output.seek(-min(LOG_TAIL, os.fstat(output.fileno()).st_size), os.SEEK_END)
-            return _shown(output.read().decode(errors="replace")).strip()
+            words = _shown(output.read().decode(errors="replace")).strip()
+        return f"{words}\n{TOO_MUCH_MEMORY}".strip() if self._process.ran_out_of_memory else words
 
     def _clean_up(self) -> None:
         for _ in self._all:  # those of calls that are under way come when these have failed
@@ -128,9 +139,18 @@ class ApartRuntime:
 
     in_process = False
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int, calls: int = 1, trusted: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        threads: int,
+        calls: int = 1,
+        trusted: bool = False,
+        most_bytes: int = 0,
+    ) -> None:
+        """`most_bytes` of memory, where a control group can be made; 0: no limit. Raises as Child does."""
         self.calls = min(calls, MOST_CALLS)
-        self._start = functools.partial(Child, folder, manifest, threads, self.calls, trusted)
+        self._start = functools.partial(Child, folder, manifest, threads, self.calls, trusted, most_bytes)
         self._folder, self._manifest = folder, manifest
         self._name = manifest.name
         self._outputs = {spec.name: spec.dtype == "bytes" for spec in manifest.outputs}
@@ -145,7 +165,8 @@ class ApartRuntime:
 
         It is replaced then. Until it is, calls fail at once.
         """
-        seconds = LOOP_SECONDS if _in_event_loop() else CALL_SECONDS
+        in_loop = _in_event_loop()
+        seconds = LOOP_SECONDS if in_loop else CALL_SECONDS
         child = self._child
         try:
             lane = child.free.get(timeout=seconds) if child is not None else None
@@ -154,12 +175,12 @@ class ApartRuntime:
         try:
             if child is None or lane is None:
                 raise RuntimeFailure(f"The process of {self._name} is being replaced. Send the request again.")
-            return self._call(child, lane, inputs, time.monotonic() + seconds)
+            return self._call(child, lane, inputs, time.monotonic() + seconds, is_awaited=in_loop)
         finally:
             if child is not None:
                 child.free.put(lane)
 
-    def _call(self, child: Child, lane: Lane, inputs: Tensors, deadline: float) -> Tensors:
+    def _call(self, child: Child, lane: Lane, inputs: Tensors, deadline: float, is_awaited: bool) -> Tensors:
         number, layout = next(self._numbers), lane.layout_of(inputs)
         try:
             if layout and lane.room.put_same(inputs, layout):
@@ -167,6 +188,8 @@ class ApartRuntime:
             else:
                 described, payloads = lane.room.put(inputs, layout)
                 lane.frames.send({"call": number, "layout": layout, "tensors": described}, payloads, deadline)
+            if is_awaited:  # by all requests; in a thread it would keep the interpreter's lock from them
+                lane.frames.look()
             header, payload = lane.frames.receive(deadline)
             if header.get("call") != number:
                 raise ValueError(f"it answered call {header.get('call')}, not {number}")
