@@ -57,7 +57,7 @@ PATIENCE = 120
 """Seconds after which a row without an answer fails: a runtime may wait for its threads forever."""
 PICTURES = 16
 """How many pictures the timed calls cycle through."""
-CLASS_PICTURES, CLASS_SECONDS, CLASS_BYTES = 1_000, 4.0, 64_000_000
+CLASS_PICTURES, CLASS_SECONDS, CLASS_BYTES = 1_000, 1.5, 64_000_000
 """How many pictures a row is asked once for their classes; fewer where these take longer, or are larger as floats."""
 
 TIME = """

@@ -63,7 +63,7 @@ REPEATS = 2
 SAME_DOWNLOAD = 1.01
 """How many times the smallest download the largest may be."""
 
-SECONDS = {"answers": 5.0, "time": 5.0, "http": 5.0, "browser": 4.0, "fault": 5.0}
+SECONDS = {"answers": 2.0, "time": 2.0, "http": 3.0, "browser": 3.0, "fault": 4.0}
 """About how long a measurement takes, to estimate the time left."""
 
 
