@@ -230,10 +230,10 @@ def _grey(pixels: Pixels) -> Pixels:
 
 
 def _has_bright_ring(pixels: Pixels) -> bool:
-    ring = np.ones(pixels.shape[:2], bool)
-    ring[1:-1, 1:-1] = False
-    bright = np.count_nonzero(_grey(pixels[ring][:, np.newaxis]) > 127)
-    return bool(3 * bright > 2 * np.count_nonzero(ring))
+    height, width, channels = pixels.shape
+    edges = pixels[:: max(1, height - 1)], pixels[1:-1, :: max(1, width - 1)]  # the first and the last of each
+    ring = np.concatenate([edge.reshape(-1, 1, channels) for edge in edges])
+    return bool(3 * np.count_nonzero(_grey(ring) > 127) > 2 * len(ring))
 
 
 def _contain(pixels: Pixels, height: int, width: int) -> Pixels:
