@@ -11,7 +11,7 @@ const QUESTIONS = [numbers(1, 2), numbers(3, 4)];
 /** Answers with the first number, after so many milliseconds of work; takes its input away, as some runtimes do. */
 function model(ms: number, answer = (values: Float32Array) => values[0]!): LoadedModel & { disposed: number; calls: number } {
   return {
-    backend: 'fake', disposed: 0, calls: 0,
+    backend: async () => 'fake', disposed: 0, calls: 0,
     async predict([input]) {
       const values = input!.data as Float32Array;
       const end = performance.now() + ms;

@@ -99,7 +99,7 @@ export async function timed(
   const firstAnswer = performance.now() - start;
   try {
     const samples = await sampled(model, questions, seconds, questions.length, onProgress);
-    return { backend: model.backend, firstAnswer, ...samples, further: await answersTo(model, further) };
+    return { backend: await model.backend(), firstAnswer, ...samples, further: await answersTo(model, further) };
   } finally {
     model.dispose();
   }

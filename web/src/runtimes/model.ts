@@ -10,8 +10,8 @@ export interface Signature {
 
 /** One artifact, loaded and warmed up: its inputs -> its outputs. A runtime may take the inputs' memory away. */
 export interface LoadedModel {
-  /** What it really runs on: backend, threads, adapter. */
-  readonly backend: string;
+  /** What it really runs on: backend, threads, adapter. To find that out may take as long as to load. */
+  backend(): Promise<string>;
   predict(inputs: Tensor[]): Promise<Tensor[]>;
   dispose(): void;
 }

@@ -1,6 +1,6 @@
 /** ONNX Runtime Web, on WebAssembly or WebGPU. It has a build for each; the first is a much smaller download. */
 
-import type { Env, InferenceSession, Tensor as OnnxTensor } from 'onnxruntime-web';
+import type { InferenceSession, Tensor as OnnxTensor } from 'onnxruntime-web';
 
 import { messageOf } from '../errors';
 import { code, type Artifact } from '../server';
@@ -8,11 +8,14 @@ import { defaultTensors, typeIn, type Tensor, type Values } from '../tensors';
 import { adapterName } from './adapter';
 import { fetchFile, fileEndingIn } from './files';
 import type { LoadedModel, Signature } from './model';
+import { Places } from './places';
 import { threadCount } from './threads';
 
 type Backend = 'wasm' | 'webgpu';
 
 const NAME = 'ONNX Runtime Web';
+/** Levels of a session's log. */
+const [ALL, WARNINGS] = [0, 2] as const;
 const TYPES: Record<string, OnnxTensor.Type> = {
   FP32: 'float32', FP64: 'float64', INT8: 'int8', INT16: 'int16', INT32: 'int32', INT64: 'int64',
   UINT8: 'uint8', UINT16: 'uint16', UINT32: 'uint32', UINT64: 'uint64', BOOL: 'bool', BYTES: 'string',
@@ -20,11 +23,13 @@ const TYPES: Record<string, OnnxTensor.Type> = {
 
 export async function load(artifact: Artifact, backend: Backend): Promise<LoadedModel> {
   for (const spec of [...artifact.inputs, ...artifact.outputs]) typeIn(TYPES, spec, NAME);
-  const { ort, session } = await open(artifact, backend);
+  const { ort, session, wherePlaced } = await open(artifact, backend);
   const predict = (inputs: Tensor[]) => run(session, artifact, Object.fromEntries(inputs.map((tensor) =>
     [tensor.name, new ort.Tensor(typeIn(TYPES, tensor, NAME), tensor.data as string[], tensor.shape)])));
   await predict(defaultTensors(artifact.inputs, 'zeros'));
-  return { predict, backend: await describe(ort.env, backend), dispose: () => void session.release() };
+  const describe = async () =>
+    (backend === 'webgpu' ? `webgpu: ${await adapterName()}, ${await wherePlaced()}` : `wasm, threads: ${ort.env.wasm.numThreads ?? 1}`);
+  return { predict, backend: describe, dispose: () => void session.release() };
 }
 
 /** The inputs and outputs that the file itself names. */
@@ -47,17 +52,24 @@ async function open(artifact: Artifact, backend: Backend) {
   const ort = await code(backend === 'webgpu' ? import('onnxruntime-web/webgpu') : import('onnxruntime-web/wasm'));
   ort.env.wasm.wasmPaths = '/runtimes/onnx/';
   ort.env.wasm.numThreads = threadCount();
-  const bytes = await fetchFile(artifact, fileEndingIn(artifact, '.onnx'));
-  // One provider and no fallback, so that the row's name is true.
-  const session = await ort.InferenceSession.create(bytes, { executionProviders: [backend] }).catch((error: unknown) => {
+  let bytes: Uint8Array | null = await fetchFile(artifact, fileEndingIn(artifact, '.onnx'));
+  // One provider, and no other where it does not start, so that the row's name is true.
+  const create = (logSeverityLevel: 0 | 2) =>
+    ort.InferenceSession.create(bytes!, { executionProviders: [backend], logSeverityLevel });
+  const places = new Places();
+  const session = await places.during(() => create(WARNINGS)).catch((error: unknown) => {
     if (artifact.own) throw new Error(messageOf(error)); // it is the file's
     throw new Error(`${NAME} did not start (${messageOf(error)}). Check the server, then load the page again.`);
   });
-  return { ort, session };
-}
+  if (!places.areSeveral) bytes = null;
+  return { ort, session, wherePlaced };
 
-async function describe(env: Env, backend: Backend): Promise<string> {
-  return backend === 'webgpu' ? `webgpu: ${await adapterName()}` : `wasm, threads: ${env.wasm.numThreads ?? 1}`;
+  /** Only the whole log says how many operators are where. That session is not used: it would log its calls, too. */
+  async function wherePlaced(): Promise<string> {
+    if (bytes) await (await places.during(() => create(ALL))).release();
+    bytes = null;
+    return String(places);
+  }
 }
 
 async function run(session: InferenceSession, artifact: Artifact, feeds: Record<string, OnnxTensor>): Promise<Tensor[]> {

@@ -18,7 +18,7 @@ export async function callTimes(artifact: Artifact, questions: Tensor[][], secon
 
 export async function load(artifact: Artifact): Promise<LoadedModel> {
   return {
-    backend: artifact.runtime,
+    backend: async () => artifact.runtime,
     predict: (inputs) => infer(artifact, inputs),
     dispose() {},
   };

@@ -38,7 +38,7 @@ export async function load(artifact: Artifact, backend: Backend): Promise<Loaded
     execute = (given, names) => model.executeAsync(given, names); // slower, but loops need it
     return predict(zeros);
   });
-  return { predict, backend: await describe(backend), dispose: () => model.dispose() };
+  return { predict, backend: () => describe(backend), dispose: () => model.dispose() };
 }
 
 type Tensors = tf.Tensor | tf.Tensor[];

@@ -21,7 +21,7 @@ export async function load(artifact: Artifact): Promise<LoadedModel> {
   const { model, signature } = await open(artifact);
   const predict = (inputs: Tensor[]) => run(model, signature, artifact, inputs);
   await predict(defaultTensors(artifact.inputs, 'zeros'));
-  return { predict, backend: `wasm, threads: ${await threads()}`, dispose: () => model.delete() };
+  return { predict, backend: async () => `wasm, threads: ${await threads()}`, dispose: () => model.delete() };
 }
 
 /** The inputs and outputs that the file itself names. */

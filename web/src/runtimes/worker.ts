@@ -45,7 +45,7 @@ const calls = (onProgress: (progress: Progress) => void): Calls => ({
     void readSizes(); // for how much is to come
     const model = await reporting(onProgress, () => loadArtifact(artifact));
     models.set(artifact.name, model);
-    return { backend: model.backend, runtimeBytes: await runtimeBytes() };
+    return { backend: await model.backend(), runtimeBytes: await runtimeBytes() };
   },
   inspect: (artifact) => reporting(onProgress, () => INSPECTORS[runtime]!(artifact)),
   predict: (name, inputs) => models.get(name)!.predict(inputs),
