@@ -5,9 +5,8 @@ themselves. It is one where they run when the model is used, where a restore rea
 variables, and where a vocabulary is not one of the model's own assets.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 
 from bring.verdict import operators
@@ -28,6 +27,10 @@ SAVER, COLLECTION, SIGNATURE, ASSETS, OBJECTS = 3, 4, 5, 6, 7
 KINDS_OF_OBJECT, ASSET = {4, 5, 6, 7, 8, 9, 10, 12}, 5
 """Fields of a SavedObject, of which the last one counts."""
 
+MOST_STEPS = 100_000
+"""Nodes on the way of the names of files, of all of them together; honest models have a few for each file."""
+LONGEST_NAME = 4096
+"""Bytes of the name of a function."""
 MAIN = ""
 """The name of the main graph, which is not a function."""
 
@@ -54,10 +57,17 @@ class Node:
         names = [text(value, 2) for entry in attributes for value in messages(entry, 2)]
         return next(reversed(names), "") or self.name
 
-    def names(self, function: str) -> bool:
-        """Whether it names a function, by its operator or anywhere in its attributes."""
-        name = function.encode()
-        return name in bytes(self.content) and re.search(re.escape(name) + rb"(?!\w)", bytes(self.content)) is not None
+    def named(self, functions: Set[str]) -> set[str]:
+        """Those of these functions that it names, by its operator or anywhere in its attributes."""
+        names, todo = {self.operator}, [self.content]
+        while todo:
+            try:
+                for _, value in parts(todo.pop()):
+                    todo.append(value)
+                    names.add(decoded(value) if len(value) <= LONGEST_NAME else "")
+            except ValueError:  # it is a string, and no message
+                continue
+        return {name for name in names if name in functions}
 
 
 @dataclass
@@ -77,6 +87,28 @@ class Files:
         self._nodes = {name: {node.name: node for node in each.nodes} for name, each in self._functions.items()}
         library = [each for name, each in self._functions.items() if name != MAIN]
         self._saving = {each.name for each in library if any(node.purpose == SAVING for node in each.nodes)}
+        self._callers: dict[str, list[tuple[str, Node]]] = {each.name: [] for each in library}
+        if any(len(name.encode()) > LONGEST_NAME for name in self._callers):
+            raise ValueError(f"the name of a function has more than {LONGEST_NAME} bytes")
+        self._called: dict[int, list[str]] = {}
+        """The saving functions that a node names, by its id."""
+        for caller, each in self._functions.items():
+            for node in each.nodes:
+                named = sorted(node.named(self._callers.keys()))
+                self._called[id(node)] = [name for name in named if name in self._saving]
+                for name in named:
+                    self._callers[name].append((caller, node))
+        self._users: dict[str, list[Node]] = {}
+        """The nodes of the main graph that use a node."""
+        for node in self._functions[MAIN].nodes:
+            for name in dict.fromkeys(map(_bare, node.inputs)):
+                self._users.setdefault(name, []).append(node)
+        every = ((name, node) for name, each in self._functions.items() for node in each.nodes)
+        handles = [(name, node) for name, node in every if node.operator == HANDLE]
+        shared = Counter(node.shared_name for _, node in handles)
+        self._are_variables_apart = all(name == MAIN for name, _ in handles) and max(shared.values(), default=0) < 2
+        """Whether no two variables can be one, by their name."""
+        self._steps = 0
         self._bound = dict(_bound_to_assets(graph))
         self._entries = list(_entries(graph))
         self._assets = {_bare(text(info, 1)) for asset in assets(graph) for info in messages(asset, 1)}
@@ -100,18 +132,18 @@ class Files:
         """What saves or restores, or calls what does, in all that runs when the model is loaded or used."""
         for name, function in self._functions.items():
             if name and name not in self._saving:
-                yield from (node.operator for node in function.nodes if self._called(node))
+                yield from (node.operator for node in function.nodes if self._called[id(node)])
         for name in self._saving:
             if name in self._bound or self._functions[name].is_replacement:
                 yield from (node.operator for node in self._functions[name].nodes if node.purpose == SAVING)
         for node in self._reached(self._entries):
-            if node.purpose == SAVING or self._called(node):
+            if node.purpose == SAVING or self._called[id(node)]:
                 yield node.operator
 
     def _restoring_others(self) -> Iterator[str]:
         """What the restore of the variables runs besides reading the variables."""
         for node in self._reached(self._restores):
-            saving = [(name, each) for name in self._called(node) for each in self._functions[name].nodes]
+            saving = [(name, each) for name in self._called[id(node)] for each in self._functions[name].nodes]
             for name, each in [(MAIN, node), *saving]:
                 own = each.operator in RESTORING and self._origins(name, each.input(0)) <= {"variables"}
                 if each.purpose == SAVING and not own:
@@ -124,10 +156,6 @@ class Files:
                 if node.purpose == VOCABULARY and not self._origins(name, node.input(1)) <= {"asset"}:
                     yield node.operator
 
-    def _called(self, node: Node) -> list[str]:
-        """The saving functions that a node names."""
-        return [name for name in self._saving if node.names(name)]
-
     def _reached(self, names: Iterable[str]) -> Iterator[Node]:
         """The nodes of the main graph that run when those of these names do."""
         todo, seen = list(names), set[str]()
@@ -139,13 +167,19 @@ class Files:
                 todo += node.inputs
 
     def _origins(self, function: str, name: str) -> set[str]:
-        """Where the name of a file comes from: an "asset", the "variables", or "elsewhere"."""
+        """Where the name of a file comes from: an "asset", the "variables", or "elsewhere".
+
+        Raises ValueError where all such names together come a longer way than in any model.
+        """
         origins: set[str] = set()
         todo, seen = [(function, name)], set[tuple[str, str]]()
         while todo:
             if (place := todo.pop()) in seen:
                 continue
             seen.add(place)
+            self._steps += 1
+            if self._steps > MOST_STEPS:
+                raise ValueError(f"the names of its files come over more than {MOST_STEPS} nodes")
             function, name = place[0], _bare(place[1])
             node, owner = self._nodes[function].get(name), self._functions[function]
             if function == MAIN and name in self._assets | self._filenames:
@@ -166,16 +200,12 @@ class Files:
         What cannot be followed is added to the origins: another use, or another variable by the same shared name.
         """
         variable = _bare(variable)
-        functions = self._functions.items()
-        handles = [(name, node) for name, each in functions for node in each.nodes if node.operator == HANDLE]
-        shared = Counter(node.shared_name for _, node in handles)
-        if any(name != MAIN for name, _ in handles) or max(shared.values(), default=0) > 1:
+        if not self._are_variables_apart:
             origins.add("elsewhere")
-        for node in self._functions[MAIN].nodes:
-            used = variable in map(_bare, node.inputs)
-            if used and node.operator == "AssignVariableOp" and _bare(node.input(1)) != variable:
+        for node in self._users.get(variable, ()):
+            if node.operator == "AssignVariableOp" and _bare(node.input(1)) != variable:
                 yield MAIN, node.input(1)
-            elif used and node.operator not in ("ReadVariableOp", "VarIsInitializedOp", "NoOp"):
+            elif node.operator not in ("ReadVariableOp", "VarIsInitializedOp", "NoOp"):
                 origins.add("elsewhere")
 
     def _given(self, function: str, position: int, origins: set[str]) -> Iterator[tuple[str, str]]:
@@ -183,14 +213,12 @@ class Files:
 
         What cannot be followed is added to the origins.
         """
-        for caller, each in self._functions.items():
-            for node in each.nodes:
-                if node.operator == function or node.names(function):
-                    inputs = [name for name in node.inputs if not name.startswith("^")]
-                    if node.operator in {*CALLS, function} and position < len(inputs):
-                        yield caller, inputs[position]
-                    else:
-                        origins.add("elsewhere")
+        for caller, node in self._callers[function]:
+            inputs = [name for name in node.inputs if not name.startswith("^")]
+            if node.operator in {*CALLS, function} and position < len(inputs):
+                yield caller, inputs[position]
+            else:
+                origins.add("elsewhere")
         if (bound := self._bound.get(function)) is not None:
             place = position - len(self._functions[function].arguments)  # what is bound comes last
             origins.add("asset" if -len(bound) <= place and bound[place] else "elsewhere")
