@@ -247,7 +247,7 @@ def test_a_savedmodel_cannot_make_its_verdict_endless(tmp_path: Path) -> None:
     (tmp_path / "saving").mkdir()
     (tmp_path / "reading").mkdir()
     began = time.monotonic()
-    assert examine(write(tmp_path / "saving", meta_graph(chain, saving, signature("n0")))).findings == ()
+    assert_refused(write(tmp_path / "saving", meta_graph(chain, saving, signature("n0"))), "2000 functions save")
     assert_refused(write(tmp_path / "reading", meta_graph(chain + reading)), "come over more than")
     assert time.monotonic() - began < 20
 
@@ -671,6 +671,15 @@ def test_an_onnx_file_that_does_more_than_compute(tmp_path: Path, place: str) ->
     (tmp_path / "*" / "_ORT_MEM_ADDR_").mkdir(parents=True)
     (tmp_path / "*" / "_ORT_MEM_ADDR_" / "*").write_bytes(bytes(4))
     assert_refused(onnx_file(tmp_path, change), names)
+
+
+def test_weights_that_share_a_file_are_looked_up_once(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(bytes(4))
+    shared = [external("weights.bin", f"w{number}") for number in range(10_000)]
+    path = onnx_file(tmp_path, lambda model: model.graph.initializer.extend(shared))
+    assert examine(path).files == (path, tmp_path / "weights.bin")
+    elsewhere = [external("../weights.bin", f"w{number}") for number in range(2)]
+    assert_refused(onnx_file(tmp_path, lambda model: model.graph.initializer.extend(elsewhere)), "'w0' & 'w1'")
 
 
 def test_an_onnx_number_that_readers_cut_off(tmp_path: Path) -> None:

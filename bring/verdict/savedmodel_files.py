@@ -5,8 +5,10 @@ themselves. It is one where they run when the model is used, where a restore rea
 variables, and where a vocabulary is not one of the model's own assets.
 """
 
+import functools
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from bring.verdict import operators
@@ -29,8 +31,8 @@ KINDS_OF_OBJECT, ASSET = {4, 5, 6, 7, 8, 9, 10, 12}, 5
 
 MOST_STEPS = 100_000
 """Nodes on the way of the names of files, of all of them together; honest models have a few for each file."""
-LONGEST_NAME = 4096
-"""Bytes of the name of a function."""
+MOST_SAVING, MOST_FUNCTIONS = 100, 1000
+"""Functions that save or restore variables, and functions on that way: each is looked for in all nodes."""
 MAIN = ""
 """The name of the main graph, which is not a function."""
 
@@ -57,17 +59,11 @@ class Node:
         names = [text(value, 2) for entry in attributes for value in messages(entry, 2)]
         return next(reversed(names), "") or self.name
 
-    def named(self, functions: Set[str]) -> set[str]:
-        """Those of these functions that it names, by its operator or anywhere in its attributes."""
-        names, todo = {self.operator}, [self.content]
-        while todo:
-            try:
-                for _, value in parts(todo.pop()):
-                    todo.append(value)
-                    names.add(decoded(value) if len(value) <= LONGEST_NAME else "")
-            except ValueError:  # it is a string, and no message
-                continue
-        return {name for name in names if name in functions}
+    def names(self, function: str) -> bool:
+        """Whether it names a function, by its operator or anywhere in its attributes."""
+        name, content = function.encode(), bytes(self.content)
+        is_in_it = name in content and re.search(re.escape(name) + rb"(?!\w)", content) is not None
+        return is_in_it or self.operator == function
 
 
 @dataclass
@@ -87,27 +83,9 @@ class Files:
         self._nodes = {name: {node.name: node for node in each.nodes} for name, each in self._functions.items()}
         library = [each for name, each in self._functions.items() if name != MAIN]
         self._saving = {each.name for each in library if any(node.purpose == SAVING for node in each.nodes)}
-        self._callers: dict[str, list[tuple[str, Node]]] = {each.name: [] for each in library}
-        if any(len(name.encode()) > LONGEST_NAME for name in self._callers):
-            raise ValueError(f"the name of a function has more than {LONGEST_NAME} bytes")
-        self._called: dict[int, list[str]] = {}
-        """The saving functions that a node names, by its id."""
-        for caller, each in self._functions.items():
-            for node in each.nodes:
-                named = sorted(node.named(self._callers.keys()))
-                self._called[id(node)] = [name for name in named if name in self._saving]
-                for name in named:
-                    self._callers[name].append((caller, node))
-        self._users: dict[str, list[Node]] = {}
-        """The nodes of the main graph that use a node."""
-        for node in self._functions[MAIN].nodes:
-            for name in dict.fromkeys(map(_bare, node.inputs)):
-                self._users.setdefault(name, []).append(node)
-        every = ((name, node) for name, each in self._functions.items() for node in each.nodes)
-        handles = [(name, node) for name, node in every if node.operator == HANDLE]
-        shared = Counter(node.shared_name for _, node in handles)
-        self._are_variables_apart = all(name == MAIN for name, _ in handles) and max(shared.values(), default=0) < 2
-        """Whether no two variables can be one, by their name."""
+        if len(self._saving) > MOST_SAVING:
+            raise ValueError(f"{len(self._saving)} functions save or restore its variables")
+        self._callers: dict[str, list[tuple[str, Node]]] = {}
         self._steps = 0
         self._bound = dict(_bound_to_assets(graph))
         self._entries = list(_entries(graph))
@@ -115,6 +93,23 @@ class Files:
         savers = list(messages(graph, SAVER))
         self._filenames = {_bare(text(saver, 1)) for saver in savers}
         self._restores = [text(saver, 3) for saver in savers]
+
+    @functools.cached_property
+    def _users(self) -> dict[str, list[Node]]:
+        """The nodes of the main graph that use a node, by its name."""
+        users: dict[str, list[Node]] = {}
+        for node in self._functions[MAIN].nodes:
+            for name in dict.fromkeys(map(_bare, node.inputs)):
+                users.setdefault(name, []).append(node)
+        return users
+
+    @functools.cached_property
+    def _are_variables_apart(self) -> bool:
+        """Whether no two variables can be one, by their name."""
+        every = ((name, node) for name, each in self._functions.items() for node in each.nodes)
+        handles = [(name, node) for name, node in every if node.operator == HANDLE]
+        shared = Counter(node.shared_name for _, node in handles)
+        return all(name == MAIN for name, _ in handles) and max(shared.values(), default=0) < 2
 
     def findings(self) -> Iterator[Finding]:
         if used := sorted({*self._saving_in_use(), *self._restoring_others()}):
@@ -132,18 +127,18 @@ class Files:
         """What saves or restores, or calls what does, in all that runs when the model is loaded or used."""
         for name, function in self._functions.items():
             if name and name not in self._saving:
-                yield from (node.operator for node in function.nodes if self._called[id(node)])
+                yield from (node.operator for node in function.nodes if self._called(node))
         for name in self._saving:
             if name in self._bound or self._functions[name].is_replacement:
                 yield from (node.operator for node in self._functions[name].nodes if node.purpose == SAVING)
         for node in self._reached(self._entries):
-            if node.purpose == SAVING or self._called[id(node)]:
+            if node.purpose == SAVING or self._called(node):
                 yield node.operator
 
     def _restoring_others(self) -> Iterator[str]:
         """What the restore of the variables runs besides reading the variables."""
         for node in self._reached(self._restores):
-            saving = [(name, each) for name in self._called[id(node)] for each in self._functions[name].nodes]
+            saving = [(name, each) for name in self._called(node) for each in self._functions[name].nodes]
             for name, each in [(MAIN, node), *saving]:
                 own = each.operator in RESTORING and self._origins(name, each.input(0)) <= {"variables"}
                 if each.purpose == SAVING and not own:
@@ -155,6 +150,19 @@ class Files:
             for node in function.nodes:
                 if node.purpose == VOCABULARY and not self._origins(name, node.input(1)) <= {"asset"}:
                     yield node.operator
+
+    def _called(self, node: Node) -> list[str]:
+        """The saving functions that a node names."""
+        return [name for name in self._saving if node.names(name)]
+
+    def _calling(self, function: str) -> list[tuple[str, Node]]:
+        """The nodes that name a function, and the functions that they lie in."""
+        if function not in self._callers:
+            if len(self._callers) >= MOST_FUNCTIONS:
+                raise ValueError(f"the names of its files come over more than {MOST_FUNCTIONS} functions")
+            every = ((caller, node) for caller, each in self._functions.items() for node in each.nodes)
+            self._callers[function] = [(caller, node) for caller, node in every if node.names(function)]
+        return self._callers[function]
 
     def _reached(self, names: Iterable[str]) -> Iterator[Node]:
         """The nodes of the main graph that run when those of these names do."""
@@ -213,7 +221,7 @@ class Files:
 
         What cannot be followed is added to the origins.
         """
-        for caller, node in self._callers[function]:
+        for caller, node in self._calling(function):
             inputs = [name for name in node.inputs if not name.startswith("^")]
             if node.operator in {*CALLS, function} and position < len(inputs):
                 yield caller, inputs[position]
