@@ -866,6 +866,24 @@ def test_a_keras_model_that_does_more_than_compute(tmp_path: Path, place: str, s
     assert_refused(path, names)
 
 
+ENDLESS = [10**300] * 20_000
+"""A shape whose product takes minutes."""
+
+
+@pytest.mark.parametrize("shape", [ENDLESS, [-1, -1], [1.0], [True]])
+def test_a_shape_of_something_else_than_sizes_is_damage_at_once(tmp_path: Path, shape: list[Any]) -> None:
+    tensor = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(tensor).to_bytes(8, "little") + tensor + bytes(4))
+    (tmp_path / "w.bin").write_bytes(bytes(4))
+    weights = [{"paths": ["w.bin"], "weights": [{"name": "w", "shape": shape, "dtype": "float32"}]}]
+    graph = {"node": [{"name": "y", "op": "Relu"}]}
+    (tmp_path / "model.json").write_text(json.dumps({"modelTopology": graph, "weightsManifest": weights}))
+    began = time.monotonic()
+    for name in ("w.safetensors", "model.json"):
+        assert_refused(tmp_path / name, "damaged")
+    assert time.monotonic() - began < 10
+
+
 def test_a_file_that_is_two_archives_is_refused(tmp_path: Path) -> None:
     """Readers differ in which of them they read: one looks from the beginning, another from the end."""
     path = pt2(tmp_path, program())
