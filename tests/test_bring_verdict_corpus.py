@@ -6,6 +6,7 @@ Most are written byte by byte, since no framework would write them. Those of tes
 import copy
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from bring.verdict import examine, insist
+from bring.verdict.__main__ import main
 from contract.code import ROOT
 from contract.errors import BroughtError
 from tests.hostile_savedmodels import calls, field, function, meta_graph, node, objects, signature, write
@@ -864,6 +866,24 @@ def test_a_keras_model_that_does_more_than_compute(tmp_path: Path, place: str, s
             archive.writestr("config.json", config)
             archive.write(tmp_path / "weights.h5", "model.weights.h5")
     assert_refused(path, names)
+
+
+def test_a_file_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither by its name nor by what is in it, and it adds no line of its own."""
+    path = pt2(tmp_path, program())
+    for name in ("\x1b[2J.pt2", "a.pt2: fine\nb.pt2", os.fsdecode(b"\xff.pt2"), "\u202e2tp.pt2"):
+        (tmp_path / name).write_bytes(path.read_bytes())
+        assert_refused(tmp_path / name, "Rename it")
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs["keras_version"] = "1\x1b[2J\nold.h5: fine"
+        file.attrs["model_config"] = "{}"
+    (tmp_path / "\x1b[2J").mkdir()
+    main([str(path.rename(tmp_path / "\x1b[2J" / "m.pt2"))])
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "old.h5")])
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert printed.out.count("\n") == printed.err.count("\n") == 1 and r"\x1b[2J" in printed.out
 
 
 ENDLESS = [10**300] * 20_000
