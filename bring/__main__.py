@@ -15,7 +15,7 @@ from bring.description import describe
 from bring.options import OPTIONS, PATHS
 from bring.walk import Reduced, bring
 from contract.cell.sandbox import GIB, Limits
-from contract.errors import BroughtError, RosettaError
+from contract.errors import BroughtError, RosettaError, plain
 from contract.precisions import chosen
 from verify.precision.gate import limits_of
 
@@ -53,7 +53,7 @@ def main() -> None:
         try:
             bring(path, name, arguments.artifacts, options, limits, reduced)
         except (RosettaError, OSError) as error:
-            print(f"error: {path.name}: {error}", file=sys.stderr, flush=True)
+            print(plain(f"error: {path.name}: {error}"), file=sys.stderr, flush=True)
             failures.append(name)
         except KeyboardInterrupt:
             sys.exit("error: interrupted. Nothing half-written is left; the same command begins again.")

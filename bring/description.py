@@ -197,7 +197,7 @@ def describe(path: Path, options: Mapping[str, str]) -> Description:
 def _read_toml(file: Path) -> Description:
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of many digits is no TOMLDecodeError
         raise BroughtError(f"{file} is not valid TOML: {error}.") from None
     known = (
         "name",

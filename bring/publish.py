@@ -18,6 +18,7 @@ from bring.data_folder import class_folders, pictures_in
 from bring.description import Description
 from contract.code import LOCK, digest, files_of
 from contract.manifest import BROUGHT, MANIFEST, read_manifest, sha256_of, verify_files
+from contract.records import content_of
 
 SCHEMA = 3
 CODE = (
@@ -72,7 +73,7 @@ def is_published(model: Path, path: Path, expected: Mapping[str, Any]) -> bool:
     """Whether the artifacts in the folder `model` were made from what `expected`, a fingerprint of `path`, says, and
     from files that are still what they were."""
     try:
-        record = json.loads((model / BROUGHT).read_bytes())
+        record = json.loads(content_of(model / BROUGHT))
         read = record.pop("read")
         return bool(record == expected and read == hashes_of_read(path, read))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):

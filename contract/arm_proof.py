@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.manifest import MANIFEST, Manifest, sha256_of, write_json
-from contract.records import RecordError, decode, encode, parse
+from contract.records import RecordError, content_of, decode, encode, parse
 
 ARM = "arm.json"
 
@@ -68,7 +68,7 @@ def write_proof(folder: Path, proof: ArmProof) -> None:
 def read_proof(folder: Path, manifest: Manifest) -> ArmProof | None:
     """The proof of the artifact in `folder`; None where exactly these bytes, of it and its source, were never run."""
     try:
-        proof = decode(ArmProof, parse((folder / ARM).read_bytes()))
+        proof = decode(ArmProof, parse(content_of(folder / ARM)))
         source = folder.parent / proof.source.removeprefix(f"{manifest.model}-") / MANIFEST
         known = proof.artifact_sha256, proof.source_sha256
         return proof if known == (sha256_of(folder / MANIFEST), sha256_of(source)) else None

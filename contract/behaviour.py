@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from contract.manifest import MANIFEST, sha256_of, write_json
-from contract.records import RecordError, decode, parse
+from contract.records import RecordError, content_of, decode, parse
 
 BEHAVIOUR = "behaviour.json"
 
@@ -44,7 +44,7 @@ def write_behaviour(folder: Path, behaviour: Behaviour) -> None:
 def read_behaviour(folder: Path) -> Behaviour | None:
     """What is known of the artifact in `folder`; None where exactly these bytes were never run."""
     try:
-        behaviour = decode(Behaviour, parse((folder / BEHAVIOUR).read_bytes()))
+        behaviour = decode(Behaviour, parse(content_of(folder / BEHAVIOUR)))
         return behaviour if behaviour.artifact_sha256 == sha256_of(folder / MANIFEST) else None
     except FileNotFoundError:
         return None

@@ -29,9 +29,22 @@
 A message says what failed, what was got, what was expected, and what to do. Nothing here knows about HTTP.
 """
 
+import re
+
+STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that steer a terminal, turn the direction of text, or cannot be written: all but tabs and new lines."""
+
+
+def plain(text: str) -> str:
+    """A text for people with `\\x1b` in place of such a character: a stranger's file may have put it there."""
+    return STEERING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
 
 class RosettaError(Exception):
-    """The root: catching it catches everything that is meant for a person."""
+    """The root: catching it catches everything that is meant for a person. Its text steers no terminal."""
+
+    def __str__(self) -> str:
+        return plain(super().__str__())
 
 
 class DataError(RosettaError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from contract.manifest import FORMAT_NAME, MODEL_NAME, check_name, write_json
-from contract.records import KEY, RecordError, decode, encode, parse, without_schema
+from contract.records import KEY, RecordError, content_of, decode, encode, parse, without_schema
 
 FAILED = "failed"
 SCHEMA = 1
@@ -81,9 +81,7 @@ def read_failed_edges(artifacts: Path) -> list[FailedEdge]:
         if path.name.startswith("."):  # half-written
             continue
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise RecordError(f"it has more than {MAX_BYTES} bytes")
-            edge = FailedEdge.from_json(parse(path.read_bytes()))
+            edge = FailedEdge.from_json(parse(content_of(path, MAX_BYTES)))
             if (edge.model, edge.format) != (path.parent.parent.name, path.stem):
                 raise RecordError(f"it is the record of {edge.name}")
         except (OSError, RecordError) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.manifest import MANIFEST, sha256_of, write_json
-from contract.records import RecordError, decode, encode, parse
+from contract.records import RecordError, content_of, decode, encode, parse
 
 LEDGER = "ledger.json"
 
@@ -118,7 +118,7 @@ def decoded(content: bytes) -> Ledger:
 def read_ledger(folder: Path) -> Ledger | None:
     """The ledger of the artifact in `folder`; None where there is none for exactly these bytes."""
     try:
-        ledger = decoded((folder / LEDGER).read_bytes())
+        ledger = decoded(content_of(folder / LEDGER))
         return ledger if ledger.artifact_sha256 == sha256_of(folder / MANIFEST) else None
     except FileNotFoundError:
         return None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.records import RecordError, decode, parse, without_schema
+from contract.records import RecordError, content_of, decode, parse, without_schema
 
 MAC = "mac.json"
 QUESTIONS = "mac_questions.npz"
@@ -87,9 +87,7 @@ def read_record(folder: Path) -> MacRecord | None:
     """The record in the folder of an artifact, None where there is none. Raises RecordError for anything else."""
     path = folder / MAC
     try:
-        if (size := path.stat().st_size) > MOST_BYTES:
-            raise RecordError(f"it has {size} bytes, expected at most {MOST_BYTES}")
-        return decode(MacRecord, without_schema(parse(path.read_bytes()), SCHEMA))
+        return decode(MacRecord, without_schema(parse(content_of(path, MOST_BYTES)), SCHEMA))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from contract.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
-from contract.records import RecordError, decode, encode, parse, without_schema
+from contract.records import RecordError, content_of, decode, encode, parse, without_schema
 
 MANIFEST = "manifest.json"
 BROUGHT = "brought.json"
@@ -231,7 +231,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        return Manifest.from_json(parse(path.read_bytes()))
+        return Manifest.from_json(parse(content_of(path)))
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactMissing(
             f"There is no artifact in {folder}: it has no {MANIFEST}. Make it with `make artifacts`."

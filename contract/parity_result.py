@@ -14,7 +14,7 @@ from contract.formats import why_not_run
 from contract.mac_record import MAC
 from contract.manifest import MANIFEST, Manifest, read_manifest, sha256_of, write_json
 from contract.placement import Placement
-from contract.records import RecordError, decode, encode, parse
+from contract.records import RecordError, content_of, decode, encode, parse
 
 PARITY = "parity.json"
 
@@ -205,7 +205,7 @@ def _status(folder: Path, manifest: Manifest) -> Status:
     if manifest.is_source:
         return Status(SOURCE, "training wrote it: the others are compared with it")
     try:
-        data = parse((folder / PARITY).read_bytes())
+        data = parse(content_of(folder / PARITY))
         known = {**LATER, **data} if isinstance(data, dict) else data
         return _judge(folder, manifest, decode(ParityResult, known))
     except FileNotFoundError:

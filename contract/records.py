@@ -7,6 +7,7 @@ and the message names the place, such as `outputs[0].shape[1]: got "28", expecte
 
 import functools
 import json
+import stat
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -15,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 T = TypeVar("T")
 
+MOST_BYTES = 256 << 20
 KEY = "key"
 """In a field's metadata: its key in JSON, where that is not the field's name."""
 
@@ -42,6 +44,19 @@ def decode(kind: type[T], data: Any) -> T:
     """
     record: T = _decode(kind, data, "")
     return record
+
+
+def content_of(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The bytes of a record's file. Raises RecordError, and OSError where there is none.
+
+    Anybody may have written the folder: a pipe is not waited for, and a device without an end is not read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise RecordError("it is not a regular file")
+    if status.st_size > most:
+        raise RecordError(f"it has {status.st_size} bytes, expected at most {most}")
+    return path.read_bytes()
 
 
 def parse(text: str | bytes) -> Any:

@@ -24,13 +24,18 @@ def fields(message: Bytes) -> Iterator[tuple[int, Value]]:
     if end <= SMALL:
         message = bytes(message)
     while at < end:
-        key, at = _varint(message, at)
+        key, at = message[at], at + 1
+        if key >= 0x80:  # most have one byte: no call for these
+            key, at = _varint(message, at - 1)
         number, wire = key >> 3, key & 7
         if not 0 < number <= HIGHEST:
             raise ValueError(f"a field has the number {number}")
         if wire == 2:
-            length, at = _varint(message, at)
-            start, at = at, at + length
+            if at < end and message[at] < 0x80:
+                start, at = at + 1, at + 1 + message[at]
+            else:
+                length, at = _varint(message, at)
+                start, at = at, at + length
             yield number, message[start:at]
         elif wire == 0:
             value, at = _varint(message, at)

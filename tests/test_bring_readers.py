@@ -94,6 +94,8 @@ def test_model_toml_sets_everything_and_the_command_line_overrides_it(tmp_path: 
         ('lables = "labels.txt"', "'lables' is not known; did you mean 'labels'"),
         ("[preprocess]\nscales = 2", "'scales' is not known; did you mean 'scale'"),
         ("name = ", "is not valid TOML"),
+        ("name = " + "[" * 5_000, "is not valid TOML: maximum recursion depth"),
+        ("name = " + "9" * 5_000, "is not valid TOML: Exceeds the limit"),
         ("name = 3", "expected text"),
         ('labels = ["a", "a"]', "'a' is listed twice"),
         ('labels = "nowhere.txt"', "The labels cannot be read"),

@@ -4,9 +4,13 @@ Most are written byte by byte, since no framework would write them. Those of tes
 """
 
 import copy
+import io
 import json
+import os
+import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +22,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from bring.verdict import examine, insist
+from bring.verdict.__main__ import main
 from contract.code import ROOT
 from contract.errors import BroughtError
 from tests.hostile_savedmodels import calls, field, function, meta_graph, node, objects, signature, write
@@ -235,6 +240,20 @@ def test_variables_are_not_saved_or_restored_when_a_model_runs(tmp_path: Path, p
     assert_refused(write(tmp_path, graph), names)
 
 
+def test_a_savedmodel_cannot_make_its_verdict_endless(tmp_path: Path) -> None:
+    """It took minutes for each of these, since the work grew with the square of what is in them."""
+    names = range(2000)
+    saving = [function(f"save{name}", [node("SaveV2", inputs=["prefix"])], ["prefix"]) for name in names]
+    chain = [node("Identity", f"n{name}", [f"n{name + 1}"]) for name in names]
+    reading = [node("InitializeTableFromTextFileV2", f"t{name}", ["table", "n0"]) for name in names]
+    (tmp_path / "saving").mkdir()
+    (tmp_path / "reading").mkdir()
+    began = time.monotonic()
+    assert_refused(write(tmp_path / "saving", meta_graph(chain, saving, signature("n0"))), "2000 functions save")
+    assert_refused(write(tmp_path / "reading", meta_graph(chain + reading)), "come over more than")
+    assert time.monotonic() - began < 20
+
+
 READ = node("InitializeTableFromTextFileV2", inputs=["table", "file"])
 FILL = function("fill", [READ], ["table", "file"])
 ASSET = field(6, field(1, field(1, "path:0")) + field(2, "words.txt"))
@@ -313,7 +332,7 @@ def program(target: str = "torch.ops.aten.relu.default", *arguments: dict[str, A
     }
 
 
-def pt2(folder: Path, content: Any, **members: str) -> Path:
+def pt2(folder: Path, content: Any, **members: bytes | str) -> Path:
     with zipfile.ZipFile(folder / "m.pt2", "w") as file:
         for name, text in {"models/model.json": json.dumps(content), "archive_format": "pt2", **members}.items():
             file.writestr(f"m/{name}", text)
@@ -431,6 +450,124 @@ def test_a_member_of_a_program(tmp_path: Path, member: str, content: str, names:
     assert_refused(pt2(tmp_path, program(), **{member: content}), names)
 
 
+# --- Programs of PyTorch: what its reader of archives takes for a member that it unpickles, compiles or runs
+
+MADE = {"version": "3\n", "byteorder": "little"}
+BAIT = b"cposix\nsystem\n(Vid\ntR."
+EVIL = json.dumps(program("torch.ops.aten.from_file.default"))
+WEIGHTS = "data/weights/model_weights_config.json"
+
+
+def archived(**members: bytes | str) -> bytes:
+    """An archive of torch.save."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in {**MADE, **members}.items():
+            file.writestr(f"archive/{name}", content)
+    return buffer.getvalue()
+
+
+def archived_twice() -> bytes:
+    """An archive with a pickle that one reader takes, and one that another reader takes."""
+    buffer = io.BytesIO(archived(**{"data.pkl": BAIT}))
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(buffer, "a") as file:
+        file.writestr("archive/data.pkl", b"}.")
+    return buffer.getvalue()
+
+
+def marked(place: str) -> str:
+    """A config that marks one member as a pickle."""
+    return json.dumps({"config": {"w": {"path_name": place, "use_pickle": True}}})
+
+
+PICKLED = archived(**{"data.pkl": BAIT})
+MEMBERS: dict[str, tuple[dict[str, bytes | str], str]] = {
+    "a pickle in capitals": ({WEIGHTS: marked("w"), "data/weights/W": PICKLED}, "posix.system"),
+    "an example in capitals": ({"data/sample_inputs/model.PT": PICKLED}, "posix.system"),
+    "a config in capitals": ({WEIGHTS.upper(): marked("w"), "data/weights/w": PICKLED}, "posix.system"),
+    "a pickle at the root": (
+        {WEIGHTS: marked("/w"), "/w": PICKLED, "data/weights//w": archived(**{"data.pkl": b"}."})},
+        "posix.system",
+    ),
+    "a pickle that is not there": ({WEIGHTS: marked("elsewhere")}, "data/weights/elsewhere"),
+    "a pickle in capitals, in an archive": (
+        {"data/sample_inputs/m.pt": archived(**{"DATA.PKL": BAIT})},
+        "posix.system",
+    ),
+    "one of two pickles in an archive": ({"data/sample_inputs/m.pt": archived_twice()}, "more than once"),
+    "TorchScript in an archive": (
+        {"data/sample_inputs/m.pt": archived(**{"data.pkl": "}.", "constants.pkl": ")."})},
+        "torch.jit.load",
+    ),
+    "an object in capitals": ({"data/constants/OPAQUE_obj_0": BAIT}, "opaque_obj_0"),
+    "a graph of another suffix": ({"models/model.jsox": EVIL}, "aten.from_file"),
+    "a graph in a folder": ({"models/a/model.json": EVIL}, "aten.from_file"),
+    "compiled code in capitals": ({"data/x.SO": "x"}, "x.so"),
+}
+"""Members of a program, besides honest ones -> what the reason names."""
+
+
+@pytest.mark.parametrize("place", MEMBERS)
+def test_a_member_that_pytorch_reads_by_another_name(tmp_path: Path, place: str) -> None:
+    members, names = MEMBERS[place]
+    assert_refused(pt2(tmp_path, program(), **members), names)
+
+
+@pytest.mark.parametrize("member", ["serialized_state_dict.json", "serialized_constants.json", "m/models/model.json"])
+def test_a_member_of_an_older_program(tmp_path: Path, member: str) -> None:
+    """Up to PyTorch 2.7 there was no folder, and what is unpickled had the suffix of JSON once."""
+    with zipfile.ZipFile(tmp_path / "m.pt2", "w") as file:
+        file.writestr("serialized_exported_program.json", json.dumps(program()))
+        file.writestr("version", "8.0")
+        file.writestr("serialized_state_dict.pt", archived(**{"data.pkl": b"}."}))
+    assert examine(tmp_path / "m.pt2").findings == ()
+    with zipfile.ZipFile(tmp_path / "m.pt2", "a") as file:
+        file.writestr(member, PICKLED)
+    assert_refused(tmp_path / "m.pt2", "members outside" if "/" in member else "posix.system")
+
+
+# --- TorchScript
+
+
+def script(folder: Path, *lines: str, member: str = "code/__torch__.py") -> Path:
+    """What torch.jit.save writes of a module whose forward has these lines."""
+    header = "class Net(Module):\n  def forward(self: __torch__.Net,\n    x: Tensor) -> Tensor:\n"
+    code = header + "".join(f"    {line}\n" for line in lines)
+    with zipfile.ZipFile(folder / "m.pt", "w") as file:
+        for name, content in {"data.pkl": "}.", member: code, "constants.pkl": ").", **MADE}.items():
+            file.writestr(f"m/{name}", content)
+    return folder / "m.pt"
+
+
+SCRIPTS: dict[str, tuple[list[str], str]] = {
+    "a call": (['return torch.from_file("x")'], "aten.from_file"),
+    "another name for all operators": (["t = torch", 'return t.from_file("x")'], "torch"),
+    "another name for the libraries": (["t = ops", 'return t.aten.from_file("x")'], "ops"),
+    "another name for a library": (["t = ops.aten", 'return t.from_file("x")'], "ops.aten"),
+    "another name for an operator": (["t = torch.from_file", 'return t("x")'], "aten.from_file"),
+    "an operator by a text": (['return getattr(torch, "from_file")("x")'], "torch"),
+    "an operator of a library by a text": (['return getattr(ops.aten, "from_file")("x")'], "ops.aten"),
+    "classes of libraries by a text": (['return getattr(__torch__.torch, "classes")'], "__torch__.torch"),
+    "a function that is a variable later": (['print("x")', "print = x", "return x"], "print"),
+}
+
+
+@pytest.mark.parametrize("place", SCRIPTS)
+def test_a_place_in_torchscript_where_a_call_can_hide(tmp_path: Path, place: str) -> None:
+    lines, names = SCRIPTS[place]
+    assert_refused(script(tmp_path, *lines), names)
+
+
+def test_honest_torchscript_is_no_finding(tmp_path: Path) -> None:
+    lines = ["_0 = __torch__.torch.nn.functional.relu", 'y = getattr(self, "0")', "t = torch.relu", "return t(_0(x))"]
+    assert examine(script(tmp_path, *lines)).findings == ()
+
+
+@pytest.mark.parametrize("member", ["code/__torch__.PY", "CODE/__torch__.py"])
+def test_torchscript_in_capitals(tmp_path: Path, member: str) -> None:
+    assert_refused(script(tmp_path, 'return torch.from_file("x")', member=member), "aten.from_file")
+
+
 # --- ONNX
 
 
@@ -536,6 +673,15 @@ def test_an_onnx_file_that_does_more_than_compute(tmp_path: Path, place: str) ->
     (tmp_path / "*" / "_ORT_MEM_ADDR_").mkdir(parents=True)
     (tmp_path / "*" / "_ORT_MEM_ADDR_" / "*").write_bytes(bytes(4))
     assert_refused(onnx_file(tmp_path, change), names)
+
+
+def test_weights_that_share_a_file_are_looked_up_once(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(bytes(4))
+    shared = [external("weights.bin", f"w{number}") for number in range(10_000)]
+    path = onnx_file(tmp_path, lambda model: model.graph.initializer.extend(shared))
+    assert examine(path).files == (path, tmp_path / "weights.bin")
+    elsewhere = [external("../weights.bin", f"w{number}") for number in range(2)]
+    assert_refused(onnx_file(tmp_path, lambda model: model.graph.initializer.extend(elsewhere)), "'w0' & 'w1'")
 
 
 def test_an_onnx_number_that_readers_cut_off(tmp_path: Path) -> None:
@@ -722,6 +868,42 @@ def test_a_keras_model_that_does_more_than_compute(tmp_path: Path, place: str, s
     assert_refused(path, names)
 
 
+def test_a_file_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither by its name nor by what is in it, and it adds no line of its own."""
+    path = pt2(tmp_path, program())
+    for name in ("\x1b[2J.pt2", "a.pt2: fine\nb.pt2", os.fsdecode(b"\xff.pt2"), "\u202e2tp.pt2"):
+        (tmp_path / name).write_bytes(path.read_bytes())
+        assert_refused(tmp_path / name, "Rename it")
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs["keras_version"] = "1\x1b[2J\nold.h5: fine"
+        file.attrs["model_config"] = "{}"
+    (tmp_path / "\x1b[2J").mkdir()
+    main([str(path.rename(tmp_path / "\x1b[2J" / "m.pt2"))])
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "old.h5")])
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert printed.out.count("\n") == printed.err.count("\n") == 1 and r"\x1b[2J" in printed.out
+
+
+ENDLESS = [10**300] * 20_000
+"""A shape whose product takes minutes."""
+
+
+@pytest.mark.parametrize("shape", [ENDLESS, [-1, -1], [1.0], [True]])
+def test_a_shape_of_something_else_than_sizes_is_damage_at_once(tmp_path: Path, shape: list[Any]) -> None:
+    tensor = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(tensor).to_bytes(8, "little") + tensor + bytes(4))
+    (tmp_path / "w.bin").write_bytes(bytes(4))
+    weights = [{"paths": ["w.bin"], "weights": [{"name": "w", "shape": shape, "dtype": "float32"}]}]
+    graph = {"node": [{"name": "y", "op": "Relu"}]}
+    (tmp_path / "model.json").write_text(json.dumps({"modelTopology": graph, "weightsManifest": weights}))
+    began = time.monotonic()
+    for name in ("w.safetensors", "model.json"):
+        assert_refused(tmp_path / name, "damaged")
+    assert time.monotonic() - began < 10
+
+
 def test_a_file_that_is_two_archives_is_refused(tmp_path: Path) -> None:
     """Readers differ in which of them they read: one looks from the beginning, another from the end."""
     path = pt2(tmp_path, program())
@@ -729,3 +911,28 @@ def test_a_file_that_is_two_archives_is_refused(tmp_path: Path) -> None:
     for name, twice in {"before": b"PK\x03\x04" + bytes(60) + content, "after": content[:-2] + b"\x04\x00evil"}.items():
         (tmp_path / name).write_bytes(twice)
         assert_refused(tmp_path / name, "before its archive or after it")
+
+
+def test_an_archive_with_two_tables_of_contents_is_refused(tmp_path: Path) -> None:
+    """One reader looks for it before the end of the archive, another where the end says that it is."""
+    path = pt2(tmp_path, program())
+    content = path.read_bytes()
+    end = content[-22:]
+    (at,) = struct.unpack_from("<L", end, 16)
+    moved = end[:16] + struct.pack("<L", at + 8) + end[20:]
+    table, shifted = content[at:-22], bytearray(content[at:-22])
+    place = 0
+    while place < len(table):  # what one reader adds for all bytes before the archive, it takes away again
+        name, more, comment = struct.unpack_from("<3H", table, place + 28)
+        shifted[place + 42 : place + 46] = struct.pack("<L", struct.unpack_from("<L", table, place + 42)[0] + 8)
+        place += 46 + name + more + comment
+    path.write_bytes(content[:at] + bytes(shifted) + moved)
+    with zipfile.ZipFile(path) as file:
+        assert file.testzip() is None and file.infolist()[0].header_offset == 0
+    assert_refused(path, "before its archive or after it")
+
+
+def test_a_member_with_two_names_is_refused(tmp_path: Path) -> None:
+    path = pt2(tmp_path, program(), **{"models/other.json": "{}"})
+    path.write_bytes(path.read_bytes().replace(b"other.json", b"o\0her.json"))
+    assert_refused(path, "two names for")

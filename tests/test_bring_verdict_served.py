@@ -3,11 +3,13 @@
 import contextlib
 import hashlib
 import json
+import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,6 +153,42 @@ def test_an_artifact_that_does_more_than_compute_is_not_loaded(folder: Path, fam
     assert not model.ready
     assert (model.status.word, model.status.reason) == ("failed", model.error)
     assert words in model.error and "does more than compute" in model.error
+
+
+@contextlib.contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """What waits longer is interrupted: for a pipe that nobody writes to, for example."""
+
+    def interrupt(*_: object) -> None:
+        raise TimeoutError(f"it took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("record", ["manifest.json", "behaviour.json", "ledger.json", "parity.json", "arm.json"])
+def test_a_service_does_not_wait_for_a_record_that_is_a_pipe(folder: Path, record: str) -> None:
+    artifact(folder, "onnx", harmless(folder))
+    (folder / record).unlink(missing_ok=True)
+    os.mkfifo(folder / record)
+    with within(20):
+        model = load_model(folder)
+    assert not model.ready and record in model.error
+
+
+@pytest.mark.parametrize("name", ["model.bin", "variables/variables.data-00000-of-00001"])
+def test_an_artifact_with_a_pipe_is_not_loaded(folder: Path, name: str) -> None:
+    artifact(folder, "onnx", harmless(folder))
+    (folder / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(folder / name)
+    with within(20):
+        model = load_model(folder)
+    assert repr(name) in model.error and "files and folders alone" in model.error
 
 
 LIBRARIES = {"onnx", "onnxruntime", "tensorflow", "keras", "h5py", "ai_edge_litert", "flatbuffers", "torch", "openvino"}

@@ -1,6 +1,7 @@
 """Records are read as they were written, and the error of a wrong one names the place."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from contract.records import KEY, RecordError, decode, encode, parse, without_schema
+from contract.records import KEY, RecordError, content_of, decode, encode, parse, without_schema
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,20 @@ def test_a_record_is_read_as_it_was_written() -> None:
     text = json.dumps(encode(RECORD))
     assert decode(Record, parse(text)) == RECORD
     assert json.loads(text)["try"] == "again"
+
+
+def test_a_record_is_a_regular_file_of_some_size(tmp_path: Path) -> None:
+    (tmp_path / "record").write_bytes(b"{}")
+    assert content_of(tmp_path / "record", 2) == b"{}"
+    with pytest.raises(RecordError, match="it has 2 bytes, expected at most 1"):
+        content_of(tmp_path / "record", 1)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("pipe", "endless"):
+        with pytest.raises(RecordError, match="not a regular file"):
+            content_of(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        content_of(tmp_path / "none")
 
 
 def test_a_whole_number_is_accepted_where_a_float_is_expected() -> None:

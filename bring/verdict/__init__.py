@@ -16,7 +16,7 @@ from pathlib import Path
 from bring.verdict import huggingface, mlflow
 from bring.verdict.findings import EXPECTED, Examination, Finding, few, mapped
 from contract import wire
-from contract.errors import BroughtError, UntrustedModel, one_line
+from contract.errors import STEERING, BroughtError, UntrustedModel, one_line, plain
 
 MAX_BYTES = 4 << 30
 
@@ -57,7 +57,7 @@ class Verdict:
     def line(self) -> str:
         """One line for people."""
         findings = "; ".join(finding.what for finding in self.findings) or "nothing in it does more than compute"
-        return f"{self.path}: {KINDS[self.kind]}, {_bytes(self.size)}: {findings}"
+        return plain(f"{self.path}: {KINDS[self.kind]}, {_bytes(self.size)}: {findings}")
 
 
 def examine(path: Path, max_bytes: int = MAX_BYTES) -> Verdict:
@@ -66,6 +66,8 @@ def examine(path: Path, max_bytes: int = MAX_BYTES) -> Verdict:
     Raises BroughtError if it is missing, not a model, of an unsupported kind, damaged, or larger than `max_bytes`.
     """
     name = "a model"
+    if "\n" in path.name or STEERING.search(path.name):
+        raise BroughtError(f"{path.name!r} has characters in its name that would steer a terminal. Rename it.")
     try:
         path, name, examine_kind = _examiner(path)
         if path.is_file() and path.stat().st_size > max_bytes:

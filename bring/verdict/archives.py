@@ -20,12 +20,20 @@ MEMBER_LIMIT = 256_000_000
 """Bytes of a member that is read whole: JSON, or a pickle without its tensors."""
 
 
-def check_archive(archive: zipfile.ZipFile, path: Path, max_bytes: int) -> list[Finding]:
-    """Findings on members that leave the folder. Raises BroughtError for an archive that is made to harm its reader."""
+def check_archive(archive: zipfile.ZipFile, path: Path, max_bytes: int, length: int | None = None) -> list[Finding]:
+    """Findings on members that leave the folder. Raises BroughtError for an archive that is made to harm its reader.
+
+    `length` is that of an archive inside of the file `path`; None for the file itself.
+    """
     members = archive.infolist()
-    if archive.comment or min((member.header_offset for member in members), default=0) != 0:
+    begins_late = min((member.header_offset for member in members), default=0) != 0
+    if archive.comment or begins_late or not _is_table_where_it_says(archive):
         raise BroughtError(
             f"{path} has bytes before its archive or after it: readers differ in what they read. Save the model again."
+        )
+    if renamed := [member.orig_filename for member in members if member.filename != member.orig_filename]:
+        raise BroughtError(
+            f"{path} has two names for {few(renamed)}: readers differ in which one they read. Save the model again."
         )
     twice = [name for name, count in Counter(member.filename.casefold() for member in members).items() if count > 1]
     if twice:
@@ -35,7 +43,7 @@ def check_archive(archive: zipfile.ZipFile, path: Path, max_bytes: int) -> list[
     size = sum(member.file_size for member in members)
     packed = sum(member.compress_size for member in members)
     check_growth(path, packed, size, max_bytes)
-    if packed > path.stat().st_size:
+    if packed > (path.stat().st_size if length is None else length):
         raise BroughtError(f"{path} has members that overlap: a decompression bomb. Save the model again.")
     outside = [
         member.filename
@@ -48,6 +56,22 @@ def check_archive(archive: zipfile.ZipFile, path: Path, max_bytes: int) -> list[
     if not outside:
         return []
     return [Finding(f"its members {few(outside)} leave the folder that they are unpacked to, or are links", False)]
+
+
+def _is_table_where_it_says(archive: zipfile.ZipFile) -> bool:
+    """Whether the table of contents lies where the end of the archive says: some readers look there, others before it.
+
+    The end has 22 bytes. In a large archive 20 come before it that say where the 56 are that say the same in 64 bits.
+    """
+    assert archive.fp is not None
+    size = archive.fp.seek(0, io.SEEK_END)
+    archive.fp.seek(max(0, size - 98))
+    (record, locator, end) = struct.unpack("<56s20s22s", archive.fp.read(98).rjust(98, b"\0"))
+    (starts,) = struct.unpack_from("<L", end, 16)
+    if not locator.startswith(b"PK\x06\x07"):
+        return bool(starts == archive.start_dir)
+    (at,), (starts_far,) = struct.unpack_from("<Q", locator, 8), struct.unpack_from("<Q", record, 48)
+    return at == size - 98 and starts_far == archive.start_dir and starts in (archive.start_dir, 0xFFFFFFFF)
 
 
 def check_growth(path: Path, packed: int, size: int, max_bytes: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bring.verdict import KINDS, examine, insist
+from bring.verdict.findings import few
 from contract.errors import ArtifactCorrupt, ArtifactError, BroughtError, RosettaError
 from contract.formats import FORMATS, family_of
 from contract.manifest import MANIFEST, Manifest, read_manifest, verify_files
@@ -106,6 +107,11 @@ def insist_on_artifact(folder: Path, manifest: Manifest, trusted: bool, switch: 
     family = family_of(manifest.format)
     if family not in FILES and family != "keras":
         return  # no runtime loads it
+    if odd := [member for member in folder.rglob("*") if member.exists() and not (member.is_file() or member.is_dir())]:
+        raise BroughtError(
+            f"{folder} has {few(str(member.relative_to(folder)) for member in odd)}, expected files and folders alone: "
+            "what reads a pipe waits for ever. Export it again."
+        )
     path = folder / (manifest.file(*ZIPPED) if family == "keras" else FILES[family])
     verdict = examine(path, MAX_BYTES)
     if verdict.kind != family or (family == "keras" and ZIPPED[path.suffix] != _is_zipped(path)):

@@ -1,9 +1,10 @@
 """The result of examining a file, and the checks that all kinds of files share."""
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from contract.errors import BroughtError
 
@@ -43,6 +44,21 @@ def few(names: Iterable[str], most: int = 6) -> str:
     distinct = list(dict.fromkeys(names))
     shown = ", ".join(repr(name if len(name) <= 80 else f"{name[:77]}...") for name in distinct[:most])
     return shown if len(distinct) <= most else f"{shown} and {len(distinct) - most} more"
+
+
+def count_of(shape: Sequence[Any], most: int) -> int:
+    """The values of a tensor. Raises ValueError where one of its sizes is none, or they are more than `most`.
+
+    It ends at once there: the product of many long numbers takes minutes.
+    """
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError("the shape of a tensor has something else than sizes")
+    count = int(0 not in shape)
+    for size in shape:
+        count *= size
+        if count > most:
+            raise ValueError(f"a tensor has more than {most} values")
+    return count
 
 
 def leaves(folder: Path, name: str) -> bool:

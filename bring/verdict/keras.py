@@ -44,7 +44,7 @@ def hdf5(path: Path, max_bytes: int) -> Examination:
             if not _has_weights(file):
                 raise BroughtError(f"{path} is an HDF5 file, but not a Keras model: it has no model_config.")
             return Examination("keras_weights", findings, (path,))
-        version = _text(file.attrs.get("keras_version", "1"))
+        version = " ".join(_text(file.attrs.get("keras_version", "1")).split())[:80]
         if version.startswith("1"):
             raise BroughtError(
                 f"{path} was written by Keras {version}, which no current version reads. Open it with Keras 2.3.1 "

@@ -30,10 +30,10 @@ def file(path: Path, max_bytes: int) -> Examination:
     judged = [name for name in names if name not in local]
     findings = list(operators.findings(judged, "onnx", "ONNX's or ONNX Runtime's"))
     findings += _of_opset(model)
-    files: dict[Path, None] = {path: None}
+    files: dict[str, Path | None] = {}
     for tensor in tensors:
         findings += _of_place(path, tensor, files)
-    return Examination("onnx", findings, tuple(files))
+    return Examination("onnx", findings, tuple({path: None} | dict.fromkeys(filter(None, files.values()))))
 
 
 def places(model: Bytes) -> list[str]:
@@ -112,8 +112,11 @@ def _of_opset(model: Bytes) -> Iterator[Finding]:
         yield Finding(f"its opset is {opset}, newer than {NEWEST_OPSET}. Export it with {newest}.", False)
 
 
-def _of_place(path: Path, tensor: Bytes, files: dict[Path, None]) -> Iterator[Finding]:
-    """Findings on weights outside of the folder; a file inside of it becomes one of the files. Raises BroughtError."""
+def _of_place(path: Path, tensor: Bytes, files: dict[str, Path | None]) -> Iterator[Finding]:
+    """Findings on weights outside of the folder. Raises BroughtError where they are missing or cut off.
+
+    A place becomes one of the `files`, or None where it is outside. Many weights share one: it is looked up once.
+    """
     places = [number & 0xFFFFFFFF for number in numbers(tensor, 14)]  # as the readers cut them off
     if places[-1:] != [EXTERNAL]:
         return
@@ -122,11 +125,15 @@ def _of_place(path: Path, tensor: Bytes, files: dict[Path, None]) -> Iterator[Fi
     locations = [value for key, value in entries if key == "location"] or [""]
     known = dict(entries)
     for location in locations:
-        if not location or MEMORY in location or leaves(path.parent, location):
+        if location not in files:
+            outside = not location or MEMORY in location or leaves(path.parent, location)
+            files[location] = None if outside else part_of(path.parent, location, path)
+        if (part := files[location]) is None:
             yield Finding(f"the weights {few([name])} lie outside of its folder, in {few([location])}", False)
         else:
             needed = int(known.get("offset") or 0) + int(known.get("length") or 0)
-            files[part_of(path.parent, location, path, at_least=needed)] = None
+            if needed > part.stat().st_size:
+                part_of(path.parent, location, path, at_least=needed)
 
 
 def _name(domain: str, operator: str) -> str:

@@ -1,11 +1,10 @@
 """Weights in .safetensors, from their bytes: a JSON header, then the tensors, end to end."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-from bring.verdict.findings import Examination
+from bring.verdict.findings import Examination, count_of
 
 HEADER_LIMIT = 100_000_000
 BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "C64": 64, "BF16": 16} | {
@@ -27,7 +26,7 @@ def file(path: Path, max_bytes: int) -> Examination:
     at = 0
     for (start, end), name, tensor in sorted((tuple(t["data_offsets"]), name, t) for name, t in header.items()):
         bits = 8 if tensor["dtype"].startswith("F8_") else BITS[tensor["dtype"]]
-        if start != at or (end - start) * 8 != bits * math.prod(tensor["shape"]):
+        if start != at or (end - start) * 8 != bits * count_of(tensor["shape"], 2 * size):
             raise ValueError(f"the tensor {name[:80]!r} lies at {start} to {end}, expected {at} and its shape's size")
         at = end
     if at != size - 8 - length:

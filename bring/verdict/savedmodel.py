@@ -23,6 +23,8 @@ def folder(path: Path, max_bytes: int) -> Examination:
     """Judge a SavedModel's folder. Raises BroughtError if a file of it is missing."""
     members = sorted(path.rglob("*"))
     findings = []
+    if odd := [name.name for name in members if name.exists() and not (name.is_file() or name.is_dir())]:
+        raise BroughtError(f"{path} has {few(odd)}, expected files and folders alone. Copy it again.")
     if linked := [name for member in members if leaves(path, name := str(member.relative_to(path)))]:
         findings.append(Finding(f"its files {few(linked)} are links that leave its folder", False))
     if other := [name for name in ("saved_model.cpb", "saved_model.pbtxt") if (path / name).exists()]:

@@ -5,6 +5,7 @@ themselves. It is one where they run when the model is used, where a restore rea
 variables, and where a vocabulary is not one of the model's own assets.
 """
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,10 @@ SAVER, COLLECTION, SIGNATURE, ASSETS, OBJECTS = 3, 4, 5, 6, 7
 KINDS_OF_OBJECT, ASSET = {4, 5, 6, 7, 8, 9, 10, 12}, 5
 """Fields of a SavedObject, of which the last one counts."""
 
+MOST_STEPS = 100_000
+"""Nodes on the way of the names of files, of all of them together; honest models have a few for each file."""
+MOST_SAVING, MOST_FUNCTIONS = 100, 1000
+"""Functions that save or restore variables, and functions on that way: each is looked for in all nodes."""
 MAIN = ""
 """The name of the main graph, which is not a function."""
 
@@ -56,8 +61,9 @@ class Node:
 
     def names(self, function: str) -> bool:
         """Whether it names a function, by its operator or anywhere in its attributes."""
-        name = function.encode()
-        return name in bytes(self.content) and re.search(re.escape(name) + rb"(?!\w)", bytes(self.content)) is not None
+        name, content = function.encode(), bytes(self.content)
+        is_in_it = name in content and re.search(re.escape(name) + rb"(?!\w)", content) is not None
+        return is_in_it or self.operator == function
 
 
 @dataclass
@@ -77,12 +83,33 @@ class Files:
         self._nodes = {name: {node.name: node for node in each.nodes} for name, each in self._functions.items()}
         library = [each for name, each in self._functions.items() if name != MAIN]
         self._saving = {each.name for each in library if any(node.purpose == SAVING for node in each.nodes)}
+        if len(self._saving) > MOST_SAVING:
+            raise ValueError(f"{len(self._saving)} functions save or restore its variables")
+        self._callers: dict[str, list[tuple[str, Node]]] = {}
+        self._steps = 0
         self._bound = dict(_bound_to_assets(graph))
         self._entries = list(_entries(graph))
         self._assets = {_bare(text(info, 1)) for asset in assets(graph) for info in messages(asset, 1)}
         savers = list(messages(graph, SAVER))
         self._filenames = {_bare(text(saver, 1)) for saver in savers}
         self._restores = [text(saver, 3) for saver in savers]
+
+    @functools.cached_property
+    def _users(self) -> dict[str, list[Node]]:
+        """The nodes of the main graph that use a node, by its name."""
+        users: dict[str, list[Node]] = {}
+        for node in self._functions[MAIN].nodes:
+            for name in dict.fromkeys(map(_bare, node.inputs)):
+                users.setdefault(name, []).append(node)
+        return users
+
+    @functools.cached_property
+    def _are_variables_apart(self) -> bool:
+        """Whether no two variables can be one, by their name."""
+        every = ((name, node) for name, each in self._functions.items() for node in each.nodes)
+        handles = [(name, node) for name, node in every if node.operator == HANDLE]
+        shared = Counter(node.shared_name for _, node in handles)
+        return all(name == MAIN for name, _ in handles) and max(shared.values(), default=0) < 2
 
     def findings(self) -> Iterator[Finding]:
         if used := sorted({*self._saving_in_use(), *self._restoring_others()}):
@@ -128,6 +155,15 @@ class Files:
         """The saving functions that a node names."""
         return [name for name in self._saving if node.names(name)]
 
+    def _calling(self, function: str) -> list[tuple[str, Node]]:
+        """The nodes that name a function, and the functions that they lie in."""
+        if function not in self._callers:
+            if len(self._callers) >= MOST_FUNCTIONS:
+                raise ValueError(f"the names of its files come over more than {MOST_FUNCTIONS} functions")
+            every = ((caller, node) for caller, each in self._functions.items() for node in each.nodes)
+            self._callers[function] = [(caller, node) for caller, node in every if node.names(function)]
+        return self._callers[function]
+
     def _reached(self, names: Iterable[str]) -> Iterator[Node]:
         """The nodes of the main graph that run when those of these names do."""
         todo, seen = list(names), set[str]()
@@ -139,13 +175,19 @@ class Files:
                 todo += node.inputs
 
     def _origins(self, function: str, name: str) -> set[str]:
-        """Where the name of a file comes from: an "asset", the "variables", or "elsewhere"."""
+        """Where the name of a file comes from: an "asset", the "variables", or "elsewhere".
+
+        Raises ValueError where all such names together come a longer way than in any model.
+        """
         origins: set[str] = set()
         todo, seen = [(function, name)], set[tuple[str, str]]()
         while todo:
             if (place := todo.pop()) in seen:
                 continue
             seen.add(place)
+            self._steps += 1
+            if self._steps > MOST_STEPS:
+                raise ValueError(f"the names of its files come over more than {MOST_STEPS} nodes")
             function, name = place[0], _bare(place[1])
             node, owner = self._nodes[function].get(name), self._functions[function]
             if function == MAIN and name in self._assets | self._filenames:
@@ -166,16 +208,12 @@ class Files:
         What cannot be followed is added to the origins: another use, or another variable by the same shared name.
         """
         variable = _bare(variable)
-        functions = self._functions.items()
-        handles = [(name, node) for name, each in functions for node in each.nodes if node.operator == HANDLE]
-        shared = Counter(node.shared_name for _, node in handles)
-        if any(name != MAIN for name, _ in handles) or max(shared.values(), default=0) > 1:
+        if not self._are_variables_apart:
             origins.add("elsewhere")
-        for node in self._functions[MAIN].nodes:
-            used = variable in map(_bare, node.inputs)
-            if used and node.operator == "AssignVariableOp" and _bare(node.input(1)) != variable:
+        for node in self._users.get(variable, ()):
+            if node.operator == "AssignVariableOp" and _bare(node.input(1)) != variable:
                 yield MAIN, node.input(1)
-            elif used and node.operator not in ("ReadVariableOp", "VarIsInitializedOp", "NoOp"):
+            elif node.operator not in ("ReadVariableOp", "VarIsInitializedOp", "NoOp"):
                 origins.add("elsewhere")
 
     def _given(self, function: str, position: int, origins: set[str]) -> Iterator[tuple[str, str]]:
@@ -183,14 +221,12 @@ class Files:
 
         What cannot be followed is added to the origins.
         """
-        for caller, each in self._functions.items():
-            for node in each.nodes:
-                if node.operator == function or node.names(function):
-                    inputs = [name for name in node.inputs if not name.startswith("^")]
-                    if node.operator in {*CALLS, function} and position < len(inputs):
-                        yield caller, inputs[position]
-                    else:
-                        origins.add("elsewhere")
+        for caller, node in self._calling(function):
+            inputs = [name for name in node.inputs if not name.startswith("^")]
+            if node.operator in {*CALLS, function} and position < len(inputs):
+                yield caller, inputs[position]
+            else:
+                origins.add("elsewhere")
         if (bound := self._bound.get(function)) is not None:
             place = position - len(self._functions[function].arguments)  # what is bound comes last
             origins.add("asset" if -len(bound) <= place and bound[place] else "elsewhere")

@@ -1,16 +1,18 @@
 """TF.js models, from their bytes: model.json and the weight files that it names."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from bring.verdict import operators
 from bring.verdict.archives import MEMBER_LIMIT
-from bring.verdict.findings import EXPECTED, Examination, Finding, few, leaves, part_of
+from bring.verdict.findings import EXPECTED, Examination, Finding, count_of, few, leaves, part_of
 from contract.errors import BroughtError
 
 BYTES = {"float32": 4, "int32": 4, "uint8": 1, "uint16": 2, "float16": 2, "bool": 1, "complex64": 8}
+
+MOST = 1 << 40
+"""Values of a weight."""
 
 
 def file(path: Path, max_bytes: int) -> Examination:
@@ -58,4 +60,4 @@ def _operators(model: dict[str, Any]) -> dict[str, None]:
 def _size(weight: dict[str, Any]) -> int | None:
     """The bytes of a weight; None where they depend on its content (strings)."""
     dtype = weight.get("quantization", weight)["dtype"]
-    return None if dtype == "string" else BYTES[dtype] * math.prod(weight["shape"])
+    return None if dtype == "string" else BYTES[dtype] * count_of(weight["shape"], MOST)

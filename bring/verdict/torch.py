@@ -8,6 +8,7 @@ import ast
 import functools
 import io
 import json
+import posixpath
 import re
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +22,12 @@ from bring.verdict.pickles import foreign, is_torch
 from contract.errors import BroughtError
 
 COMPILED = (".so", ".o", ".a", ".dylib", ".dll", ".pyd", ".cpp", ".c", ".cu", ".cubin", ".hsaco", ".ptx", ".py", ".pyc")
+OLDER = ("serialized_", "version", "extra_files/")
+"""How the members begin of what torch.export.save wrote up to PyTorch 2.7, without a folder around them."""
+GRAPH = re.compile(r"models/.*|serialized_exported_program\.json")
+"""The members that PyTorch reads as graphs, whatever their suffix is."""
+UNPICKLED = re.compile(r".*\.(pt|pkl|pth)|serialized_(?!exported_program\.json).*")
+"""The members that PyTorch unpickles, whatever a config says."""
 SIZES = "arithmetic on sizes"
 """What an expression of dynamic shapes may call stands under this heading."""
 METHODS = {"size", "stride", "storage_offset", "numel", "dim"}
@@ -40,15 +47,15 @@ def archive(path: Path, file: zipfile.ZipFile, max_bytes: int) -> Examination:
     findings = check_archive(file, path, max_bytes)
     names = file.namelist()
     root = "" if "serialized_exported_program.json" in names else names[0].partition("/")[0] + "/"
-    if not all(name.startswith(root) for name in names):
+    if not all(name.startswith(root or OLDER) for name in names):
         raise BroughtError(f"{path} has members outside of its folder {root!r}: PyTorch does not write such files.")
-    members = {name[len(root) :]: name for name in names}
+    members = {name[len(root) :].lower(): name for name in names}  # its reader takes `X.PKL` for `x.pkl`, too
     if "constants.pkl" in members or any(name.startswith("code/") for name in members):
         return Examination("script", findings + list(torchscript.findings(file, members)), (path,))
     if "data.pkl" in members:
         names_imported = foreign(io.BytesIO(read_member(file, members["data.pkl"])))
         return Examination("weights", findings + pickled(names_imported), (path,))
-    return Examination("torch", findings + list(_program_findings(file, members)), (path,))
+    return Examination("torch", findings + list(_program_findings(file, members, path, max_bytes)), (path,))
 
 
 def legacy(path: Path, max_bytes: int) -> Examination:
@@ -78,24 +85,18 @@ def pickled(names: list[str]) -> list[Finding]:
     ]
 
 
-def _program_findings(file: zipfile.ZipFile, members: dict[str, str]) -> Iterator[Finding]:
+def _program_findings(file: zipfile.ZipFile, members: dict[str, str], path: Path, max_bytes: int) -> Iterator[Finding]:
     if compiled := [name for name in members if name.startswith("data/aotinductor/") or name.endswith(COMPILED)]:
         yield Finding(
             f"it holds compiled code ({few(compiled, 3)}), which runs when it is read. Save the program without it: "
             "`torch.export.save`, not `aoti_compile_and_package`."
         )
-    graphs = [name for name in members if re.fullmatch(r"models/[^/]+\.json|serialized_exported_program\.json", name)]
+    graphs = [name for name in members if GRAPH.fullmatch(name)]
     if not graphs and not compiled:
         raise ValueError("it has no graph (models/*.json)")
     names: list[str] = []
-    for name in sorted(_pickles(file, members) & members.keys()):
-        data = read_member(file, members[name])
-        if data.startswith(b"PK"):
-            with zipfile.ZipFile(io.BytesIO(data)) as inner:
-                inside = [member for member in inner.namelist() if member.endswith("data.pkl")]
-                names += [name for member in inside for name in foreign(io.BytesIO(read_member(inner, member)))]
-        elif data:
-            names += foreign(io.BytesIO(data), pickles=5 if is_torch(io.BytesIO(data)) else 1)
+    for name in sorted(_pickles(file, members)):
+        names += _unpickled(read_member(file, members[name]), path, max_bytes)
     yield from pickled(names)
     if opaque := [name for name in members if re.match(r"data/constants/(custom|opaque)_obj", name)]:
         yield Finding(f"it holds pickled objects of its own classes ({few(opaque, 3)}): reading them runs code.")
@@ -104,13 +105,32 @@ def _program_findings(file: zipfile.ZipFile, members: dict[str, str]) -> Iterato
 
 
 def _pickles(file: zipfile.ZipFile, members: dict[str, str]) -> set[str]:
-    """The members that `torch.export.load` unpickles: by their suffix, or because a config says so."""
-    pickles = {name for name in members if name.endswith((".pt", ".pkl", ".pth"))}
+    """The members that `torch.export.load` unpickles: by their name, or because a config says so.
+
+    Raises ValueError for a config that names a member which is not there.
+    """
+    pickles = {name for name in members if UNPICKLED.fullmatch(name)}
     for name in members:
-        if match := re.fullmatch(r"(data/(?:weights|constants)/)[^/]*config\.json", name):
+        if match := re.fullmatch(r"(data/(?:weights|constants)/).*config\.json", name):
             config = json.loads(read_member(file, members[name]))["config"]
-            pickles |= {match[1] + str(entry["path_name"]) for entry in config.values() if entry.get("use_pickle")}
+            marked = [str(entry["path_name"]) for entry in config.values() if entry.get("use_pickle")]
+            pickles |= {posixpath.join(match[1], place).lower() for place in marked}  # as its reader joins them
+    if missing := pickles - members.keys():
+        raise ValueError(f"its configs name {few(sorted(missing))}, which it does not have")
     return pickles
+
+
+def _unpickled(data: bytes, path: Path, max_bytes: int) -> list[str]:
+    """What a pickle imports that is a member of the archive `path`, and may be an archive of torch.save itself."""
+    if not data.startswith(b"PK"):
+        return foreign(io.BytesIO(data), pickles=5 if is_torch(io.BytesIO(data)) else 1) if data else []
+    with zipfile.ZipFile(io.BytesIO(data)) as inner:
+        if check_archive(inner, path, max_bytes, len(data)):
+            raise ValueError("an archive in it has members that leave their folder")
+        ends = {name.rpartition("/")[2].lower(): name for name in inner.namelist()}
+        script = ["torch.jit.load"] if "constants.pkl" in ends else []  # PyTorch reads it as TorchScript then
+        inside = [name for name in inner.namelist() if name.lower().endswith("data.pkl")]
+        return script + [name for member in inside for name in foreign(io.BytesIO(read_member(inner, member)))]
 
 
 def _graph_findings(program: Any) -> Iterator[Finding]:

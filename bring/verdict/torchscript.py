@@ -54,31 +54,39 @@ def _called(code: str, member: str) -> Iterator[str]:
         raise ValueError(f"{member} is not TorchScript: {error}") from error
     # A variable may hold a function; where it comes from is judged there.
     own = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own -= {name for name, purpose in operators.purposes("torchscript").items() if purpose != operators.COMPUTES}
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield "import"
-        elif isinstance(node, ast.Attribute) and (path := _path(node)):
+        elif isinstance(node, ast.Attribute | ast.Name) and id(node) not in inner and (path := _path(node)):
             yield from _of_path(path)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in own:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in own:
             yield node.func.id
 
 
 def _of_path(path: list[str]) -> Iterator[str]:
-    """The operator that a name leads to; nothing for the file's own classes, and for what a variable has."""
+    """The operator that a name leads to; nothing for the file's own classes, and for what a variable has.
+
+    What leads only halfway is named as it is, since a variable or `getattr` may go on from there.
+    """
     root, *rest = path
-    if root == OWN and ".".join(path).startswith(CLASSES):
-        yield ".".join(path)
+    name = ".".join(path)
+    if root == OWN and (name.startswith(CLASSES) or CLASSES.startswith(f"{name}.")):
+        yield name
     elif root == "torch" and len(rest) == 1 and rest[0] not in TYPES:
         yield f"aten.{rest[0]}"
     elif root == "ops" and len(rest) == 2:
         yield ".".join(rest)
+    elif (root == "torch" and not set(rest[:1]) & TYPES) or root == "ops":
+        yield name
 
 
 TYPES = {"jit", "classes", "nn", "device", "Tensor", "Generator"}
 """Names of torch that are not operators, but types or the way to such."""
 
 
-def _path(node: ast.Attribute) -> list[str]:
+def _path(node: ast.Attribute | ast.Name) -> list[str]:
     """`a.b.c` as its names; empty where it begins with something else than a name."""
     names: list[str] = []
     reached: ast.expr = node
