@@ -162,7 +162,19 @@ def shaped() -> Case:
     return nodes, (4, 9, 8), {"zero": whole(0).reshape(()), "at": whole(0), "rest": whole(36, 8)}, 17
 
 
+def counted() -> Case:
+    """The shape of a shape: how many axes there are."""
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        node("Shape", ["s"], ["axes"]),
+        node("Cast", ["axes"], ["many"], to=TensorProto.FLOAT),
+        node("Mul", ["x", "many"], ["y"]),
+    ]
+    return nodes, (4, 9), {}, 17
+
+
 CASES: dict[str, Callable[[], Case]] = {
+    "the shape of a shape": counted,
     "convolution with uneven padding": lambda: conv(pads=[1, 0, 0, 2], strides=[2, 1]),
     "convolution of the same size": lambda: conv(pads=[1, 1, 1, 1]),
     "grouped convolution": lambda: conv(kernel=(6, 2, 3, 3), group=2),
