@@ -38,7 +38,9 @@ def _take_probabilities_from_maps(model: ModelProto) -> None:
         node = maps[value.name]
         graph.node.remove(node)
         graph.node.append(helper.make_node("Identity", node.input, node.output, name=node.name))
-        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, None))
+        labels = next(iter(node.attribute))
+        sizes = [None, len(labels.ints) or len(labels.strings)]
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, sizes))
 
 
 def _keep_rows(model: ModelProto) -> None:
