@@ -20,6 +20,8 @@ from verify.questions import FREE
 
 LENGTHS = tuple(FREE * 2**power for power in range(11))
 """What free sizes become, until the model answers."""
+SQUARE = FREE * 4
+"""The longest that two free sizes of an input become together, until nothing else is left to be asked."""
 HEARD = 4096
 """The longest that they become only to find answers that depend on what is so long."""
 
@@ -103,15 +105,27 @@ def _is_apart(asking: Asking, answered: Answered) -> bool:
 def _answered(asking: Asking, inputs: Sequence[TensorSpec], candidates: Sequence[tuple[Axes, int]]) -> Answered | None:
     """What is answered with the shortest of LENGTHS on whose values answers depend; else with the shortest of all."""
     shortest: Answered | None = None
-    for length in LENGTHS if any(None in spec.shape for spec in inputs) else LENGTHS[:1]:
+    lengths = LENGTHS if any(None in spec.shape for spec in inputs) else LENGTHS[:1]
+    squares = [pair for pair in candidates if _grows_in_two(inputs, pair[0])]
+    others = [pair for pair in candidates if pair not in squares]
+    tries = [(length, candidates if length <= SQUARE else others) for length in lengths]
+    for length, some in [*tries, *((length, squares) for length in lengths if length > SQUARE)]:
         if shortest and length > HEARD:
             break
-        if answered := _answered_at(asking, inputs, candidates, length):
+        if answered := _answered_at(asking, inputs, some, length):
             signals = {number for number, _ in free_places(inputs, answered.axes)}
             if not signals or asking.heard(answered.sizes, signals):
                 return answered
             shortest = shortest or answered
     return shortest
+
+
+def _grows_in_two(inputs: Sequence[TensorSpec], axes: Axes) -> bool:
+    """Whether an input has two free sizes besides its batch: a signal of 10,000 values becomes 10,000 of them."""
+    return any(
+        sum(size is None and place != axis for place, size in enumerate(spec.shape)) > 1
+        for spec, axis in zip(inputs, axes, strict=True)
+    )
 
 
 def _answered_at(

@@ -67,6 +67,36 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
         *IN_FLOAT32,
     ),
     (
+        r"'tf\.TensorListReserve' op requires element_dtype to be",
+        "LiteRT has no lists of texts, and this graph loops over some.",
+        "It keeps numbers alone from one turn of a loop to the next.",
+        "Split texts before the model, or ship the SavedModel.",
+    ),
+    (
+        r"Node number \d+ \(IF\) failed to prepare",
+        "LiteRT cannot prepare a branch of this graph's If for the sizes of the call.",
+        "It prepares both branches before it knows which one is taken, and one of them does not take these sizes.",
+        "Export the branch that you use as a model of its own, or ship ONNX.",
+    ),
+    (
+        r"Argument '\w+' passed to '(\w+)' must be (?:a )?numeric tensor, but got string tensor",
+        "TF.js's operator {0} takes no texts, and this graph gives it some.",
+        "Its backends compute with numbers.",
+        "Answer with the numbers of the classes, and name them by LABELS.",
+    ),
+    (
+        r"No conversion rule found for operations: ([\w.:, ]+?)\.?\s*(?:$|\n)",
+        "OpenVINO has no operator {0}.",
+        "It reads only some of the operators of its parent's format.",
+        "Replace the operator in the network, or ship another format.",
+    ),
+    (
+        r"Failed operations detailed log: -- (\S+) with a message",
+        "OpenVINO cannot convert the operator {0} with these inputs and settings.",
+        "It checks sizes, dtypes and settings of each operator, also of branches that are never taken.",
+        "Ship another format.",
+    ),
+    (
         r"Error dumping weight \S+, dtype (\w+) not supported",
         "TF.js has no numbers of {0}, as the weights are.",
         *IN_FLOAT32,

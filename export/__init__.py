@@ -85,6 +85,7 @@ EXPORTERS: dict[tuple[str, str], tuple[Route, ...]] = {
     ("onnx", "openvino"): (
         Route("OpenVINO's own conversion", "export.onnx_to_openvino:export"),
         Route("OpenVINO's own conversion, not simplified", "export.onnx_to_openvino:unsimplified"),
+        Route("TensorFlow's operators, one by one", "export.onnx_by_tensorflow_to_openvino:export"),
     ),
     ("torch", "executorch"): (Route("lowered to XNNPACK", "export.torch_to_executorch:export"),),
     ("torch", "coreai"): (Route("Apple's own conversion", "export.torch_to_coreai:export"),),

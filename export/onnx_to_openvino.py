@@ -14,15 +14,16 @@ CONVERTERS = ("openvino",)
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write the graph, `model.xml`, and its weights in float32, `model.bin`. Raises ExportError."""
-    return _save(openvino.convert_model(parent / "model.onnx"), manifest, target)
+    return save(openvino.convert_model(parent / "model.onnx"), manifest, target)
 
 
 def unsimplified(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write the same, with every operator as it was read: OpenVINO simplifies the graph only where it runs it."""
-    return _save(openvino.Core().read_model(parent / "model.onnx"), manifest, target)
+    return save(openvino.Core().read_model(parent / "model.onnx"), manifest, target)
 
 
-def _save(model: Any, manifest: Manifest, target: Path) -> Sequence[Path]:
+def save(model: Any, manifest: Manifest, target: Path) -> Sequence[Path]:
+    """Write a model of OpenVINO. Raises ExportError where it lost a tensor's name."""
     for ports, specs in ((model.inputs, manifest.inputs), (model.outputs, manifest.outputs)):
         names = {name for port in ports for name in port.get_names()}
         if lost := [spec.name for spec in specs if spec.name not in names]:

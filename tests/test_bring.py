@@ -351,6 +351,26 @@ def test_questions_come_back_as_they_were_written(tmp_path: Path) -> None:
             "There is no translation of the ONNX operator Det, com.microsoft.BiasGelu.",
             "No converter here knows the ONNX operator Det, com.microsoft.BiasGelu.",
         ),
+        (
+            "RuntimeError: XNNPack delegate failed to prepare.Node number 1 (IF) failed to prepare.",
+            "LiteRT cannot prepare a branch of this graph's If for the sizes of the call.",
+        ),
+        (
+            "'tf.TensorListReserve' op requires element_dtype to be 1-bit/8-bit/16-bit/32-bit/64-bit integer or",
+            "LiteRT has no lists of texts, and this graph loops over some.",
+        ),
+        (
+            "Argument 'x' passed to 'gather' must be numeric tensor, but got string tensor.",
+            "TF.js's operator gather takes no texts, and this graph gives it some.",
+        ),
+        (
+            "Model wasn't fully converted. Summary: -- No conversion rule found for operations: ai.onnx.ml.Scaler, F.",
+            "OpenVINO has no operator ai.onnx.ml.Scaler, F.",
+        ),
+        (
+            "Model wasn't fully converted. Failed operations detailed log: -- Conv-16 with a message: While validating",
+            "OpenVINO cannot convert the operator Conv-16 with these inputs and settings.",
+        ),
         ("nobody has seen this", "a -> b: nobody has seen this."),
     ],
 )

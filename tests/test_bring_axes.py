@@ -362,6 +362,48 @@ def test_a_size_counts_only_where_the_signal_is_heard(
     assert found.inputs[0].least == (expected and (1, expected))
 
 
+class Contexts:
+    """Rows of letters, one of four at each place: each answer looks at 5,000 before and after it."""
+
+    inputs: tuple[TensorSpec, ...] = (TensorSpec("x", "float32", (None, None, 4), "NDD"),)
+    outputs = (TensorSpec("y", "float32", (None, None), "ND"),)
+
+    def __init__(self) -> None:
+        self.most = 0
+        """Values of a question."""
+
+    def predict(self, inputs: Mapping[str, Any]) -> list[Any]:
+        x = inputs["x"]
+        self.most = max(self.most, x.size)
+        if x.shape[1] <= 10_000:
+            raise ValueError("the context is larger than the row")
+        sums = np.cumsum(x.astype(np.float64).sum(2), 1)
+        return [(sums[:, 10_000:] - sums[:, :-10_000]).astype(np.float32)]
+
+
+def test_a_long_row_is_found_and_not_asked_as_so_many_rows() -> None:
+    source = Contexts()
+    signature = find(source, source.outputs, Description(), "net")
+    assert signature.has_rows and signature.inputs[0].least == (1, 10_001, 1)
+    assert source.most <= 3 * 16_384 * 4
+
+
+def test_a_large_square_is_still_found() -> None:
+    """Who knows whom among at least 100 people."""
+
+    class Square:
+        inputs: tuple[TensorSpec, ...] = (TensorSpec("x", "float32", (None, None), ""),)
+
+        def predict(self, inputs: Mapping[str, Any]) -> list[Any]:
+            x = inputs["x"]
+            if len(x) < 100 or len(x) != x.shape[1]:
+                raise ValueError("no square of at least 100")
+            return [x @ x]
+
+    signature = find(Square(), [TensorSpec("y", "float32", (None, None), "")], Description(), "net")
+    assert not signature.has_rows and signature.outputs[0].shape == (None, None)
+
+
 def test_what_is_one_at_a_length_of_one_is_no_fault() -> None:
     """The weights of an attention over one value are 1, whatever the value is."""
 

@@ -7,6 +7,7 @@ import pickle
 import random
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
@@ -152,6 +153,18 @@ def packed(members: Mapping[str, bytes]) -> bytes:
         ("모델이 아니다".encode() * 200, "is text"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "a PNG picture"),
         (b"GGUF" + bytes(100), "GGUF language model"),
+        (b"lmgg" + bytes(100), "GGML model.*converted from"),
+        (b"CBM1" + bytes(100), r"CatBoost model.*model\.save_model"),
+        (b"tree\nversion=v4\nnum_class=1\n", "LightGBM model.*convert_lightgbm"),
+        (b"{L" + bytes(7) + b"\x07learner" + bytes(90), "XGBoost model.*convert_xgboost"),
+        (b'{"learner": {"attributes": {}}, "version": [3, 0, 0]}', "XGBoost model.*convert_xgboost"),
+        (struct.pack("<ii", 793712314, 12) + bytes(100), "fastText model"),
+        (b"7767517\n3 3\nInput data 0 1 data\n", "graph of ncnn"),
+        (b"ftrt" + bytes(100), "engine of TensorRT"),
+        (b'{"base_code": {"magic": "pir"}, "program": {}}', "PaddlePaddle.*paddle2onnx"),
+        (b"\x0a\x00\x22\x00\x2a\x00", "PaddlePaddle.*paddle2onnx"),
+        (b'[{"weights": [], "paths": ["net.bin"]}]', "list of a TF.js model's weights, without its layers"),
+        (b"[net]\nbatch=1\n", "is text"),
         (b"\x1f\x8b\x08" + bytes(100), "gzip: unpack it first"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\x08\x04\x12\x00\xc2\x13\x00", "Core ML model"),
@@ -162,6 +175,7 @@ def packed(members: Mapping[str, bytes]) -> bytes:
         (pickle.dumps({"coef": np.arange(3)}), r"Python pickle of .*numpy.*joblib"),
         (packed({"a.txt": b"a"}), "a zip archive .it has 'a.txt'."),
         (packed({"m.npy": b"a"}), "NumPy arrays"),
+        (packed({"face.tflite": b"a", "hand.tflite": b"a"}), r"MediaPipe's tasks are: unpack it.* 'face\.tflite' "),
         (packed({"export/saved_model.pb": b"a"}), "unpack it, and name the model"),
         (packed({"m.mlpackage/Data/m.mlmodel": b"a"}), "Core ML package"),
         (b"PK\x03\x04" + bytes(100), "zip archive, but is truncated or damaged"),

@@ -92,6 +92,16 @@ def test_an_operator_of_a_savedmodel_that_does_more_than_compute(tmp_path: Path,
     assert_refused(write(tmp_path, meta_graph([node(operator)], more=signature("it"))), operator)
 
 
+@pytest.mark.parametrize("operator", ["OptionalFromValue", "OptionalGetValue", "OptionalHasValue", "OptionalNone"])
+def test_a_value_that_may_be_missing_only_computes(tmp_path: Path, operator: str) -> None:
+    """TensorFlow's own gradients of a condition leave them in the branches of a model."""
+    assert examine(write(tmp_path, meta_graph([node(operator)], more=signature("it")))).findings == ()
+
+
+def test_what_a_data_set_has_next_is_no_such_value(tmp_path: Path) -> None:
+    assert_refused(write(tmp_path, meta_graph([node("IteratorGetNextAsOptional")], more=signature("it"))), "data sets")
+
+
 # --- SavedModels: each place to hide
 
 ACTS = node("WriteFile", "write")

@@ -230,7 +230,7 @@ def test_a_traced_program_answers_any_number_of_pictures_one_at_a_time(
 
 
 @pytest.mark.skipif(not is_installed("openvino"), reason="OpenVINO is not installed")
-@pytest.mark.parametrize("route", ["0", "1"])
+@pytest.mark.parametrize("route", ["0", "1", "2"])
 def test_openvino_keeps_the_names_and_float32(
     odd_models: Path, load: Load, odd_images: Bytes, tmp_path: Path, route: str
 ) -> None:
@@ -245,6 +245,36 @@ def test_openvino_keeps_the_names_and_float32(
     assert_same_answers(
         load(odd_models / "torch_cnn" / "torch"), load(tmp_path / "openvino"), odd_images[:7].astype(np.float32)
     )
+
+
+@pytest.mark.skipif(not is_installed("openvino"), reason="OpenVINO is not installed")
+def test_openvino_takes_what_it_does_not_read_from_onnx_as_tensorflow_has_it(tmp_path: Path) -> None:
+    """A linear model of a table."""
+    source = tmp_path / "table" / "onnx"
+    source.mkdir(parents=True)
+    weights = np.random.default_rng(2).normal(size=15).tolist()
+    nodes = [
+        onnx.helper.make_node("Scaler", ["x"], ["scaled"], domain="ai.onnx.ml", offset=[0.5], scale=[2.0]),
+        onnx.helper.make_node("LinearClassifier", ["scaled"], ["label", "p"], domain="ai.onnx.ml", coefficients=weights,
+                              intercepts=[0.1, 0.2, 0.3], post_transform="SOFTMAX",
+                              classlabels_ints=[4, 7, 9]),
+    ]  # fmt: skip
+    ends = (("x", "float32", 1, (None, 5)), ("label", "int64", 7, (None,)), ("p", "float32", 1, (None, 3)))
+    infos = [onnx.helper.make_tensor_value_info(name, kind, ["N", *shape[1:]]) for name, _, kind, shape in ends]
+    graph = onnx.helper.make_graph(nodes, "table", infos[:1], infos[1:])
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), source / "model.onnx")
+    specs = [TensorSpec(name, dtype, shape, "ND"[: len(shape)]) for name, dtype, _, shape in ends]
+    files = sha256_of_files(source, [source / "model.onnx"])
+    write_manifest(source, Manifest("table", "onnx", None, (specs[0],), tuple(specs[1:]), None, (), files=files))
+    target = tmp_path / "table" / "openvino"
+    assert "Scaler" in export(source, "openvino", target).stderr
+    done = export(source, "openvino", target, "--route", "2")
+    assert done.returncode == 0, done.stderr
+    rows = {"x": np.random.default_rng(3).normal(size=(9, 5)).astype(np.float32)}
+    expected, got = (load_runtime(folder, read_manifest(folder)).predict(rows) for folder in (source, target))
+    np.testing.assert_allclose(got["p"], expected["p"], atol=1e-6)
+    np.testing.assert_array_equal(got["label"], expected["label"])
 
 
 # SavedModel

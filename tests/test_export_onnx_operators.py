@@ -162,7 +162,34 @@ def shaped() -> Case:
     return nodes, (4, 9, 8), {"zero": whole(0).reshape(()), "at": whole(0), "rest": whole(36, 8)}, 17
 
 
+def counted() -> Case:
+    """The shape of a shape: how many axes there are."""
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        node("Shape", ["s"], ["axes"]),
+        node("Cast", ["axes"], ["many"], to=TensorProto.FLOAT),
+        node("Mul", ["x", "many"], ["y"]),
+    ]
+    return nodes, (4, 9), {}, 17
+
+
+def channels_of_a_shape() -> Case:
+    """A convolution whose channels the graph computes: from the values of a sum, which nobody knows before."""
+    nodes = [
+        node("ReduceMin", ["x"], ["least"], keepdims=0),
+        node("Mul", ["least", "nothing"], ["none"]),
+        node("Cast", ["none"], ["zero"], to=TensorProto.INT64),
+        node("Add", ["sizes", "zero"], ["to"]),
+        node("Reshape", ["x", "to"], ["r"]),
+        node("Conv", ["r", "w"], ["y"]),
+    ]
+    arrays = {"nothing": np.zeros(1, np.float32), "sizes": whole(ROWS, 4, 9, 8), "w": weights(6, 4, 3, 3)}
+    return nodes, (4, 72), arrays, 17
+
+
 CASES: dict[str, Callable[[], Case]] = {
+    "a convolution of a computed number of channels": channels_of_a_shape,
+    "the shape of a shape": counted,
     "convolution with uneven padding": lambda: conv(pads=[1, 0, 0, 2], strides=[2, 1]),
     "convolution of the same size": lambda: conv(pads=[1, 1, 1, 1]),
     "grouped convolution": lambda: conv(kernel=(6, 2, 3, 3), group=2),
@@ -280,6 +307,15 @@ def test_a_node_that_cannot_be_translated_is_named_with_the_reason() -> None:
     model = model_of([node("MaxPool", ["x"], ["y", "z"], kernel_shape=[2, 2], name="pool@1")], (4, 9, 8), {}, 17)
     with pytest.raises(ExportError, match=r"MaxPool pool@1 cannot be translated: .*places of the largest values"):
         answers(model, (4, 9, 8), np.zeros((ROWS, 4, 9, 8), np.float32))
+
+
+def test_the_channels_of_a_convolution_are_those_of_its_kernel() -> None:
+    """TF Lite converts it only where they are known."""
+    nodes, sizes, arrays, opset = channels_of_a_shape()
+    function = translation(model_of(nodes, sizes, arrays, opset))
+    traced = tf.function(lambda x: function(x), autograph=False).get_concrete_function(tf.TensorSpec((ROWS, *sizes)))
+    (convolution,) = [operation for operation in traced.graph.get_operations() if operation.type == "Conv2D"]
+    assert convolution.inputs[0].shape[-1] == 4
 
 
 def test_both_signatures_share_large_weights(tmp_path: Path) -> None:

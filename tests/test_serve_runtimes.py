@@ -274,6 +274,26 @@ def test_a_precision_is_run_by_its_formats_runtime(artifacts: Path, images: Imag
     assert ask(runtime, images[:1]).shape == (1, 10)
 
 
+@pytest.mark.skipif("openvino" not in HERE, reason="OpenVINO is not installed")
+def test_openvino_takes_a_single_value_beside_rows(tmp_path: Path) -> None:
+    """Such as the sample rate of a signal."""
+    import openvino
+    from openvino import opset13 as ops
+
+    sound, factor = ops.parameter([-1, 3], np.float32, "sound"), ops.parameter([], np.float32, "factor")
+    product = ops.multiply(sound, factor)
+    for port, name in ((sound.output(0), "sound"), (factor.output(0), "factor"), (product.output(0), "y")):
+        port.get_tensor().set_names({name})
+    openvino.save_model(openvino.Model([product], [sound, factor]), tmp_path / "model.xml", compress_to_fp16=False)
+    specs = (TensorSpec("sound", "float32", (None, 3), "ND"), TensorSpec("factor", "float32", (), ""))
+    answer = TensorSpec("y", "float32", (None, 3), "ND")
+    files = sha256_of_files(tmp_path, [tmp_path / "model.xml", tmp_path / "model.bin"])
+    manifest = Manifest("net", "openvino", "onnx", specs, (answer,), None, (), files=files)
+    runtime = load_runtime(tmp_path, manifest)
+    for rows in (np.ones((1, 3), np.float32), np.ones((2, 3), np.float32)):
+        np.testing.assert_array_equal(runtime.predict({"sound": rows, "factor": np.array(2, np.float32)})["y"], 2)
+
+
 def test_a_runtime_that_is_not_installed_is_unavailable(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "serve.runtimes.onnx", raising=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from bring.description import Description
 from bring.probe import Arrays
 from bring.readers import onnx_names, training
+from bring.readers.onnx_forms import mend
+from bring.readers.onnx_windows import Windows
 from bring.wrapping import Wrapping
 from contract.errors import BroughtError, one_line
 from contract.manifest import TensorSpec
@@ -46,9 +48,10 @@ class OnnxSource:
         try:
             self._model = onnx.load(path, format="protobuf")  # as it was judged, whatever its suffix
             self.renamed = onnx_names.clean(self._model)
-            _free_negative_sizes(self._model)
+            mend(self._model)
             keep_zeros_before_pooling(self._model)
-            self._session = _session(self._model)
+            self._windows = Windows(self._model)
+            self._session = _session(self._windows.watched(self._model, onnx_names.prefix_in(self._model)))
         except Exception as error:  # ONNX Runtime may raise anything on a damaged file
             raise BroughtError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot read {path.name}: {one_line(error, 600)}"
@@ -62,7 +65,7 @@ class OnnxSource:
             tuple(_spec(value, known.shape) for value, known in zip(values, knowns, strict=True))
             for values, knowns in (
                 (entries, self._session.get_inputs()),
-                (graph.output, self._session.get_outputs()),
+                (graph.output, self._session.get_outputs()[: len(graph.output)]),
             )
         )
         self.inputs = tuple(replace(spec, bounds=self._bounds(spec.name)) for spec in self.inputs)
@@ -72,7 +75,9 @@ class OnnxSource:
     def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
         feeds = {name: _texts(value) for name, value in inputs.items()}
         answers: Sequence[NDArray[Any]] = self._session.run(None, feeds)
-        return answers
+        own = len(self._model.graph.output)
+        self._windows.check(answers[own:])
+        return answers[:own]
 
     def write(self, folder: Path, wrapping: Wrapping) -> Sequence[Path]:
         """One file, with the weights in it."""
@@ -204,14 +209,6 @@ def _end(model: onnx.ModelProto, wrapping: Wrapping, prefix: str) -> None:
     entry = helper.make_tensor_value_info(spec.name, first.type.tensor_type.elem_type, [*sizes, *spec.shape[1:]])
     model.graph.output.remove(first)
     model.graph.output.insert(0, entry)
-
-
-def _free_negative_sizes(model: onnx.ModelProto) -> None:
-    """Leave a size open that a file declares as -1, as PaddlePaddle's exporter does."""
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_value < 0:
-                dim.ClearField("dim_value")
 
 
 def _declare(value: onnx.ValueInfoProto, spec: TensorSpec) -> None:

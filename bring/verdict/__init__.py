@@ -8,12 +8,13 @@ unpickled. Even so, the readers of HDF5 and Protocol Buffers are libraries in C:
 child process that has limits.
 """
 
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bring.verdict import huggingface, mlflow
+from bring.verdict import huggingface, mlflow, others
 from bring.verdict.findings import EXPECTED, Examination, Finding, few, mapped
 from contract import wire
 from contract.errors import STEERING, BroughtError, UntrustedModel, one_line, plain
@@ -142,7 +143,7 @@ def _examiner(path: Path) -> tuple[Path, str, Examiner]:
         from bring.verdict import executorch
 
         return path, "a program of ExecuTorch", executorch.file
-    if head.lstrip()[:1] == b"{":
+    if re.match(rb"\s*(\[\s*)?\{", head) and not head.startswith(others.XGBOOST_BINARY):
         from bring.verdict import tfjs
 
         return path, "a TF.js model.json", tfjs.file
@@ -198,6 +199,8 @@ def _archive(path: Path, max_bytes: int) -> Examination:
     seems = "a zip archive"
     if "saved_model.pb" in ends or "model.json" in ends:
         seems = "a zip archive with a model in it: unpack it, and name the model"
+    elif models := [name for name in names if name.endswith((".tflite", ".onnx"))]:
+        seems = f"a zip archive of models, as MediaPipe's tasks are: unpack it, and name one, such as {few(models[:1])}"
     elif any(name.endswith(".mlmodel") for name in names):
         seems = "a Core ML package, which is not read: bring the model that it was converted from"
     elif any(name.endswith(".npy") for name in names):
@@ -207,7 +210,7 @@ def _archive(path: Path, max_bytes: int) -> Examination:
 
 def _protobuf_examiner(path: Path, head: bytes) -> tuple[Path, str, Examiner]:
     """ONNX files have no signature: the top-level fields identify them. Raises BroughtError for anything else."""
-    seems = _seems(head)
+    seems = others.seems(head)
     if seems is None:
         numbers, whole = wire.outline(mapped(path))
         if numbers.get(1) is int and numbers.get(7) is memoryview:
@@ -218,6 +221,8 @@ def _protobuf_examiner(path: Path, head: bytes) -> tuple[Path, str, Examiner]:
             seems = "a Core ML model, which is not read: bring the model that it was converted from"
         elif whole and numbers == {1: int, 2: memoryview}:
             seems = "a SavedModel's graph. Bring its whole folder, this file by the name of saved_model.pb"
+        elif whole and numbers == {1: memoryview, 4: memoryview, 5: memoryview}:
+            seems = "a program of PaddlePaddle. Write it as ONNX by paddle2onnx, and bring that"
         elif whole and numbers.get(1) is memoryview and set(numbers) <= {1, 2, 3, 4}:
             from bring.verdict import savedmodel
 
@@ -225,41 +230,6 @@ def _protobuf_examiner(path: Path, head: bytes) -> tuple[Path, str, Examiner]:
         else:
             seems = "not a model of a supported kind, or a damaged one"
     raise BroughtError(f"{path} is {seems}. {EXPECTED}")
-
-
-SIGNATURES = {
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"GIF8": "a GIF picture",
-    b"RIFF": "a RIFF file (WebP, WAV)",
-    b"%PDF": "a PDF document",
-    b"GGUF": "a GGUF language model, for llama.cpp",
-    b"\x1f\x8b": "compressed with gzip: unpack it first",
-    b"BZh": "compressed with bzip2: unpack it first",
-    b"\xfd7zXZ": "compressed with xz: unpack it first",
-    b"(\xb5/\xfd": "compressed with Zstandard: unpack it first",
-    b"7z\xbc\xaf": "a 7-Zip archive: unpack it first",
-    b"\x7fELF": "a compiled program",
-    b"PK\x05\x06": "an empty zip archive",
-    b"\x93NUMPY": "a NumPy array, which does not say what computes with it",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull`",
-}
-
-
-def _seems(head: bytes) -> str | None:
-    """What a file that is not a model is, by its first bytes; None where they do not say."""
-    for signature, seems in SIGNATURES.items():
-        if head.startswith(signature):
-            return seems
-    if head[257:262] == b"ustar":
-        return "a tar archive: unpack it first"
-    if head[4:8] == b"ORTM":
-        return "a model for one runtime alone (ORT): bring the model that it was converted from"
-    try:
-        text = head[: len(head) - 4].decode() if len(head) == 1024 else head.decode()  # a character may be cut
-    except ValueError:
-        return None
-    return "text" if text.isprintable() or all(c.isprintable() or c in "\t\r\n\f" for c in text) else None
 
 
 def _too_large(path: Path, size: int, max_bytes: int) -> BroughtError:

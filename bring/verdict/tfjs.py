@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bring.verdict import operators
+from bring.verdict import operators, others
 from bring.verdict.archives import MEMBER_LIMIT
 from bring.verdict.findings import EXPECTED, Examination, Finding, count_of, few, leaves, part_of
 from contract.errors import BroughtError
@@ -21,6 +21,8 @@ def file(path: Path, max_bytes: int) -> Examination:
         raise ValueError(f"it has more than {MEMBER_LIMIT} bytes")
     model = json.loads(path.read_bytes())
     topology = model.get("modelTopology") if isinstance(model, dict) else None
+    if not isinstance(topology, dict) and (seems := others.seems_json(model)):
+        raise BroughtError(f"{path} is {seems}. {EXPECTED}")
     if not isinstance(topology, dict):
         raise BroughtError(f"{path} is JSON, but not a TF.js model: it has no modelTopology. {EXPECTED}")
     is_layers = model.get("format") == "layers-model" or "node" not in topology

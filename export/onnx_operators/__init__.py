@@ -8,12 +8,24 @@ graph.py walks through a graph, values.py holds what flows in it, and each other
 
 from onnx import ModelProto
 
-from export.onnx_operators import boxes, control, elementwise, quantised, recurrent, resize, shapes, sums, windows
+from export.onnx_operators import (
+    boxes,
+    control,
+    elementwise,
+    quantised,
+    recurrent,
+    resize,
+    shapes,
+    sums,
+    tabular,
+    windows,
+)
 from export.onnx_operators.graph import Handler, Translation
 
 OPERATORS: dict[str, Handler] = {
     **elementwise.OPERATORS, **shapes.OPERATORS, **sums.OPERATORS, **windows.OPERATORS, **resize.OPERATORS,
     **recurrent.OPERATORS, **quantised.OPERATORS, **control.OPERATORS, **boxes.OPERATORS,
+    **tabular.OPERATORS,
 }  # fmt: skip
 """ONNX's name of an operator -> its translation."""
 

@@ -92,6 +92,8 @@ def sizes_of(value: Any) -> list[Any]:
     if isinstance(value, ChannelsLast):
         first, *spatial, channels = sizes_of(value.tensor)
         return [first, channels, *spatial]
+    if isinstance(value, Sizes):
+        return [len(value.items)] if value.is_vector else []
     if isinstance(value, np.ndarray):
         return list(value.shape)
     if value.shape.rank is None:

@@ -15,7 +15,8 @@ def _convolution(node: Node, x: Any, kernel: Any, bias: Any = None) -> Any:
     spatial = len(kernel.shape) - 2
     strides, dilations = (_numbers(node, name, spatial) for name in ("strides", "dilations"))
     window = [(size - 1) * dilation + 1 for size, dilation in zip(kernel.shape[2:], dilations, strict=True)]
-    x, padding = _padded(node, channels_last(x), window, strides, 0)
+    x = _with_channels(channels_last(x), kernel.shape[1] * node.get("group", 1))
+    x, padding = _padded(node, x, window, strides, 0)
     order = [*range(2, spatial + 2), 1, 0]
     is_known = isinstance(kernel, np.ndarray)
     kernel = kernel.transpose(order) if is_known else tf.transpose(kernel, order)
@@ -24,6 +25,12 @@ def _convolution(node: Node, x: Any, kernel: Any, bias: Any = None) -> Any:
     y = tf.nn.convolution(x, node.weight(kernel), strides=strides, padding=padding, dilations=dilations)
     y = y[:, 0] if spatial == 1 else y
     return ChannelsLast(y if bias is None else tf.nn.bias_add(y, node.weight(plain(bias))))
+
+
+def _with_channels(x: Any, count: Any) -> Any:
+    """The tensor, channels last, of so many channels: TF Lite has no convolution of a number that is not known."""
+    is_unknown = x.shape[-1] is None and isinstance(count, int)
+    return tf.reshape(x, [*sizes_of(x)[:-1], count]) if is_unknown else x
 
 
 def _transposed(node: Node, x: Any, kernel: Any, bias: Any = None) -> Any:

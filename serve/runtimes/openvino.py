@@ -42,9 +42,12 @@ class OpenVINORuntime:
         self._lock = threading.Lock()  # a request holds its tensors: one call at a time
 
     def predict(self, inputs: Tensors) -> Tensors:
-        for_one_row = self._one if all(len(value) == 1 for value in inputs.values()) else None
+        # A single value has no length: the graph for one row is there only where all tensors are of rows.
+        graph = self._any
+        if self._one is not None and all(len(value) == 1 for value in inputs.values()):
+            graph = self._one
         with self._lock:
-            return (for_one_row or self._any)(inputs)
+            return graph(inputs)
 
     def close(self) -> None:
         """Nothing is held outside this process's memory."""
