@@ -183,7 +183,11 @@ def channels_of_a_shape() -> Case:
         node("Reshape", ["x", "to"], ["r"]),
         node("Conv", ["r", "w"], ["y"]),
     ]
-    arrays = {"nothing": np.zeros(1, np.float32), "sizes": whole(ROWS, 4, 9, 8), "w": weights(6, 4, 3, 3)}
+    arrays: Mapping[str, NDArray[Any]] = {
+        "nothing": np.zeros(1, np.float32),
+        "sizes": whole(ROWS, 4, 9, 8),
+        "w": weights(6, 4, 3, 3),
+    }
     return nodes, (4, 72), arrays, 17
 
 
