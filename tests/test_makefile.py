@@ -29,7 +29,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 Rebuilt = Callable[..., set[str]]
 
 
-BROUGHT_ONLY = {"export.savedmodel_to_onnx", "export.tflite_to_onnx"}
+BROUGHT_ONLY = {"export.savedmodel_to_onnx", "export.tflite_to_onnx", "export.onnx_by_tensorflow_to_openvino"}
 """Exporters that our own two models do not need."""
 
 
