@@ -145,7 +145,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "an empty manifest": (lambda folder: (folder / MANIFEST).write_bytes(b""), "cannot be read as a manifest"),
     "a manifest that is a list": (lambda folder: (folder / MANIFEST).write_text("[]"), "cannot be read as a manifest"),
     "a manifest without a field": (remove_a_field, "inputs: it is missing"),
-    "a manifest that is a folder": (lambda folder: make_a_folder(folder / MANIFEST), "Is a directory"),
+    "a manifest that is a folder": (lambda folder: make_a_folder(folder / MANIFEST), "it is not a regular file"),
     "another model's manifest": (rename_the_model, "the manifest of another-onnx, expected keras_cnn-onnx"),
     "a dtype that there is not": (invent_a_dtype, "float33"),
 }
