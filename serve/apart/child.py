@@ -38,14 +38,18 @@ def main() -> None:
         first.send({"error": str(error)})
         return
     first.send({"title": runtime.title, "platform": runtime.platform})
+    looking = threading.Lock()
     for lane in lanes[1:]:
-        threading.Thread(target=answer_all, args=(runtime, *lane), daemon=True).start()
-    answer_all(runtime, *lanes[0])
+        threading.Thread(target=answer_all, args=(runtime, looking, *lane), daemon=True).start()
+    answer_all(runtime, looking, *lanes[0])
 
 
-def answer_all(runtime: Runtime, frames: Frames, room: Room) -> None:
+def answer_all(runtime: Runtime, looking: threading.Lock, frames: Frames, room: Room) -> None:
+    """`looking` is held by the thread that waits awake: to be woken takes longer than a small model does."""
     while answer(runtime, frames, room):
-        pass
+        if looking.acquire(blocking=False):  # the others would take the interpreter from those who compute
+            frames.look()  # whoever sends request after request sends the next one at once
+            looking.release()
 
 
 def answer(runtime: Runtime, frames: Frames, room: Room) -> bool:
