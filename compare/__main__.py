@@ -42,7 +42,7 @@ from contract.errors import RosettaError
 from verify.parity import BATCHES as PARITY_BATCHES
 
 ROUNDS = 3
-SECONDS = 0.4
+SECONDS = 0.3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from compare.figures import Figure, Measured, Missing, exact, share
 from compare.latency import BATCHES as TIMED
-from compare.latency import CELL_SECONDS
+from compare.latency import CELL_SECONDS, leave
 from compare.report import FlippedPicture
 from contract.cell import command
 from contract.cell.command import is_own
@@ -286,6 +286,7 @@ def main() -> None:
     partial = options.file.with_suffix(".partial.npz")
     np.savez(partial, **{str(batch): rows for batch, rows in answers.items()})  # type: ignore[arg-type]
     partial.replace(options.file)
+    leave()
 
 
 if __name__ == "__main__":

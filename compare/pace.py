@@ -23,7 +23,7 @@ from compare.metrics import COMPUTE, START, SYSTEM
 from contract.code import ROOT
 from contract.errors import RuntimeFailure
 
-SECONDS = 0.1
+SECONDS = 0.05
 
 
 def _median(call: Callable[[], object], seconds: float = SECONDS) -> float:
