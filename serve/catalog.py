@@ -36,6 +36,10 @@ NO_LIMIT = (
     "SERVE_ISOLATION_BYTES limits the memory of brought models by a control group, and the system lets this process "
     "make none. Set it to 0, and limit the memory of the whole service instead, or start it as a user that may."
 )
+NO_NAMESPACES = (
+    "SERVE_ISOLATION=all runs every model in a process apart, and the system gives no namespaces, which keep it there. "
+    "Set it to 1 to run models in the service where they have to."
+)
 
 
 @dataclass(frozen=True)
@@ -257,7 +261,10 @@ def _load(folder: Path, manifest: Manifest, source: str | None, settings: Settin
     Raises ArtifactError, BroughtError, ModelUnavailable.
     """
     trusted = settings.trust and is_trusted(folder, manifest)
-    if settings.isolation and _is_brought(folder, manifest, source) and _has_namespaces():
+    all_apart = settings.isolation == "all"
+    if all_apart and not _has_namespaces():
+        raise ModelUnavailable(NO_NAMESPACES)
+    if all_apart or (settings.isolation == "1" and _is_brought(folder, manifest, source) and _has_namespaces()):
         if settings.isolation_bytes and not _has_groups():
             raise ModelUnavailable(NO_LIMIT)
         return ApartRuntime(folder, manifest, settings.threads, settings.calls, trusted, settings.isolation_bytes)
@@ -279,7 +286,7 @@ def _has_namespaces() -> bool:
 
     if host.find_parts().is_apart:
         return True
-    log.warning("Brought models run in this process: the system gives no namespaces, which keep them apart.")
+    log.warning("No model runs in a process apart: the system gives no namespaces, which keep it there.")
     return False
 
 

@@ -95,8 +95,8 @@ class Settings:
     """SERVE_FORMATS: the formats that are served, such as `onnx,tflite`; all where it is left out."""
     remotes: Mapping[str, str] = field(default_factory=dict)
     """SERVE_REMOTES: format -> the address of the service that runs it, such as `onnx=http://serve-onnx:8000`."""
-    isolation: bool = True
-    """SERVE_ISOLATION: 0 runs brought models in the process that serves, not in processes apart."""
+    isolation: str = "1"
+    """SERVE_ISOLATION: 1 runs brought models in processes apart, `all` all models, and 0 none."""
     isolation_bytes: int = 0
     """SERVE_ISOLATION_BYTES: how much memory a process apart may have, which takes a control group; 0: no limit."""
     trust: bool = False
@@ -130,7 +130,7 @@ class Settings:
             state=_path("SERVE_STATE"),
             hosts=_hosts(_text("SERVE_HOSTS")),
             cors=_origins(_text("SERVE_CORS")),
-            ready=_ready(_text("SERVE_READY") or cls.ready),
+            ready=_one_of("SERVE_READY", cls.ready, "all", "any"),
             keys_file=_path("SERVE_KEYS_FILE"),
             open_health=bool(_number("SERVE_OPEN_HEALTH", int(cls.open_health), 0, 1)),
             open_metrics=bool(_number("SERVE_OPEN_METRICS", int(cls.open_metrics), 0, 1)),
@@ -141,7 +141,7 @@ class Settings:
             versions=_number("SERVE_VERSIONS", cls.versions, 1, 1000),
             formats=_formats(_text("SERVE_FORMATS")),
             remotes=dict(map(_remote, _listed(_text("SERVE_REMOTES")))),
-            isolation=bool(_number("SERVE_ISOLATION", int(cls.isolation), 0, 1)),
+            isolation=_one_of("SERVE_ISOLATION", cls.isolation, "0", "1", "all"),
             isolation_bytes=_number("SERVE_ISOLATION_BYTES", cls.isolation_bytes, 0, 2**50),
             trust=bool(_number("SERVE_TRUST", int(cls.trust), 0, 1)),
         )
@@ -163,9 +163,11 @@ def _text(name: str) -> str:
     return os.environ.get(name) or ""
 
 
-def _ready(text: str) -> str:
-    if text not in ("all", "any"):
-        raise SettingError(f"SERVE_READY={text[:40]} cannot be used: expected all or any.")
+def _one_of(name: str, default: str, *choices: str) -> str:
+    text = _text(name) or default
+    if text not in choices:
+        expected = f"{', '.join(choices[:-1])} or {choices[-1]}"
+        raise SettingError(f"{name}={text[:40]} cannot be used: expected {expected}.")
     return text
 
 

@@ -398,15 +398,26 @@ def test_a_brought_artifact_is_judged_in_its_cell(
 def test_brought_models_run_apart_and_others_do_not(brought: Path, tmp_path: Path) -> None:
     write_photo(tmp_path / "own" / "onnx", "probabilities")
     models = [load_model(brought / "photo" / "onnx"), load_model(tmp_path / "own" / "onnx")]
-    models.append(load_model(brought / "photo" / "onnx", Settings(isolation=False)))
+    models.append(load_model(brought / "photo" / "onnx", Settings(isolation="0")))
     shutil.copytree(tmp_path / "own" / "onnx", tmp_path / "further" / "own" / "2" / "onnx")
     (tmp_path / "further" / "own" / BROUGHT).touch()
     models.append(load_model(tmp_path / "further" / "own" / "2" / "onnx", name="own-onnx", version="2"))
+    models.append(load_model(tmp_path / "own" / "onnx", Settings(isolation="all")))
     try:
-        assert [isinstance(model.runtime, ApartRuntime) for model in models] == [True, False, False, True]
+        assert [isinstance(model.runtime, ApartRuntime) for model in models] == [True, False, False, True, True]
     finally:
         for model in models:
             model.runtime.close()
+
+
+def test_a_service_that_runs_all_apart_serves_nothing_without_namespaces(
+    brought: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "find_parts", lambda: Parts(RULES, None))
+    catalog._has_namespaces.cache_clear()
+    model = load_model(brought / "photo" / "onnx", Settings(isolation="all"))
+    catalog._has_namespaces.cache_clear()
+    assert model.error == catalog.NO_NAMESPACES
 
 
 def test_without_namespaces_they_run_in_the_service_and_one_line_says_so(
@@ -418,7 +429,7 @@ def test_without_namespaces_they_run_in_the_service_and_one_line_says_so(
         models = [load_model(brought / model / "onnx") for model in ("photo", "sequence")]
     catalog._has_namespaces.cache_clear()
     assert not any(isinstance(model.runtime, ApartRuntime) for model in models)
-    assert caplog.text.count("Brought models run in this process: the system gives no namespaces") == 1
+    assert caplog.text.count("No model runs in a process apart: the system gives no namespaces") == 1
 
 
 @needs_namespaces

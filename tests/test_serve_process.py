@@ -313,7 +313,6 @@ NUMBERS = {
     "SERVE_BATCH_DELAY_US": (0, 10**6),
     "SERVE_TIMEOUT": (1, 3600),
     "SERVE_ACCESS_LOG": (0, 1),
-    "SERVE_ISOLATION": (0, 1),
     "SERVE_ISOLATION_BYTES": (0, 2**50),
     "GRPC_PORT": (0, 65535),
     "SERVE_CONTROL": (0, 1),
@@ -376,7 +375,7 @@ def test_every_setting_is_checked_here() -> None:
         "SERVE_TLS_CERT",
         "SERVE_TLS_KEY",
     }  # in test_serve_keys.py, _tls.py
-    lists |= {"SERVE_READY"}  # in test_serve_settings.py
+    lists |= {"SERVE_READY", "SERVE_ISOLATION"}  # in test_serve_settings.py
     assert names == {"ARTIFACTS", "HOST", "PORT", "SERVE_STATE", *lists, *NUMBERS}
 
 

@@ -46,6 +46,16 @@ def test_ready_is_all_or_any(monkeypatch: pytest.MonkeyPatch) -> None:
         Settings.from_environment()
 
 
+def test_isolation_is_for_brought_models_for_all_or_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.from_environment().isolation == "1"
+    for word in ("0", "1", "all"):
+        monkeypatch.setenv("SERVE_ISOLATION", word)
+        assert Settings.from_environment().isolation == word
+    monkeypatch.setenv("SERVE_ISOLATION", "2")
+    with pytest.raises(SettingError, match="SERVE_ISOLATION=2 cannot be used: expected 0, 1 or all"):
+        Settings.from_environment()
+
+
 def test_the_first_process_starts_without_numpy() -> None:
     """It only checks the settings and becomes gunicorn, whose workers import the rest."""
     heavy = "import serve.__main__, sys; print([name for name in ('numpy', 'PIL', 'flask') if name in sys.modules])"
