@@ -10,12 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -31,6 +33,7 @@ from contract.errors import InputError, ModelUnavailable, RuntimeFailure
 from contract.manifest import BROUGHT, Manifest, TensorSpec, read_manifest, sha256_of_files, write_manifest
 from serve import catalog
 from serve.apart import runtime as apart
+from serve.apart.child import answer_all
 from serve.apart.runtime import ApartRuntime
 from serve.catalog import load_model
 from serve.runtimes import load_runtime, open_runtime
@@ -138,6 +141,19 @@ def test_texts_and_numbers_that_no_buffer_knows_are_carried() -> None:
     assert all(
         np.array_equal(found[name], value) and found[name].dtype == value.dtype for name, value in values.items()
     )
+
+
+@pytest.mark.parametrize(("others", "looks"), [("sleep", 3), ("one of them waits awake", 0)])
+def test_one_thread_of_a_process_waits_awake_for_the_next_call(others: str, looks: int) -> None:
+    calls = [({"call": number, "layout": 0, "tensors": []}, memoryview(b"")) for number in range(3)]
+    frames = Mock(receive=Mock(side_effect=[*calls, EOFError]))
+    looking = threading.Lock()
+    if others != "sleep":
+        looking.acquire()
+    answer_all(Mock(), looking, frames, Mock(put=Mock(return_value=([], []))))
+    assert frames.send.call_count == 3
+    assert frames.look.call_count == looks
+    assert looking.locked() == (others != "sleep")
 
 
 # Failures
