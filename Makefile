@@ -284,9 +284,14 @@ web/dist/index.html: $(shell find web/src web/public -type f 2>/dev/null) web/in
 
 # --- Containers: docker/Dockerfile and docker/compose.yaml, with Docker or Podman. They need nothing of .venv.
 
+BUILD = DATASET="$(DATASET)" TRAIN="$(TRAIN)" MODEL="$(MODEL)" $(foreach name,$(DESCRIPTION),$(call upper,$(name))="$(if $(findstring command,$(origin $(call upper,$(name)))),$($(call upper,$(name))))") docker/build
+
 all: ## Build every container image; the build trains, exports and verifies (MODEL=file builds your own model; ENGINE= BASE= TORCH_INDEX=)
-	@DATASET="$(DATASET)" TRAIN="$(TRAIN)" MODEL="$(MODEL)" $(foreach name,$(DESCRIPTION),$(call upper,$(name))="$(if $(findstring command,$(origin $(call upper,$(name)))),$($(call upper,$(name))))") docker/build
+	@$(BUILD)
 	@echo "The images are built. Start them with: make up"
+
+image-openvino: ## Build serve-openvino, the image of OpenVINO, which is not part of the stack (MODEL=file, as for all)
+	@$(BUILD) serve-openvino
 
 up: ## Start the stack of these images and print the page's address (PORT= HOST= TAG= SERVE_TLS_CERT= ...)
 	@docker/stack up
@@ -375,7 +380,7 @@ UV_COMPILE := .venv/uv/bin/uv pip compile --python-version 3.11 --python-platfor
 # from every lock; only its own is made without them (--no-config).
 # What each container image installs: the name of its list, and its extras.
 PACKAGES := service=http train=train export=train,export,onnx,tflite \
-  keras=http,keras torch=http,torch onnx=http,onnx tflite=http,tflite
+  keras=http,keras torch=http,torch onnx=http,onnx tflite=http,tflite openvino=http,openvino
 
 # KServe's server needs tabulate, its client does not.
 lock: pyproject.toml .venv/ready ## Resolve pyproject.toml into requirements.lock, a lock for each optional runtime, and the images' packages
@@ -385,10 +390,10 @@ lock: pyproject.toml .venv/ready ## Resolve pyproject.toml into requirements.loc
 	  $(subst unknown-linux-gnu,manylinux_2_34,$(UV_COMPILE)) pyproject.toml --extra $$runtime $$([ $$runtime != coreml ] || echo --no-config) -c requirements.lock --generate-hashes --no-emit-package rosetta-serve \
 	    $$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock) --no-emit-package torch -o requirements.$$runtime.lock; \
 	done
-	@echo "# Made by \`make lock\`: what each image installs, at the versions and hashes of requirements.lock." >docker/packages
+	@echo "# Made by \`make lock\`: what each image installs, at the versions and hashes of the locks." >docker/packages
 	@for list in $(PACKAGES); do \
 	  echo "[$${list%=*}]"; \
-	  $(UV_COMPILE) pyproject.toml $$(echo ",$${list#*=}" | sed 's/,/ --extra /g') -c requirements.lock --no-emit-package rosetta-serve | sed 's/==.*//'; \
+	  $(UV_COMPILE) pyproject.toml $$(echo ",$${list#*=}" | sed 's/,/ --extra /g') -c requirements.lock -c requirements.openvino.lock --no-emit-package rosetta-serve | sed 's/==.*//'; \
 	done >>docker/packages
 
 help: ## List the targets and the variables

@@ -28,7 +28,7 @@ class Format:
     runtime: str
     """The name of what executes it on a server, for people, without a version."""
     image: str | None
-    """The container image that serves it, or None where none does."""
+    """The container image that serves it, or None where none does; that of an optional one is built on request."""
     packages: tuple[str, ...] = ()
     """The Python packages of its runtime."""
     node_packages: tuple[str, ...] = ()
@@ -74,8 +74,8 @@ TABLE = (
         # `npm view @tensorflow/tfjs-core time` lists one candidate for a release since.
         outlook="The last stable release of TF.js, 4.22.0, is of 2024 (as of 2026-11).",
     ),
-    # No image has an optional runtime: each image would be one more to build, for a format that few may ask for.
-    Format("openvino", "OpenVINO", None, packages=("openvino",), is_optional=True),
+    # The stack has no optional runtime: each image would be one more to build, for a format that few may ask for.
+    Format("openvino", "OpenVINO", "serve-openvino", packages=("openvino",), is_optional=True),
     Format("executorch", "ExecuTorch", None, packages=("executorch", "torch"), is_optional=True),
     Format(
         "coreai",
@@ -95,9 +95,9 @@ FORMATS: dict[str, Format] = {format.name: format for format in TABLE}
 
 FORMATS_OF_IMAGE: dict[str, tuple[str, ...]] = {
     image: tuple(format.name for format in TABLE if format.image == image)
-    for image in dict.fromkeys(format.image for format in TABLE if format.image)
+    for image in dict.fromkeys(format.image for format in TABLE if format.image and not format.is_optional)
 }
-"""Image -> the formats that it serves."""
+"""Image of the stack -> the formats that it serves."""
 
 
 def family_of(format: str) -> str:

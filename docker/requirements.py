@@ -1,6 +1,6 @@
-"""Cut requirements.lock into one file for each image: a change of one package rebuilds only the images that have it.
+"""Cut the locks into one file for each image: a change of one package rebuilds only the images that have it.
 
-python docker/requirements.py requirements.lock pyproject.toml docker/packages TARGET
+python docker/requirements.py pyproject.toml docker/packages TARGET LOCK...
 """
 
 import re
@@ -9,12 +9,13 @@ import tomllib
 from pathlib import Path
 
 
-def split(lock: Path, project: Path, packages: Path, target: Path) -> None:
+def split(project: Path, packages: Path, target: Path, *locks: Path) -> None:
     """Write TARGET/<image>/requirements.txt, with hashes, and TARGET/<image>/torch.txt, which may be empty.
 
-    PyTorch's CPU build comes from another index, so the lock leaves it out: pyproject.toml pins it.
+    PyTorch's CPU build comes from another index, so the locks leave it out: pyproject.toml pins it.
     """
-    locked = {block.partition("==")[0]: block for block in re.split(r"\n(?=\S)", lock.read_text().strip())}
+    blocks = [block for lock in locks for block in re.split(r"\n(?=\S)", lock.read_text().strip())]
+    locked = {block.partition("==")[0]: block for block in blocks}
     extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
     (torch,) = extras["torch"]
     for section in re.split(r"^\[", packages.read_text(), flags=re.MULTILINE)[1:]:

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,8 @@ from verify.diagnose.tracers import TRACERS, UNTRACED
 
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
 SERVING = {*FORMATS_OF_IMAGE, "gateway"}
+ON_REQUEST = {format.image: (format.name,) for format in TABLE if format.image and format.is_optional}
+"""Image of an optional runtime -> its format."""
 
 
 def test_a_precision_belongs_to_its_family() -> None:
@@ -134,20 +136,22 @@ def stage_of(image: str) -> tuple[str, dict[str, str]]:
     return options[options.index("--target") + 1], {"FORMATS": arguments.get("RUNTIME", ""), **arguments}
 
 
-@pytest.mark.parametrize("image", FORMATS_OF_IMAGE)
+@pytest.mark.parametrize("image", [*FORMATS_OF_IMAGE, *ON_REQUEST])
 def test_an_image_serves_its_formats(image: str) -> None:
     name, arguments = stage_of(image)
     (stage,) = re.findall(rf"^FROM \S+ AS {name}$(.*?)(?=^FROM|\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
     for argument, value in arguments.items():
         stage = stage.replace(f"${argument}", value)
-    assert words(r"SERVE_FORMATS=(\S+)", stage) == [",".join(FORMATS_OF_IMAGE[image])]
+    formats = FORMATS_OF_IMAGE.get(image) or ON_REQUEST[image]
+    assert words(r"SERVE_FORMATS=(\S+)", stage) == [",".join(formats)]
     (folder,) = words(r"COPY --from=artifacts /packed/(\S+)", stage)
-    assert words(rf"pack\.py /artifacts /packed/{folder} ([a-z ]+)", DOCKERFILE) == [*FORMATS_OF_IMAGE[image]]
+    assert words(rf"pack\.py /artifacts /packed/{folder} ([a-z ]+)", DOCKERFILE) == [*formats]
 
 
 def test_the_gateway_knows_where_every_format_is_served() -> None:
     (remotes,) = words(r"SERVE_REMOTES=(\S+)", DOCKERFILE)
-    places = {name: f"http://{format.image}:8000" for name, format in FORMATS.items() if format.image}
+    stack = {name: format.image for name, format in FORMATS.items() if format.image in FORMATS_OF_IMAGE}
+    places = {name: f"http://{image}:8000" for name, image in stack.items()}
     assert dict(entry.split("=", 1) for entry in remotes.split(",")) == places
 
 
@@ -186,10 +190,17 @@ def locked_version(format: Format) -> str:
     return str(version)
 
 
-def test_the_page_knows_which_formats_no_image_serves() -> None:
+@pytest.mark.parametrize(
+    ("list", "formats"),
+    [
+        ("WITHOUT_IMAGE", [format.name for format in TABLE if not format.image]),
+        ("ON_REQUEST", [format.name for format in TABLE if format.image and format.is_optional]),
+    ],
+)
+def test_the_page_knows_which_formats_no_image_of_the_stack_serves(list: str, formats: Sequence[str]) -> None:
     source = (ROOT / "web" / "src" / "snippets.ts").read_text()
-    (names,) = re.findall(r"const WITHOUT_IMAGE = \[(.*?)\];", source)
-    assert re.findall(r"'(\w+)'", names) == [format.name for format in TABLE if not format.image]
+    (names,) = re.findall(rf"const {list} = \[(.*?)\];", source)
+    assert re.findall(r"'(\w+)'", names) == formats
 
 
 # The release

@@ -228,6 +228,10 @@ def test_a_wheel_of_pytorch_that_pip_would_find_travels_with_the_build(machine: 
         ("serve-onnx", "--target serve --build-arg RUNTIME=onnx "),
         ("serve-keras", "--target serve --build-arg RUNTIME=keras --build-arg FORMATS=keras,savedmodel "),
         ("serve-tfjs", "--target serve-tfjs "),
+        (
+            "serve-openvino",
+            "--target serve --build-arg RUNTIME=openvino --build-arg EXPORTING=export-packages-openvino ",
+        ),
     ],
 )
 def test_images_that_differ_in_their_packages_share_a_stage(machine: Machine, image: str, arguments: str) -> None:
@@ -373,7 +377,10 @@ def lists() -> dict[str, set[str]]:
     return {section.partition("]")[0]: set(section.partition("]")[2].split()) for section in sections}
 
 
-@pytest.mark.parametrize(("image", "extras"), [("service", "http"), ("onnx", "http,onnx"), ("tflite", "http,tflite")])
+@pytest.mark.parametrize(
+    ("image", "extras"),
+    [("service", "http"), ("onnx", "http,onnx"), ("tflite", "http,tflite"), ("openvino", "http,openvino")],
+)
 def test_an_image_installs_what_its_extras_need(image: str, extras: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
@@ -387,7 +394,10 @@ def test_an_image_installs_what_its_extras_need(image: str, extras: str) -> None
 
 
 def test_every_list_can_be_cut_out_of_the_lock(tmp_path: Path) -> None:
-    split(ROOT / "requirements.lock", ROOT / "pyproject.toml", ROOT / "docker" / "packages", tmp_path / "locks")
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
+    (files,) = re.findall(r"requirements\.py pyproject\.toml packages /locks (.*)", dockerfile)
+    locks = [ROOT / name for name in files.split()]
+    split(ROOT / "pyproject.toml", ROOT / "docker" / "packages", tmp_path / "locks", *locks)
     for image, names in lists().items():
         text = (tmp_path / "locks" / image / "requirements.txt").read_text()
         pinned = set(re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE))

@@ -56,6 +56,18 @@ def test_a_serving_image_has_its_own_runtime_alone(engine: Engine, images: Seque
 
 @pytest.mark.parametrize("image", FORMATS_OF_IMAGE)
 def test_one_image_alone_serves_its_format(engine: Engine, images: Sequence[str], image: str) -> None:
+    assert_serves(engine, image, FORMATS_OF_IMAGE[image])
+
+
+def test_the_image_of_an_optional_runtime_is_built_on_request(engine: Engine, images: Sequence[str]) -> None:
+    built = call("make", "image-openvino")
+    assert built.returncode == 0, built.stdout[-3000:]
+    assert_serves(engine, "serve-openvino", ["openvino"])
+    look = "import importlib.util as u; print(u.find_spec('onnxruntime'))"
+    assert engine.output("serve-openvino", "python", "-c", look).strip() == "None", "what converts is not there"
+
+
+def assert_serves(engine: Engine, image: str, formats: Sequence[str]) -> None:
     """Whoever has chosen a format ships this: verified, read-only, without a network, a capability or a mount."""
     hardened = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none")
     container = engine.run("run", "--detach", *hardened, f"rosetta-serve/{image}:latest").stdout.strip()
@@ -65,7 +77,7 @@ def test_one_image_alone_serves_its_format(engine: Engine, images: Sequence[str]
             assert time.monotonic() < deadline, engine.run("logs", container).stderr
             time.sleep(0.5)
         log = engine.run("logs", container).stdout
-        for format in FORMATS_OF_IMAGE[image]:
+        for format in formats:
             models = [line for line in log.splitlines() if line.split()[:1] and line.split()[0].endswith(f"-{format}")]
             assert models, log
             assert all(line.split()[1] in ("source", "verified") for line in models), log

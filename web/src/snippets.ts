@@ -52,15 +52,17 @@ export function snippetsFor({ artifact, runtime: { backend } }: Row, origin: str
   return result;
 }
 
-/** Optional runtimes have no image. */
-const WITHOUT_IMAGE = ['openvino', 'executorch', 'coreai', 'coreml'];
+/** Formats of optional runtimes: no image serves the first ones, and that of the second ones is built on request. */
+const WITHOUT_IMAGE = ['executorch', 'coreai', 'coreml'];
+const ON_REQUEST = ['openvino'];
 
 /** TensorFlow's image runs both of its formats. Null where no image runs a format. */
 export function dockerLine({ format }: Artifact): string | null {
   const family = familyOf(format);
   if (WITHOUT_IMAGE.includes(family)) return null;
   const image = `rosetta-serve/serve-${family === 'savedmodel' ? 'keras' : family}`;
-  return `docker run --rm --read-only --cap-drop ALL -p 127.0.0.1:8000:8000 ${image}`;
+  const build = ON_REQUEST.includes(family) ? `make image-${family}\n` : '';
+  return `${build}docker run --rm --read-only --cap-drop ALL -p 127.0.0.1:8000:8000 ${image}`;
 }
 
 function curl(url: string): Snippet {
