@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bring.description import Description, Preprocess
+from bring.description import FILE, Description, Preprocess
 from bring.inputs import rows_in_words, suggestion
 from bring.rows import read_rows
 from contract.errors import BroughtError, one_line
@@ -106,7 +106,8 @@ class Probe:
 
     def _check(self, answers: Answers, inputs: Arrays, others: Arrays, name: str) -> None:
         rows, advice = self._rows_and_advice()
-        if any(np.isnan(answer).any() for answer in answers if answer.dtype.kind == "f"):
+        if _have_nan(answers):
+            self._check_zeros(inputs, name)
             raise BroughtError(
                 f"{name} answers NaN, not a number, to {rows}: no format of it could be compared. Its weights, or an "
                 f"operation such as log(0), are to blame{': repair it first.' if not advice else '.'}{advice}"
@@ -126,11 +127,34 @@ class Probe:
                 f"Is it the trained model?{advice}"
             )
 
+    def _check_zeros(self, inputs: Arrays, name: str) -> None:
+        """Raises BroughtError where a guessed 0 alone is to blame for NaN, as of a length or of another divisor."""
+        known = known_domains(self._source.inputs) | self._description.domains
+        for spec in self._source.inputs if self._image is None and self._rows is None else ():
+            values = inputs[spec.name]
+            if spec.name in known or values.dtype.kind not in "iu" or values.all():
+                continue
+            changed = np.maximum(values, 1)
+            try:
+                answers = self._source.predict({**inputs, spec.name: changed})
+            except Exception:  # a framework may raise anything; then 0 is not what it fails over
+                continue
+            if not _have_nan([np.asarray(answer) for answer in answers]):
+                raise BroughtError(
+                    f"{name} answers NaN, not a number, where its input {spec.name} is 0, and numbers where it is at "
+                    f"least 1, as a length is. Say so in {FILE}, with the greatest value that it takes, such as:\n\n"
+                    f'    [[input]]\n    name = "{spec.name}"\n    range = [1, {changed.max()}]'
+                )
+
     def _rows_and_advice(self) -> tuple[str, str]:
         """What the model was asked, and what to say about its inputs if they are others."""
         if self._image is not None:
             return "pictures", " Does PREPROCESS say how pixels become its input?"
         return rows_in_words(self._description), suggestion(self._source.inputs, self._description)
+
+
+def _have_nan(answers: Sequence[NDArray[Any]]) -> bool:
+    return any(bool(np.isnan(answer).any()) for answer in answers if answer.dtype.kind == "f")
 
 
 def shapes_of(specs: Sequence[TensorSpec]) -> str:

@@ -16,6 +16,7 @@ from contract.manifest import Manifest, TensorSpec
 from export import tf2onnx_operators
 from export.onnx_graph import OPSET, finish_onnx, sparing_memory
 from export.tflite_file import packed, unpacked
+from export.tflite_sparse import without_sparse
 
 CONVERTERS = ("tf2onnx", "ai-edge-litert", "onnx")
 
@@ -23,7 +24,7 @@ CONVERTERS = ("tf2onnx", "ai-edge-litert", "onnx")
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.onnx`, with the source's names. 8-bit numbers stay 8-bit numbers. Raises ExportError."""
     file, path = parent / "model.tflite", target / "model.onnx"
-    content = _named_apart(file.read_bytes())
+    content = _named_apart(without_sparse(file.read_bytes()))
     interpreter = Interpreter(model_content=content)
     if "VAR_HANDLE" in {operator["op_name"] for operator in interpreter._get_ops_details()}:
         raise ExportError(f"{manifest.name} keeps a state between its calls, which a graph of ONNX cannot.")

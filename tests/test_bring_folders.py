@@ -53,6 +53,15 @@ def test_a_frozen_graph_is_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(runtime.predict({"scope_x": rows})["scope_y"], np.maximum(rows @ kernel, 0), atol=1e-5)
 
 
+def test_a_graph_whose_weights_lie_elsewhere_is_named(tmp_path: Path) -> None:
+    graph = tf.compat.v1.GraphDef.FromString(write_frozen(tmp_path / "net.pb").read_bytes())
+    for constant in (node for node in graph.node if node.op == "Const"):
+        constant.attr["value"].tensor.ClearField("tensor_content")
+    (tmp_path / "tensorflowjs_model.pb").write_bytes(graph.SerializeToString())
+    with pytest.raises(BroughtError, match=r"without its weights: none of its 1 constants.*TF\.js before version 1\.0"):
+        written(tmp_path / "tensorflowjs_model.pb", tmp_path)
+
+
 def test_a_frozen_graph_that_uses_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BroughtError, match=r"(?s)a frozen graph of TensorFlow 1.*ReadFile.*do more than compute"):
         written(write_frozen(tmp_path / "net.pb", "ReadFile"), tmp_path)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bring.data_folder import mixed_order, questions_for
 from bring.description import Description, Input, describe, parse_preprocess
-from bring.probe import Arrays
+from bring.probe import Arrays, Probe
 from bring.readers.keras import KerasSource
 from bring.rows import read_rows
 from bring.wrapping import Source, Wrapping, plan
@@ -196,6 +196,23 @@ def test_a_logarithm_of_positive_features_answers_once_its_range_is_said() -> No
     assert "repair it" not in str(error.value)
     said = Description(inputs=(Input("x", range=(0.001, 1000)),))
     assert plan(Function(np.log, X), said, "net").inputs == (X,)
+
+
+def test_an_input_that_must_not_be_zero_is_named_with_its_range() -> None:
+    """A mean over the length: where it is 0, the answer is no number; and the signal has 4 values at most."""
+
+    def mean(x: Any, length: Any) -> Any:
+        assert length.max() <= 4
+        within = np.arange(4) < length[:, None]
+        return (x * within).sum(1, keepdims=True) / length[:, None]
+
+    model = Function(mean, X, TensorSpec("length", "int64", (None,), "N"))
+    with pytest.raises(BroughtError, match=r"answers NaN.*where its input length is 0, and numbers where") as error:
+        Probe(model, Description(), None, False, None, None).run("net")
+    least, most = map(int, re.findall(r"range = \[(\d+), (\d+)\]$", str(error.value))[0])
+    assert least == 1 and 'name = "x"' not in str(error.value)
+    ranged = Description(inputs=(Input("length", range=(least, most)),))
+    Probe(model, ranged, None, False, None, None).run("net")
 
 
 def test_answers_that_need_a_range_to_depend_on_their_input_do_once_it_is_said() -> None:

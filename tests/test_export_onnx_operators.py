@@ -241,6 +241,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "places of the largest": lambda: (
         [node("Conv", ["x", "w"], ["c"]), node("ArgMax", ["c"], ["y"], axis=1, keepdims=0)], (4, 9, 8),
         {"w": weights(6, 4, 3, 3)}, 17),
+    "a whole sort": lambda: (  # of as many as there are, which is computed, as torch.sort is written
+        [node("Shape", ["x"], ["s"]), node("Gather", ["s", "first"], ["k"], axis=0),
+         node("TopK", ["x", "k"], ["y", "z"], axis=0)], (4,), {"first": whole(0)}, 17),
     "gathered values": lambda: (
         [node("GatherElements", ["x", "at"], ["y"], axis=1)], (6,), {"at": np.array([[0, -1], [2, 2], [5, 1]])}, 17),
     "blocks of depth": lambda: ([node("DepthToSpace", ["x"], ["y"], blocksize=2, mode="CRD")], (8, 3, 2), {}, 17),

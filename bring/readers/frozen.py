@@ -20,6 +20,8 @@ from contract.manifest import TensorSpec
 
 SIDE = {"Assert", "NoOp", "Print", "PrintV2", "Const", "Placeholder"}
 """Operators that nobody reads, and that are not answers."""
+NO_VALUE = {"dtype", "tensor_shape", "version_number"}
+"""Fields of a constant that has no value."""
 
 
 class FrozenSource:
@@ -35,7 +37,10 @@ class FrozenSource:
     def __init__(self, path: Path, description: Description) -> None:
         try:
             definition = tf.compat.v1.GraphDef.FromString(path.read_bytes())
+            _check_constants(definition, path.name)
             imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
+        except BroughtError:
+            raise
         except Exception as error:  # TensorFlow may raise anything on a damaged file
             raise BroughtError(
                 f"TensorFlow {tf.__version__} cannot read {path.name}: {one_line(error, 600)}"
@@ -64,6 +69,17 @@ class FrozenSource:
 
     def _call(self, *tensors: Any) -> Sequence[Any]:
         return list(tf.nest.flatten(self._function(*tensors)))
+
+
+def _check_constants(definition: Any, name: str) -> None:
+    """Raises BroughtError for a graph of which no constant has a value: zeros alone may be left out of a file."""
+    constants = [node.attr["value"].tensor for node in definition.node if node.op == "Const"]
+    if constants and all({field.name for field, _ in constant.ListFields()} <= NO_VALUE for constant in constants):
+        raise BroughtError(
+            f"{name} is a graph without its weights: none of its {len(constants)} constants has a value. TF.js before "
+            "version 1.0 wrote such a file, with the weights in others beside it. Bring the frozen graph or the "
+            "SavedModel that it was converted from, or the model.json that a later TF.js converter writes of that."
+        )
 
 
 def _entry(tensor: Any, described: Input | None) -> TensorSpec:

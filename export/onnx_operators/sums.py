@@ -109,7 +109,8 @@ def _highest(x: Any, axis: int) -> Any:
 
 def _top(node: Node, x: Any, count: Any = None) -> Any:
     axis, rank = node.get("axis", -1), len(x.shape)
-    number = int(node.setting("k", count).reshape(-1)[0])
+    # A whole sort, such as torch.sort, asks for as many as the input has, which may depend on its size.
+    number = tf.reshape(tf.cast(node.setting("k", count), tf.int32), [])
     order = [place for place in range(rank) if place != axis % rank] + [axis % rank]
     moved = x if axis % rank == rank - 1 else tf.transpose(x, order)
     values, places = tf.math.top_k(moved if node.get("largest", 1) else -moved, number)
