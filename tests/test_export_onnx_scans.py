@@ -58,7 +58,8 @@ def traced(model: onnx.ModelProto) -> Any:
 
 
 def expected_of(model: onnx.ModelProto) -> list[NDArray[Any]]:
-    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": ROWS})
+    answers: list[NDArray[Any]] = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": ROWS})
+    return answers
 
 
 BACKWARD = {"scan_input_directions": [1]}

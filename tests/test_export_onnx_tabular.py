@@ -206,6 +206,7 @@ CASES: dict[str, list[NodeProto]] = {
         )
     ],
 }
+BASES: list[dict[str, Any]] = [{}, {"base_values": [0.25]}, {"base_values": [0.25, -0.5]}]
 for end in ("NONE", "LOGISTIC", "SOFTMAX"):
     CASES |= {
         f"two supported classes, {end}": [node("SVMClassifier", ["y", "z"], **supports(2, post_transform=end))],
@@ -235,7 +236,7 @@ for end in ("NONE", "LOGISTIC", "SOFTMAX"):
             )
         ],
         **{
-            f"trees of both of two classes, {len(base)} base values, {end}": [
+            f"trees of both of two classes, {place} base values, {end}": [
                 node(
                     "TreeEnsembleClassifier",
                     ["y", "z"],
@@ -245,14 +246,14 @@ for end in ("NONE", "LOGISTIC", "SOFTMAX"):
                             1,
                             classlabels_int64s=[4, 7],
                             post_transform=end,
-                            **({"base_values": base} if base else {}),
+                            **base,
                         ),
                         0,
                         1,
                     ),
                 )
             ]
-            for base in ([], [0.25], [0.25, -0.5])
+            for place, base in enumerate(BASES)
         },
         f"trees of the first of two classes with two base values, {end}": [
             node(
