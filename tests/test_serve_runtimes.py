@@ -294,6 +294,27 @@ def test_openvino_takes_a_single_value_beside_rows(tmp_path: Path) -> None:
         np.testing.assert_array_equal(runtime.predict({"sound": rows, "factor": np.array(2, np.float32)})["y"], 2)
 
 
+@pytest.mark.skipif("openvino" not in HERE, reason="OpenVINO is not installed")
+def test_texts_into_and_out_of_openvino_are_bytes(tmp_path: Path) -> None:
+    """Also where all of them are empty, of which OpenVINO's own arrays have other memory."""
+    import openvino
+    from openvino import opset13 as ops
+
+    texts, place = ops.parameter([3], openvino.Type.string, "texts"), ops.parameter([-1], np.int64, "place")
+    chosen = ops.gather(texts, place, ops.constant(np.int64(0)))
+    for port, name in ((texts.output(0), "texts"), (place.output(0), "place"), (chosen.output(0), "y")):
+        port.get_tensor().set_names({name})
+    openvino.save_model(openvino.Model([chosen], [texts, place]), tmp_path / "model.xml")
+    specs = (TensorSpec("texts", "bytes", (3,), ""), TensorSpec("place", "int64", (None,), "N"))
+    files = sha256_of_files(tmp_path, [tmp_path / "model.xml", tmp_path / "model.bin"])
+    answer = TensorSpec("y", "bytes", (None,), "N")
+    runtime = load_runtime(tmp_path, Manifest("net", "openvino", "onnx", specs, (answer,), None, (), files=files))
+    words = np.array(["ré".encode(), b"", b"a\xff"], object)
+    for places in ([0, 2, 1], [1, 1], [2]):
+        answers = runtime.predict({"texts": words, "place": np.array(places)})["y"]
+        assert answers.dtype == object and answers.tolist() == words[places].tolist()
+
+
 def test_a_runtime_that_is_not_installed_is_unavailable(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "serve.runtimes.onnx", raising=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

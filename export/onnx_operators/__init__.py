@@ -15,6 +15,7 @@ from export.onnx_operators import (
     quantised,
     recurrent,
     resize,
+    scans,
     shapes,
     sums,
     tabular,
@@ -24,7 +25,7 @@ from export.onnx_operators.graph import Handler, Translation
 
 OPERATORS: dict[str, Handler] = {
     **elementwise.OPERATORS, **shapes.OPERATORS, **sums.OPERATORS, **windows.OPERATORS, **resize.OPERATORS,
-    **recurrent.OPERATORS, **quantised.OPERATORS, **control.OPERATORS, **boxes.OPERATORS,
+    **recurrent.OPERATORS, **quantised.OPERATORS, **control.OPERATORS, **scans.OPERATORS, **boxes.OPERATORS,
     **tabular.OPERATORS,
 }  # fmt: skip
 """ONNX's name of an operator -> its translation."""

@@ -1,4 +1,4 @@
-"""Nodes with graphs inside: If, Loop and Scan. What is decided while tracing leaves no loop in the artifact."""
+"""Nodes with graphs inside: If and Loop. What is decided while tracing leaves no loop in the artifact."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +9,13 @@ from onnx import GraphProto
 
 from contract.errors import ExportError
 from export.onnx_operators.graph import Handler, Node
-from export.onnx_operators.values import Untranslated, plain, sizes_of
+from export.onnx_operators.values import Untranslated, plain
 
 UNROLLED = 128
 """Passes that are written out."""
 
 
-def _answers(node: Node, graph: GraphProto, inputs: list[Any]) -> list[Any]:
+def answers_of(node: Node, graph: GraphProto, inputs: list[Any]) -> list[Any]:
     values = dict(node.attributes["values"]) | dict(zip((each.name for each in graph.input), inputs, strict=True))
     node.translation.run(graph, values)
     return [plain(values[each.name]) for each in graph.output]
@@ -25,10 +25,10 @@ def _if(node: Node, condition: Any) -> Any:
     known = condition if isinstance(condition, np.ndarray) else tf.get_static_value(condition)
     branches = [node.attributes[name] for name in ("then_branch", "else_branch")]
     if known is not None:
-        return tuple(_answers(node, branches[0 if bool(np.all(known)) else 1], []))
+        return tuple(answers_of(node, branches[0 if bool(np.all(known)) else 1], []))
     if _only_squeezes(branches[0]):
-        return tuple(_answers(node, branches[0], []))
-    _settle(node)
+        return tuple(answers_of(node, branches[0], []))
+    settle(node)
     then, otherwise = (_branch(node, branch) for branch in branches)
     try:
         return tuple(tf.cond(tf.reshape(condition, []), then, otherwise))
@@ -48,17 +48,17 @@ def _first_possible(node: Node, branches: list[GraphProto]) -> list[Any]:
     error = None
     for branch in branches:
         try:
-            return _answers(node, branch, [])
+            return answers_of(node, branch, [])
         except ExportError as reason:
             error = error or reason
     raise error or ExportError("an If without branches")
 
 
 def _branch(node: Node, graph: GraphProto) -> Callable[[], list[Any]]:
-    return lambda: [tf.convert_to_tensor(answer) for answer in _answers(node, graph, [])]
+    return lambda: [tf.convert_to_tensor(answer) for answer in answers_of(node, graph, [])]
 
 
-def _settle(node: Node) -> None:
+def settle(node: Node) -> None:
     """Permute what lies around the node now: a tensor that is made inside a branch or a loop exists only there."""
     for value in node.attributes["values"].values():
         plain(value)
@@ -70,7 +70,7 @@ def _loop(node: Node, count: Any, condition: Any, *state: Any) -> Any:
     if isinstance(count, np.ndarray) and int(count) <= UNROLLED and _always(body, condition):
         collected: list[list[Any]] = [[] for _ in body.output[carried + 1 :]]
         for place in range(int(count)):
-            answers = _answers(node, body, [np.array(place, np.int64), np.array(True), *state])
+            answers = answers_of(node, body, [np.array(place, np.int64), np.array(True), *state])
             state = tuple(answers[1 : carried + 1])
             for values, answer in zip(collected, answers[carried + 1 :], strict=True):
                 values.append(answer)
@@ -101,36 +101,13 @@ def _while(node: Node, body: GraphProto, count: Any, condition: Any, state: tupl
     start = tf.constant(True) if condition is None else tf.reshape(condition, [])
 
     def advance(place: Any, _: Any, *now: Any) -> Any:
-        goes_on, *new = _answers(node, body, [place, tf.constant(True), *now])
+        goes_on, *new = answers_of(node, body, [place, tf.constant(True), *now])
         return (place + 1, tf.reshape(goes_on, []), *new)
 
-    _settle(node)
+    settle(node)
     first = (tf.constant(0, tf.int64), start, *(tf.convert_to_tensor(value) for value in state))
     shapes = tuple(value.shape for value in first)
     return tf.while_loop(lambda place, goes_on, *_: (place < limit) & goes_on, advance, first, shapes)[2:]
 
 
-def _scan(node: Node, *values: Any) -> Any:
-    if node.opset < 9:
-        raise Untranslated("a Scan of before opset 9")
-    body, scanned = node.attributes["body"], int(node.attributes["num_scan_inputs"])
-    state, sequences = values[: len(values) - scanned], [plain(value) for value in values[len(values) - scanned :]]
-    states = len(state)
-    backward, turned = node.get("scan_input_directions"), node.get("scan_output_directions")
-    if any(node.get(name) and any(node.get(name)) for name in ("scan_input_axes", "scan_output_axes")):
-        raise Untranslated("a Scan along another axis than the first")
-    steps = sizes_of(sequences[0])[0]
-    if not isinstance(steps, int) or steps > UNROLLED:
-        raise Untranslated("a Scan of an unknown or a large number of steps")
-    collected: list[list[Any]] = [[] for _ in body.output[states:]]
-    for step in range(steps):
-        places = [steps - 1 - step if backward and backward[each] else step for each in range(scanned)]
-        parts = [sequence[place] for sequence, place in zip(sequences, places, strict=True)]
-        answers = _answers(node, body, [*state, *parts])
-        state = tuple(answers[:states])
-        for place, answer in enumerate(answers[states:]):
-            collected[place].insert(0 if turned and turned[place] else step, answer)
-    return (*state, *(tf.stack(answers) for answers in collected))
-
-
-OPERATORS: dict[str, Handler] = {"If": _if, "Loop": _loop, "Scan": _scan}
+OPERATORS: dict[str, Handler] = {"If": _if, "Loop": _loop}

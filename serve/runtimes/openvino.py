@@ -1,6 +1,7 @@
 """OpenVINO on the CPU."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +63,22 @@ class _Graph:
         self._request = compiled.create_infer_request()
         # What OpenVINO's own `infer` calls after it has looked for inputs to convert, which takes as long as a layer.
         bare: Any = super(openvino.InferRequest, self._request)
-        self._infer = bare.infer
+        self._infer: Callable[[], Any]
+        if any(port.get_element_type() == openvino.Type.string for port in compiled.outputs):
+            # `infer` makes arrays of all answers, and fails on texts that are all empty.
+            self._infer = lambda: (bare.start_async({}, None), bare.wait())
+        else:
+            self._infer = lambda: bare.infer({}, True, False)  # outputs are shared, texts stay as they are
 
     def __call__(self, inputs: Tensors) -> Tensors:
         request = self._request
         # A tensor of OpenVINO does not keep the memory that it shares: this list does, until the call is over.
         shared = [_shareable(name, inputs[name]) for name, _ in self._inputs]
         for (_, place), values in zip(self._inputs, shared, strict=True):
-            request.set_input_tensor(place, openvino.Tensor(values, shared_memory=True))
-        self._infer({}, True, False)  # outputs are shared, texts stay as they are
+            request.set_input_tensor(place, _tensor(values))
+        self._infer()
         # The next call's answers come into the same memory.
-        return {name: request.get_output_tensor(place).data.copy() for name, place in self._outputs}
+        return {name: _values(request.get_output_tensor(place)) for name, place in self._outputs}
 
 
 def _for_one_row(core: Any, model: Any, manifest: Manifest, settings: dict[str, Any]) -> _Graph | None:
@@ -88,6 +94,24 @@ def _for_one_row(core: Any, model: Any, manifest: Manifest, settings: dict[str, 
 def _places(ports: Any, names: list[str]) -> list[tuple[str, int]]:
     """The place of each tensor of these names. Raises StopIteration for a name that the graph does not have."""
     return [(name, next(place for place, port in enumerate(ports) if name in port.get_names())) for name in names]
+
+
+def _tensor(values: NDArray[Any]) -> openvino.Tensor:
+    """A tensor of the same memory; texts are copied, and OpenVINO has no array of objects."""
+    if values.dtype == object:
+        return openvino.Tensor(values.astype(bytes))
+    return openvino.Tensor(values, shared_memory=True)
+
+
+def _values(tensor: openvino.Tensor) -> NDArray[Any]:
+    """A copy of a tensor's values: texts as `bytes` objects, as from every other runtime."""
+    if tensor.get_element_type() != openvino.Type.string:
+        numbers: NDArray[Any] = tensor.data.copy()
+        return numbers
+    texts: NDArray[Any] = tensor.bytes_data
+    if texts.dtype.itemsize == 1 and (tensor.str_data == "").all():
+        texts = np.zeros_like(texts)  # OpenVINO 2026.4 reads a byte of elsewhere for each where all texts are empty
+    return texts.astype(object)
 
 
 def _shareable(name: str, values: NDArray[Any]) -> NDArray[Any]:
