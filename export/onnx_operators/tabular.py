@@ -42,9 +42,7 @@ def _binarizer(node: Node, x: Any) -> Any:
 
 def _columns(node: Node, x: Any, places: Any) -> Any:
     x, places = tf.convert_to_tensor(x), tf.reshape(places, [-1])
-    if x.shape.rank == 1 or (
-        x.shape.rank == 2 and x.shape[0] == 1
-    ):  # TF Lite has texts by their place in one list only
+    if x.shape.rank == 1 or x.shape[:-1] == [1]:  # TF Lite has texts by their place in a single list only
         return tf.gather(tf.reshape(x, [-1]), places)[tf.newaxis]
     return tf.gather(x, places, axis=-1)
 
