@@ -47,6 +47,8 @@ STUDENT = {8: 4.785, 12: 4.025, 16: 3.733}
 """Rounds -> the value of Student's t that is exceeded one time in a thousand, on one side."""
 SLICE, SLICES = 0.03, 15
 """Seconds of one turn, and how many turns each side has at each batch size of a round."""
+PAGE_SECONDS = 0.5
+"""Seconds of calls with one picture in a page: longer than the rounds of a report, which has no margin to keep."""
 
 CLOSE, FAR = 0.08, 0.2
 """By how much a figure may get worse: of what is measured by many turns, and of what each round has once."""
@@ -249,7 +251,7 @@ def _in_page(subjects: tuple[Subject, Subject], old: Bench, new: Bench, pages: S
                     runtime,
                     bench.pictures(subject),
                     bench.answers(subject)[MANY],
-                    new.settings.seconds,
+                    PAGE_SECONDS,
                 )
                 for page, bench, subject in zip(pages, (old, new), subjects, strict=True)
             ]
