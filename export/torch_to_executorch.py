@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS, MaxDimConfig, PreluConfig
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
 from executorch.exir.passes import MemoryPlanningPass
@@ -27,6 +28,26 @@ SIZE = 512
 """The largest size of any other free axis."""
 PLANNED = 64 << 20
 """Bytes that may be planned, since they are taken when the program is loaded; else the largest batch is smaller."""
+
+
+class _PreluOfPictures(PreluConfig):  # type: ignore[misc]
+    """PReLU behind a convolution. XNNPACK's own rule has it of any rank, and its conversion fails on all but 4."""
+
+    def check_constraints(self, node: torch.fx.Node, program: Any) -> bool:
+        is_picture = node.all_input_nodes[0].meta["val"].dim() == 4
+        return is_picture and bool(super().check_constraints(node, program))
+
+
+class _KeptMax(MaxDimConfig):  # type: ignore[misc]
+    """The maximum along the height or the width that keeps the axis, of which the rule does not ask."""
+
+    def check_constraints(self, node: torch.fx.Node, program: Any) -> bool:
+        axis, keeps_axis = (*node.args[1:], False)[:2]
+        return bool(keeps_axis) and axis in (2, 3) and bool(super().check_constraints(node, program))
+
+
+RULES = [{PreluConfig: _PreluOfPictures, MaxDimConfig: _KeptMax}.get(rule, rule) for rule in ALL_PARTITIONER_CONFIGS]
+"""What XNNPACK is given; ExecuTorch computes the rest."""
 
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Written:
@@ -57,7 +78,7 @@ def _program(program: Any, manifest: Manifest, rows: int) -> tuple[Any, Mapping[
     # The check of the lowered graph holds free sizes to the example's: a GRU would then take 2 rows alone. What it
     # would refuse has no kernel, and the runtime refuses that.
     unchecked = EdgeCompileConfig(_check_ir_validity=False)
-    edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()], compile_config=unchecked)
+    edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner(RULES)], compile_config=unchecked)
     lowered = edge.exported_program()
     delegated = _delegated(lowered.graph_module)  # before operators that only hold memory come in
     _set_largest(program, lowered, manifest, rows)

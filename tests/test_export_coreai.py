@@ -31,6 +31,23 @@ class Tagger(torch.nn.Module):
         return scores.softmax(-1), ids
 
 
+class Pooled(torch.nn.Module):
+    """Pictures (N, 8, 8, 3) -> (N, 4): PyTorch lays the pooled values out as the pictures are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = torch.nn.Conv2d(3, 6, 3), torch.nn.Linear(6, 4)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        planes = self.conv(pixels.permute(0, 3, 1, 2)).relu()
+        scores: torch.Tensor = self.out(torch.nn.functional.adaptive_avg_pool2d(planes, 1).flatten(1))
+        return scores
+
+
+PIXELS, SCORES = (
+    TensorSpec("pixels", "float32", (None, 8, 8, 3), "NHWC"),
+    TensorSpec("scores", "float32", (None, 4), "NC"),
+)
 IDS = TensorSpec("ids", "int64", (None, None), "NL")
 OUTPUTS = TensorSpec("tags", "float32", (None, None, 4), "NLC"), TensorSpec("same", "int64", (None, None), "NL")
 RUN = """
@@ -45,22 +62,35 @@ for batch in (1, 64):
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def converted(
+    source: Path,
+    network: torch.nn.Module,
+    example: torch.Tensor,
+    sizes: object,
+    specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+) -> Path:
     """The network in PyTorch, and beside it in Core AI."""
-    source = tmp_path_factory.mktemp("coreai") / "net" / "torch"
     source.mkdir(parents=True)
-    torch.manual_seed(0)
-    sizes = ({0: torch.export.Dim("batch", min=1, max=4096), 1: torch.export.Dim.AUTO},)
-    program = torch.export.export(Tagger().eval(), (torch.zeros(2, 16, dtype=torch.long),), dynamic_shapes=sizes)
+    program = torch.export.export(network.eval(), (example,), dynamic_shapes=(sizes,))
     torch.export.save(program, source / "model.pt2")
     files = sha256_of_files(source, [source / "model.pt2"])
-    write_manifest(source, Manifest("net", "torch", None, (IDS,), OUTPUTS, None, (), files))
+    write_manifest(source, Manifest("net", "torch", None, *specs, None, (), files))
     command = [sys.executable, "-m", "export", str(source), "coreai"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("\n") == 1, "a converter writes to standard error"
     return source.with_name("coreai")
+
+
+BATCH = torch.export.Dim("batch", min=1, max=4096)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = tmp_path_factory.mktemp("coreai") / "net" / "torch"
+    torch.manual_seed(0)
+    sizes = {0: BATCH, 1: torch.export.Dim.AUTO}
+    return converted(source, Tagger(), torch.zeros(2, 16, dtype=torch.long), sizes, ((IDS,), OUTPUTS))
 
 
 @pytest.fixture
@@ -78,6 +108,15 @@ def test_free_sizes_stay_free_and_answers_have_the_sources_dtypes(folder: Path, 
         np.testing.assert_allclose(got["tags"], expected["tags"], atol=1e-6)
         np.testing.assert_array_equal(got["same"], ids)
         assert {name: value.dtype for name, value in got.items()} == {"tags": np.float32, "same": np.int64}
+
+
+def test_pictures_that_are_pooled_to_a_single_place_are_converted(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = tmp_path / "net" / "torch"
+    made = converted(source, Pooled(), torch.zeros(2, 8, 8, 3), {0: BATCH}, ((PIXELS,), (SCORES,)))
+    pixels = np.random.default_rng(0).normal(size=(5, 8, 8, 3)).astype(np.float32)
+    got, expected = (load_runtime(each, read_manifest(each)).predict({"pixels": pixels}) for each in (made, source))
+    np.testing.assert_allclose(got["scores"], expected["scores"], rtol=0, atol=1e-6)
 
 
 def test_a_whole_number_beyond_32_bits_is_refused(runtime: Runtime) -> None:

@@ -42,6 +42,19 @@ class Recurrent(torch.nn.Module):
         return states
 
 
+class Dense(torch.nn.Module):
+    """(N, 5, 4) -> (N, 5, 3): a PReLU of no picture, and a maximum whose axis goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gate, self.last = torch.nn.Linear(4, 5), torch.nn.PReLU(5), torch.nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = self.gate(self.first(x))
+        highest: torch.Tensor = rows.unsqueeze(1).max(2)[0] + torch.amax(rows, (1,)).unsqueeze(1)
+        return self.last(rows + highest)  # type: ignore[no-any-return]
+
+
 IDS, X = TensorSpec("ids", "int64", (None, None), "NL"), TensorSpec("x", "float32", (None, 5, 4), "NLC")
 OUTPUTS = {
     "wide": (TensorSpec("tags", "float32", (None, None, 4), "NLC"), TensorSpec("same", "int64", (None, None), "NL")),
@@ -68,14 +81,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's own recurrent layers set attributes while they are exported
         recurrent = torch.export.export(Recurrent().eval(), (x,), dynamic_shapes=({0: batch},))
-    for name, program in {"wide": tagger, "narrow": tagger, "states": recurrent}.items():
+    dense = torch.export.export(Dense().eval(), (x,), dynamic_shapes=({0: batch},))
+    for name, program in {"wide": tagger, "narrow": tagger, "states": recurrent, "dense": dense}.items():
         place = made / name / "torch"
         place.mkdir(parents=True)
         torch.export.save(program, place / "model.pt2")
-        inputs, outputs = (X if name == "states" else IDS,), OUTPUTS.get(name, OUTPUTS["wide"])
+        inputs, outputs = (IDS if program is tagger else X,), OUTPUTS["wide" if program is tagger else "states"]
         files = sha256_of_files(place, [place / "model.pt2"])
         write_manifest(place, Manifest(name, "torch", None, inputs, outputs, None, (), files))
-    command = [sys.executable, "-c", CONVERT, *(str(made / name) for name in ("wide", "narrow", "states"))]
+    command = [sys.executable, "-c", CONVERT, *(str(made / name) for name in ("wide", "narrow", "states", "dense"))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return made
@@ -99,9 +113,10 @@ def test_any_batch_and_any_length_up_to_the_largest_has_the_sources_answers(
 
 
 @pytest.mark.parametrize("rows", [1, 2, 15, 16, 64, 130])
-def test_a_recurrent_network_takes_any_batch(folder: Path, rows: int) -> None:
+@pytest.mark.parametrize("name", ["states", "dense"])
+def test_a_recurrent_network_and_a_dense_one_take_any_batch(folder: Path, name: str, rows: int) -> None:
     x = np.random.default_rng(rows).normal(size=(rows, 5, 4)).astype(np.float32)
-    expected, got = (loaded(folder / "states" / format).predict({"x": x}) for format in ("torch", "executorch"))
+    expected, got = (loaded(folder / name / format).predict({"x": x}) for format in ("torch", "executorch"))
     np.testing.assert_allclose(got["states"], expected["states"], rtol=0, atol=1e-6)
 
 
