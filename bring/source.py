@@ -40,6 +40,10 @@ READERS = {
     "tfjs": "tfjs:TFJSSource",
 }
 """Kind of file -> its reader, as module:callable; imported only for a file of that kind."""
+QUANTISED = (
+    "It is quantised: it computes with whole numbers. Formats that compute with fractions differ from it by rounding, "
+    "which parity shows."
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,9 @@ def read(verdict: Verdict, description: Description) -> Source:
 
 def _origin(source: Source, verdict: Verdict, description: Description, wrapping: Wrapping) -> dict[str, Any]:
     preprocess = wrapping.preprocess and asdict(wrapping.preprocess)
-    notes = [*filter(None, [getattr(source, "note", ""), source.renamed]), *wrapping.notes]
+    is_quantised = getattr(source, "is_quantised", False)
+    own = [QUANTISED if is_quantised else "", getattr(source, "note", ""), source.renamed]
+    notes = [*filter(None, own), *wrapping.notes]
     origin: dict[str, Any] = {
         "brought": verdict.path.name,
         "verdict": replace(verdict, path=Path(verdict.path.name)).line(),  # not its folder: manifests are published
@@ -99,6 +105,8 @@ def _origin(source: Source, verdict: Verdict, description: Description, wrapping
         "ending": list(wrapping.ending),
         "notes": notes,
     }
+    if is_quantised:
+        origin["is_quantised"] = True
     if computed_in := getattr(source, "computed_in", {}):
         origin["computed_in"] = computed_in
     if wrapping.image is not None:

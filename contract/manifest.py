@@ -145,6 +145,11 @@ class Manifest:
         """Whether the user trusted it (TRUST=1), so that code in its files may run."""
         return self.made_with.get("trusted") is True
 
+    @property
+    def is_quantised(self) -> bool:
+        """Whether it was brought in whole numbers: it rounds between its layers, whatever its format's precision."""
+        return self.made_with.get("is_quantised") is True
+
     def file(self, *suffixes: str) -> str:
         """The only file with one of these suffixes. Raises ArtifactCorrupt where there are none or several."""
         names = [name for name in self.files if name.endswith(suffixes)]

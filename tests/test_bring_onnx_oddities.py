@@ -10,7 +10,7 @@ import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from bring.description import Description
-from bring.source import write_source
+from bring.source import QUANTISED, write_source
 from contract.manifest import Manifest
 from serve.runtimes import load_runtime
 
@@ -113,3 +113,31 @@ def test_a_program_takes_a_dict_as_its_tensors(tmp_path: Path) -> None:
     inputs = dict(zip((spec.name for spec in manifest.inputs), values.values(), strict=True))
     answers = load_runtime(tmp_path / "net" / "torch", manifest).predict(inputs)
     np.testing.assert_allclose(answers["output_0"], values["b"] + values["a"] * values["f"], atol=1e-6)
+
+
+@pytest.mark.parametrize("rounds", [True, False], ids=["activations", "weights alone"])
+def test_a_graph_that_rounds_between_its_layers_is_said_to_be_quantised(tmp_path: Path, rounds: bool) -> None:
+    constants = {
+        "s": np.array(0.1, np.float32), "z": np.array(0, np.int8),
+        "w": np.random.default_rng(0).integers(-9, 9, (4, 3), np.int8),
+    }  # fmt: skip
+    nodes = [helper.make_node("DequantizeLinear", ["w", "s", "z"], ["weights"])]
+    if rounds:
+        nodes += [
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["whole"]),
+            helper.make_node("DequantizeLinear", ["whole", "s", "z"], ["fractions"]),
+        ]
+    nodes.append(helper.make_node("MatMul", ["fractions" if rounds else "x", "weights"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "net.onnx"
+    )
+    source = write_source(tmp_path / "net.onnx", tmp_path / "made", "net", Description()).manifest
+    assert source.is_quantised == rounds
+    assert [note for note in source.made_with["notes"] if note.startswith("It is quantised")] == [QUANTISED][:rounds]

@@ -34,7 +34,8 @@ from serve.runtimes import load_runtime
 from tests.conftest import MadeOnce
 from tests.test_export_precision import network
 from verify.diagnose.tracers import Kept, Step, Trace, Values
-from verify.parity import verify_model
+from verify.lowered import rounded_inputs
+from verify.parity import ROUNDS, verify_model
 from verify.precision import losses
 from verify.precision.files import Constant, Contents
 from verify.precision.gate import CLASSES, Scored, kept_of, least_kept, limits_of, misses, paired_interval
@@ -302,6 +303,19 @@ def test_a_ledger_holds_for_exactly_its_bytes(variants: Path, tmp_path: Path) ->
     manifest = read_manifest(folder)
     write_manifest(folder, replace(manifest, made_with={}))
     assert read_ledger(folder) is None
+
+
+@pytest.mark.parametrize("is_quantised", [True, False])
+def test_a_source_of_whole_numbers_is_named_where_an_artifact_differs(
+    variants: Path, tmp_path: Path, questions: Questions, is_quantised: bool
+) -> None:
+    model = shutil.copytree(variants / MODEL, tmp_path / MODEL)
+    source = read_manifest(model / "keras")
+    write_manifest(model / "keras", replace(source, made_with={**source.made_with, "is_quantised": is_quantised}))
+    strict = replace(questions.first(64), tolerance=1e-12)
+    result = verify_model(model, strict, formats=["tflite"])["tflite"]
+    assert not result.passed and (ROUNDS in result.reasons) == is_quantised
+    assert (rounded_inputs(strict, read_manifest(model / "keras")) is None) == is_quantised
 
 
 def test_what_computes_in_less_than_it_says_is_caught(variants: Path, tmp_path: Path, questions: Questions) -> None:

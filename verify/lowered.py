@@ -25,9 +25,12 @@ LOWERED = (
 
 
 def rounded_inputs(questions: Questions, manifest: Manifest) -> Questions | None:
-    """The first rows, each value of a float32 input off by ROUNDING, up or down; None where there is no such input."""
+    """The first rows, each value of a float32 input off by ROUNDING, up or down; None where there is no such input.
+
+    None for a source that rounds to whole numbers, too: who computes with fractions is far from that one.
+    """
     real = {spec.name for spec in manifest.inputs if spec.dtype == "float32"}
-    if not real or questions.are_calls or manifest.outputs[0].dtype != "float32":
+    if manifest.is_quantised or not real or questions.are_calls or manifest.outputs[0].dtype != "float32":
         return None
     few = questions.first(min(ROWS, questions.count))
     random = np.random.default_rng(0)

@@ -80,6 +80,8 @@ LARGE_SECONDS = 40.0
 """The most that the large call may take. A runtime in another process has its own limit for a call."""
 NUMBERS_ONLY = 1e30
 """A tolerance for edge questions by which only answers that are not numbers differ."""
+ROUNDS = "its source computes with whole numbers, and rounds where this artifact may round the other way"
+"""Why nothing made of a quantised source may answer like it."""
 LARGE_BYTES = 8_000_000
 """The most that the inputs of the large call may take; of a large picture a network keeps a hundred times as much."""
 
@@ -629,6 +631,8 @@ def _result(
         reasons += [*gate.parts_in_large(large, manifest.has_classes)]
     else:
         reasons += judge(batches, tolerance) or judge(large, tolerance)
+    if reasons and read_manifest(source).is_quantised:
+        reasons.append(ROUNDS)
     if behaviour.unsteady:
         reasons.append(f"it {behaviour.unsteady_words}")
     batch, output = max(answers), manifest.outputs[0].name

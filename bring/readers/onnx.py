@@ -37,6 +37,8 @@ DTYPES = {
 }
 ARITHMETIC = ("Div", "Mul", "Sub")
 PASSING = ("Transpose", "Cast", "Identity")
+ROUNDING = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
+"""What a graph has that computes with whole numbers; one whose weights alone are quantised only restores these."""
 
 
 class OnnxSource:
@@ -70,6 +72,7 @@ class OnnxSource:
         )
         self.inputs = tuple(replace(spec, bounds=self._bounds(spec.name)) for spec in self.inputs)
         self.scales = self._begins_with_arithmetic()
+        self.is_quantised = any(node.op_type in ROUNDING for node in graph.node)
         self.fit = "cover" if self._model.producer_name == "pytorch" else "stretch"
 
     def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:

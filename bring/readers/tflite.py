@@ -16,11 +16,6 @@ from bring.wrapping import Wrapping
 from contract.errors import BroughtError, one_line
 from contract.manifest import TensorSpec
 
-QUANTISED = (
-    "It is quantised: it computes with whole numbers. Formats that compute with fractions differ from it by rounding, "
-    "which parity shows."
-)
-
 STATE = "VAR_HANDLE"
 """The operator that a file has where it keeps a state."""
 
@@ -50,11 +45,10 @@ class TFLiteSource:
                 entries, exits = (_specs([each["name"] for each in details], details) for details in tensors)
             self.keeps_state = STATE in {each["op_name"] for each in self._interpreter._get_ops_details()}
             """Whether variables inside outlive a call."""
-            is_quantised = any(detail["quantization"][0] for detail in self._interpreter.get_tensor_details())
+            self.is_quantised = any(detail["quantization"][0] for detail in self._interpreter.get_tensor_details())
         except (ValueError, RuntimeError) as error:
             raise BroughtError(f"LiteRT cannot read {path.name}: {one_line(error, 600)}") from error
         self.inputs, self.outputs, self.renamed = names.own(entries, exits)
-        self.note = QUANTISED if is_quantised else ""
 
     def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
         if self._runner is not None:
