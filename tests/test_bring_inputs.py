@@ -199,7 +199,7 @@ def test_a_logarithm_of_positive_features_answers_once_its_range_is_said() -> No
 
 
 def test_an_input_that_must_not_be_zero_is_named_with_its_range() -> None:
-    """A mean over the length: where it is 0, the answer is no number; and the signal has 4 values at most."""
+    """The network divides by the length, so 0 gives NaN. The signal has at most 4 values."""
 
     def mean(x: Any, length: Any) -> Any:
         assert length.max() <= 4
