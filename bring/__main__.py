@@ -53,7 +53,7 @@ def main() -> None:
         try:
             bring(path, name, arguments.artifacts, options, limits, reduced)
         except (RosettaError, OSError) as error:
-            print(plain(f"error: {path.name}: {error}"), file=sys.stderr, flush=True)
+            print(plain(f"error: {_of_file(path.name, str(error))}"), file=sys.stderr, flush=True)
             failures.append(name)
         except KeyboardInterrupt:
             sys.exit("error: interrupted. Nothing half-written is left; the same command begins again.")
@@ -64,6 +64,11 @@ def main() -> None:
             f"{', '.join(failures)} could not be brought; the other {len(models) - len(failures)} are there.",
             flush=True,
         )
+
+
+def _of_file(name: str, error: str) -> str:
+    """The message with the file's name in front, where it does not begin with it already."""
+    return error if error.startswith((f"{name} ", f"{name}: ")) else f"{name}: {error}"
 
 
 def check(reduced: Reduced) -> None:
