@@ -53,7 +53,7 @@ def main() -> None:
         try:
             bring(path, name, arguments.artifacts, options, limits, reduced)
         except (RosettaError, OSError) as error:
-            print(plain(f"error: {_of_file(path.name, str(error))}"), file=sys.stderr, flush=True)
+            print(plain(f"error: {_of_file(path, str(error))}"), file=sys.stderr, flush=True)
             failures.append(name)
         except KeyboardInterrupt:
             sys.exit("error: interrupted. Nothing half-written is left; the same command begins again.")
@@ -66,9 +66,10 @@ def main() -> None:
         )
 
 
-def _of_file(name: str, error: str) -> str:
-    """The message with the file's name in front, where it does not begin with it already."""
-    return error if error.startswith((f"{name} ", f"{name}: ")) else f"{name}: {error}"
+def _of_file(path: Path, error: str) -> str:
+    """The message with the file's name in front, once: many messages begin with it, or with the file's path."""
+    error = error.removeprefix(f"{path.parent}/")
+    return error if error.startswith((f"{path.name} ", f"{path.name}: ")) else f"{path.name}: {error}"
 
 
 def check(reduced: Reduced) -> None:
