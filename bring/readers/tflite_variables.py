@@ -55,7 +55,7 @@ def rewritten(content: bytes, signature: str | None) -> Rewritten:
     model = unpacked(content)
     if model is None:
         raise StateStays("the file has more than 2 GB")
-    number = next((each.subgraphIndex for each in _signatures(model) if each.signatureKey.decode() == signature), 0)
+    number = next((each.subgraphIndex for each in _signatures(model) if _text(each.signatureKey) == signature), 0)
     graph, codes = model.subgraphs[number], _codes(model)
     walk = _Walk(graph, codes)
     once = list(dict.fromkeys(walk.once))
@@ -146,16 +146,16 @@ class _Walk:
 
 def _check_others(model: Any, codes: Sequence[int], number: int, once: Sequence[int]) -> None:
     """Raises StateStays where something else than one graph holds or changes a state."""
-    signatures = {each.subgraphIndex: each.signatureKey.decode() for each in _signatures(model)}
+    signatures = {each.subgraphIndex: _text(each.signatureKey) for each in _signatures(model)}
     for place, graph in enumerate(model.subgraphs):
         used = {codes[operator.opcodeIndex] for operator in graph.operators}
         if used & set(TABLES):
             raise StateStays("it keeps a hash table as well")
-        if held := [tensor.name.decode() for tensor in graph.tensors if tensor.isVariable]:
+        if held := [_text(tensor.name) for tensor in graph.tensors if tensor.isVariable]:
             raise StateStays(f"the tensor {held[0]!r} keeps a state of its own, inside an operator")
         if place != number and place not in once and used & {*VARIABLES, Code.CALL_ONCE}:
             where = f"the signature {signatures[place]!r}" if place in signatures else "a branch or loop"
-            raise StateStays(f"a variable is used in {where}, in the graph {graph.name.decode()!r}")
+            raise StateStays(f"a variable is used in {where}, in the graph {_text(graph.name)!r}")
         if place in once and (place == number or place in signatures or Code.CALL_ONCE in used):
             raise StateStays("the graph that gives the variables their first values is called in other ways, too")
 
@@ -218,7 +218,7 @@ def _copy(model: Any, graph: Any, tensor: int) -> int:
     """A new tensor of the same values, by RESHAPE. Raises StateStays where its shape is open."""
     source = graph.tensors[tensor]
     if any(size < 0 for size in _numbers(source.shapeSignature)):
-        raise StateStays(f"the file leaves the shape of the output {source.name.decode()!r} open, which is a state")
+        raise StateStays(f"the file leaves the shape of the output {_text(source.name)!r} open, which is a state")
     sizes = schema.TensorT()
     sizes.name, sizes.shape, sizes.type = b"shape_%d" % len(graph.tensors), [len(source.shape)], schema.TensorType.INT32
     sizes.buffer = _buffer(model, np.array(_numbers(source.shape), np.int32))
@@ -252,10 +252,10 @@ def _name(
         if place not in {*readings, *values} and tensor.type != schema.TensorType.RESOURCE
     ]
     entries = [entry for signature in _signatures(model) for entry in (*signature.inputs, *signature.outputs)]
-    taken = {names.clean((each.name or b"").decode()) for each in (*others, *entries)}
+    taken = {names.clean(_text(each.name)) for each in (*others, *entries)}
     states = {}
     for name, reading, value in zip(wanted, readings, values, strict=True):
-        word = names.clean(name.decode()) if name else "state"
+        word = names.clean(_text(name)) if name else "state"
         numbered = (word, *(f"{word}_{count}" for count in range(1, len(taken) + 2)))
         chosen = next(each for each in numbered if not {each, f"{each}_out"} & taken)
         taken |= {chosen, f"{chosen}_out"}
@@ -351,4 +351,9 @@ def _buffer(model: Any, values: NDArray[Any]) -> int:
 
 
 def _word(variable: Variable) -> str:
-    return repr(variable[1].decode())
+    return repr(_text(variable[1]))
+
+
+def _text(name: bytes | None) -> str:
+    """A name of the file, which may lack it."""
+    return (name or b"").decode(errors="replace")
