@@ -117,10 +117,11 @@ class Probe:
         second = self._source.predict(others)
         if all(np.array_equal(answer, np.asarray(other)) for answer, other in zip(answers, second, strict=True)):
             if getattr(self._source, "keeps_state", False):
+                stays = getattr(self._source, "state_stays", "")
+                reason = f"it keeps a state between its calls, and answers from the calls before. {stays}".strip()
                 raise BroughtError(
-                    f"{name} gives the same answers to different {rows}: it keeps a state between its calls, and "
-                    "answers from the calls before. Take the model from before it was made streaming, with its state "
-                    "among the inputs and outputs."
+                    f"{name} gives the same answers to different {rows}: {reason} Take the model from before it was "
+                    "made streaming, with its state among the inputs and outputs."
                 )
             raise BroughtError(
                 f"{name} gives the same answers to different {rows}: every conversion of it would look right. "

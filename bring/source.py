@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bring import states
 from bring.description import Description
 from bring.files_read import record_reading
 from bring.verdict import KINDS, Verdict, examine, insist
@@ -96,7 +97,9 @@ def read(verdict: Verdict, description: Description) -> Source:
 def _origin(source: Source, verdict: Verdict, description: Description, wrapping: Wrapping) -> dict[str, Any]:
     preprocess = wrapping.preprocess and asdict(wrapping.preprocess)
     is_quantised = getattr(source, "is_quantised", False)
-    own = [QUANTISED if is_quantised else "", getattr(source, "note", ""), source.renamed]
+    kept = states.recorded(source, wrapping)
+    about_states = states.note(kept, verdict.path.name)
+    own = [QUANTISED if is_quantised else "", getattr(source, "note", ""), about_states, source.renamed]
     notes = [*filter(None, own), *wrapping.notes]
     origin: dict[str, Any] = {
         "brought": verdict.path.name,
@@ -104,6 +107,7 @@ def _origin(source: Source, verdict: Verdict, description: Description, wrapping
         "preprocess": preprocess,
         "ending": list(wrapping.ending),
         "notes": notes,
+        **kept,
     }
     if is_quantised:
         origin["is_quantised"] = True

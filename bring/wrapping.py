@@ -3,7 +3,7 @@
 It is worked out from the file and from what the user says about it. What neither says is asked for, in an error.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,6 +79,15 @@ class Source(Predicts, Protocol):
 
     def write(self, folder: Path, wrapping: Wrapping) -> Sequence[Path]:
         """Write the artifact's files into `folder`, and return them."""
+
+
+class Stateful(Source, Protocol):
+    """A model whose file kept a state inside; it is among the inputs and outputs here. Other readers say nothing."""
+
+    states: Mapping[str, str]
+    """State's input -> its output, by the names of `inputs` and `outputs`."""
+    first_states: Mapping[str, Any]
+    """State's input -> what it is at first: a number for all its values, or a list; what is left out begins with 0."""
 
 
 def plan(source: Source, description: Description, name: str) -> Wrapping:

@@ -7,9 +7,7 @@ import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from bring.description import Description
-from bring.source import write_source
-from contract.errors import BroughtError, ExportError
+from contract.errors import ExportError
 from contract.manifest import Manifest, TensorSpec
 from export.tflite_to_onnx import export
 from tests.commands import run_script
@@ -26,13 +24,8 @@ class Net(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([1, 6], tf.float32, name="row")])
     def streaming(self, row):
         return {"scores": self.state.assign_add(row @ self.w)}
-    @tf.function(input_signature=[tf.TensorSpec([1, 6], tf.float32, name="row")])
-    def late(self, row):
-        scores = tf.round(self.state / 1e6)
-        self.state.assign(row @ self.w)
-        return {"scores": scores}
 net = Net()
-for name in ("plain", "streaming", "late"):
+for name in ("plain", "streaming"):
     tf.saved_model.save(net, f"{sys.argv[1]}/{name}", signatures=getattr(net, name))
     converter = tf.lite.TFLiteConverter.from_saved_model(f"{sys.argv[1]}/{name}")
     converter.experimental_enable_resource_variables = True
@@ -74,8 +67,3 @@ def test_the_answers_have_their_names_whatever_their_order(written: Path, tmp_pa
 def test_a_state_inside_is_told(written: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="net-tflite keeps a state between its calls"):
         export(written / "streaming", manifest(("scores", 3)), tmp_path)
-
-
-def test_a_state_that_hides_the_inputs_is_the_reason_of_the_refusal(written: Path, tmp_path: Path) -> None:
-    with pytest.raises(BroughtError, match="it keeps a state between its calls, and answers from the calls before"):
-        write_source(written / "late" / "model.tflite", tmp_path / "net", "net", Description())

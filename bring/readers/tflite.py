@@ -1,7 +1,6 @@
-"""TF Lite files, copied as they are but for names: nothing can be added around their graphs."""
+"""TF Lite files, copied as they are but for names and states: nothing can be added around their graphs."""
 
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +27,53 @@ class TFLiteSource:
     scales = False
 
     def __init__(self, path: Path, description: Description) -> None:
-        self._path = path
+        self._content, self._name = path.read_bytes(), path.name
+        self.states: Mapping[str, str] = {}
+        self.first_states: Mapping[str, Any] = {}
+        self.note = self.state_stays = ""
+        """What people should know; and why a state has to stay inside."""
+        self._open()
+        self.keeps_state = STATE in {each["op_name"] for each in self._interpreter._get_ops_details()}
+        """Whether variables inside outlive a call."""
+        if self.keeps_state:
+            self._put_states_outside(description)
+
+    def _open(self) -> None:
         try:
-            self._interpreter = Interpreter(model_content=path.read_bytes())
+            self._interpreter = Interpreter(model_content=self._content)
             known = self._interpreter.get_signature_list()
             self._runner: Any = None
-            if known:
-                self._runner = self._interpreter.get_signature_runner(
-                    "serving_default" if "serving_default" in known else next(iter(known))
-                )
+            self._signature = "serving_default" if "serving_default" in known else next(iter(known), None)
+            if self._signature is not None:
+                self._runner = self._interpreter.get_signature_runner(self._signature)
                 inputs, outputs = self._runner.get_input_details(), self._runner.get_output_details()
-                self._keys = list(inputs), list(outputs)
-                entries, exits = (_specs(details.keys(), details.values()) for details in (inputs, outputs))
+                self._keys = _states_last(inputs, self.states), _states_last(outputs, self.states.values())
+                pairs = zip(self._keys, (inputs, outputs), strict=True)
+                entries, exits = (_specs(keys, [details[key] for key in keys]) for keys, details in pairs)
             else:
                 tensors = self._interpreter.get_input_details(), self._interpreter.get_output_details()
                 entries, exits = (_specs([each["name"] for each in details], details) for details in tensors)
-            self.keeps_state = STATE in {each["op_name"] for each in self._interpreter._get_ops_details()}
-            """Whether variables inside outlive a call."""
             self.is_quantised = any(detail["quantization"][0] for detail in self._interpreter.get_tensor_details())
         except (ValueError, RuntimeError) as error:
-            raise BroughtError(f"LiteRT cannot read {path.name}: {one_line(error, 600)}") from error
+            raise BroughtError(f"LiteRT cannot read {self._name}: {one_line(error, 600)}") from error
         self.inputs, self.outputs, self.renamed = names.own(entries, exits)
+
+    def _put_states_outside(self, description: Description) -> None:
+        """Where it cannot be done, the state stays inside, and the note says why. Raises BroughtError."""
+        # Few files need them, and they take seconds.
+        from bring.readers import tflite_states
+        from bring.readers.tflite_variables import StateStays
+
+        signature = None if self._signature is None else (self._signature, *self._keys)
+        try:
+            outside = tflite_states.outside(self._content, signature, self.inputs, description.domains, self._name)
+        except StateStays as reason:
+            self.state_stays = f"The state cannot be put among its inputs and outputs: {reason}."
+            self.note = f"It keeps a state between its calls. {self.state_stays}"
+            return
+        self._content, self.states, self.first_states = outside.content, outside.states, tflite_states.firsts(outside)
+        self.keeps_state = False
+        self._open()
 
     def predict(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
         if self._runner is not None:
@@ -58,9 +83,9 @@ class TFLiteSource:
         return run_plain(self._interpreter, [inputs[spec.name] for spec in self.inputs])
 
     def write(self, folder: Path, wrapping: Wrapping) -> Sequence[Path]:
-        """A copy of the file; its signatures call the tensors as the manifest does."""
+        """The file, its states outside; its signatures call the tensors as the manifest does."""
         target = folder / "model.tflite"
-        shutil.copyfile(self._path, target)
+        target.write_bytes(self._content)
         if self._runner is not None:
             pairs = zip(self._keys, (self.inputs, self.outputs), strict=True)
             others = [
@@ -70,6 +95,11 @@ class TFLiteSource:
             if any(others):
                 _call_tensors(target, *others)
         return [target]
+
+
+def _states_last(keys: Iterable[str], states: Collection[str]) -> list[str]:
+    """The keys of a signature, which a file has in the order of letters: what comes first is taken as the answer."""
+    return sorted(keys, key=lambda key: key in states)
 
 
 def run_plain(interpreter: Interpreter, values: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

@@ -1,6 +1,7 @@
 """Operators that move values, and those that compute shapes."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -113,8 +114,14 @@ def _concatenate(node: Node, *values: Any) -> Any:
     if ranks:
         operands = [turned(value, ranks[0]) for value in values]
         if all(operand is not None for operand in operands):
-            return ChannelsLast(tf.concat(operands, _last_axis(axis, ranks[0])))
-    return tf.concat([plain(value) for value in values], axis)
+            return ChannelsLast(tf.concat(_of_one_type(operands), _last_axis(axis, ranks[0])))
+    return tf.concat(_of_one_type([plain(value) for value in values]), axis)
+
+
+def _of_one_type(values: Sequence[Any]) -> Sequence[Any]:
+    """The values, in float32 where some are: only whole numbers of a quantised graph are held as fractions by some."""
+    are_fractions = [np.dtype(str(getattr(value.dtype, "name", value.dtype))) == np.float32 for value in values]
+    return [tf.cast(value, tf.float32) for value in values] if any(are_fractions) and not all(are_fractions) else values
 
 
 def _is_whole_vector(value: Any) -> bool:
