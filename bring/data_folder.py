@@ -61,7 +61,8 @@ def set_aside(questions: Questions) -> tuple[Questions, Calibration | None]:
 
 
 def _of_rows(manifest: Manifest, description: Description, integer_bound: int) -> Questions:
-    domains = description.domains
+    own = {spec.name for spec in manifest.inputs}  # a number that became a constant of the program is no input
+    domains = {name: domain for name, domain in description.domains.items() if name in own}
     if manifest.made_with.get("preprocess"):  # pixels of pictures, of a model whose calls are whole
         domains = {manifest.inputs[0].name: Domain(0, 255)} | domains
     are_calls = not manifest.has_rows

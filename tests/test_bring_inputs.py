@@ -126,7 +126,8 @@ def test_ids_are_whole_numbers_for_an_input_of_fractions_too() -> None:
 
 def test_the_questions_say_what_was_used_and_keep_it(tmp_path: Path) -> None:
     manifest = Manifest("net", "keras", None, (X,), (X,), None, ())
-    description = Description(inputs=(Input("x", range=(1, 5)),))
+    constant = Input("rate", values=(16000,))  # of a program that takes it as a number
+    description = Description(inputs=(Input("x", range=(1, 5)), constant))
     questions = questions_for(manifest, description, 10, "net")
     assert questions.title == "64 invented rows in the ranges of model.toml"
     write_questions(tmp_path / "net.npz", questions)

@@ -57,6 +57,8 @@ class TorchSource:
         self.note = ""
         self.constants: tuple[str, ...] = ()
         """Inputs that the user describes, and that became constants of the program."""
+        self.states: Mapping[str, str] = {}
+        self.first_states: Mapping[str, Any] = {}
         self._program, self._is_exported_here = program, is_exported_here
         # Its guards bound the batch to that of the export; `write` exports it again for any batch.
         self._module: Any = Unflattened(program)

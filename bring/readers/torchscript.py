@@ -4,7 +4,7 @@ The program is what is served and converted: it needs no TorchScript, which PyTo
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from bring import names
 from bring.description import Description
 from bring.inputs import described_inputs
 from bring.readers.torch import DTYPES, TorchSource, in_short, spec_of
-from bring.verdict.findings import few
+from bring.readers.torchscript_state import Script, StateStays, put_outside
 from contract.errors import BroughtError
 from contract.manifest import TensorSpec
 from verify.questions import FREE
@@ -30,7 +30,7 @@ NUMBERS: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (int, float),
 def read_script(path: Path, description: Description) -> TorchSource:
     """A TorchScript file, as the program that it computes. Raises BroughtError."""
     try:
-        script = torch.jit.load(path, map_location="cpu").eval()
+        script = _loaded(path)
         arguments = [each for each in script.forward.schema.arguments[1:] if not each.has_default_value()]
     except Exception as error:  # PyTorch may raise anything on a damaged file
         raise BroughtError(f"PyTorch {torch.__version__} cannot read {path.name}: {in_short(error)}") from error
@@ -45,13 +45,30 @@ def read_script(path: Path, description: Description) -> TorchSource:
             f"{', '.join(spec.name for spec in inputs)}: describe each input by its name, in this order."
         )
     samples = tuple(torch.ones(spec.sizes_at(2, FREE), dtype=DTYPES[spec.dtype]) for spec in inputs)
-    script = _with_numbers(script, arguments, numbers, samples, path)
-    _refuse_state(script, samples, path)
-    source = TorchSource(_as_program(script, samples, path), is_exported_here=True)
+    call = _calling(arguments, numbers)
+    whole = Script(lambda: _loaded(path), call, inputs, description.domains)
+    source = _with_state_outside(whole, path)
+    if source is None:
+        script = _with_numbers(script, call, numbers, samples, path)
+        source = TorchSource(_as_program(script, samples, path), is_exported_here=True)
+        source.inputs = tuple(replace(spec, shape=own.shape) for own, spec in zip(inputs, source.inputs, strict=True))
+        source.call_inputs(inputs)
     source.constants = tuple(numbers)
-    source.inputs = tuple(replace(spec, shape=own.shape) for own, spec in zip(inputs, source.inputs, strict=True))
-    source.call_inputs(inputs)
     return source
+
+
+def _loaded(path: Path) -> Any:
+    return torch.jit.load(path, map_location="cpu").eval()
+
+
+def _calling(arguments: Sequence[Any], numbers: Mapping[str, Any]) -> Callable[[Any, Sequence[Tensor]], Any]:
+    """How a script is called with tensors: each number is at its place among them."""
+
+    def call(script: Any, tensors: Sequence[Tensor]) -> Any:
+        left = iter(tensors)
+        return script(*(numbers[each.name] if each.name in numbers else next(left) for each in arguments))
+
+    return call
 
 
 def _numbers(arguments: Sequence[Any], description: Description, path: Path) -> dict[str, Any]:
@@ -74,7 +91,11 @@ def _numbers(arguments: Sequence[Any], description: Description, path: Path) -> 
 
 
 def _with_numbers(
-    script: Any, arguments: Sequence[Any], numbers: Mapping[str, Any], samples: tuple[Tensor, ...], path: Path
+    script: Any,
+    call: Callable[[Any, Sequence[Tensor]], Any],
+    numbers: Mapping[str, Any],
+    samples: tuple[Tensor, ...],
+    path: Path,
 ) -> Any:
     """The script as one that takes the tensors alone. Raises BroughtError where it does not answer `samples`."""
     if not numbers:
@@ -86,8 +107,7 @@ def _with_numbers(
             self.script = script
 
         def forward(self, *tensors: Tensor) -> Any:
-            left = iter(tensors)
-            return self.script(*(numbers[each.name] if each.name in numbers else next(left) for each in arguments))
+            return call(self.script, tensors)
 
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -140,21 +160,16 @@ def _as_program(script: Any, samples: tuple[Tensor, ...], path: Path) -> torch.e
     )
 
 
-def _refuse_state(script: Any, samples: tuple[Tensor, ...], path: Path) -> None:
-    """Raises BroughtError for a module that answers the same rows otherwise the next time, and changes itself."""
-    graph = script.inlined_graph  # its nodes are gone when it is
-    changed = list(dict.fromkeys(node.s("name") for node in graph.findAllNodes("prim::SetAttr", recurse=True)))
+def _with_state_outside(script: Script, path: Path) -> TorchSource | None:
+    """None for a file that keeps no state. Raises BroughtError where its state has to stay inside."""
     try:
-        with torch.no_grad():
-            keeps_state = bool(changed) and not _answer_alike(script, script, samples)
-    except Exception:  # it does not answer these rows: whoever makes a program of it says why
-        return
-    if keeps_state:
+        return put_outside(script)
+    except StateStays as reason:
         raise BroughtError(
-            f"{path.name} keeps a state between its calls, in {few(changed)}: other formats answer from their inputs "
-            "alone. Bring the model with its state among its inputs and outputs; many such models are also shipped so, "
-            "in ONNX."
-        )
+            f"{path.name} keeps a state between its calls, which cannot be put among its inputs and outputs: {reason}. "
+            "Other formats answer from their inputs alone. Bring the model with its state among its inputs and "
+            "outputs; many such models are also shipped so, in ONNX."
+        ) from reason
 
 
 def _answer_alike(script: Any, program: Any, samples: tuple[Tensor, ...]) -> bool:
