@@ -146,6 +146,8 @@ ifeq ($(TRUST),1)
 export SERVE_TRUST := 1
 endif
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Else each process would compile TensorFlow again: pip leaves that to the first one.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 
@@ -175,7 +177,7 @@ option = $(if $($(call upper,$(1))),--$(1) "$($(call upper,$(1)))")
 DESCRIPTION := name labels data preprocess kind arch arch-path answers trust sandbox
 
 # The file takes the place of training. What is unchanged is not made again.
-bring: .venv/ready web/node_modules/.package-lock.json ## Bring your own model: write every format and compare it with the model (MODEL=file or MODELS=folder; LABELS= DATA= PREPROCESS= KIND= ARCH= ARCH_PATH= ANSWERS= NAME= TRUST= SANDBOX= MEMORY_GIB= MINUTES=)
+bring: .venv/compiled web/node_modules/.package-lock.json ## Bring your own model: write every format and compare it with the model (MODEL=file or MODELS=folder; LABELS= DATA= PREPROCESS= KIND= ARCH= ARCH_PATH= ANSWERS= NAME= TRUST= SANDBOX= MEMORY_GIB= MINUTES=)
 	@test -n "$(OWN)" || { echo "error: No model is named. Set MODEL=path/to/model.h5, or MODELS=folder." >&2; exit 1; }
 	@$(PY) -m bring $(foreach path,MODEL MODELS,$(if $($(path)),"$($(path))")) --artifacts $(A) $(foreach name,memory-gib minutes precision max-loss,$(call option,$(name))) $(foreach name,$(DESCRIPTION),$(if $(findstring command,$(origin $(call upper,$(name)))),$(call option,$(name))))
 
@@ -201,6 +203,11 @@ certificate: ## Make a certificate for TLS in tls/, from an authority of its own
 
 .venv/ready: bootstrap requirements.lock
 	@./bootstrap python
+	@touch $@
+
+# What loads a stranger's file may write nothing, so there Python would compile a module each time that it imports it.
+.venv/compiled: .venv/ready
+	@$(PY) -m compileall -qq -j 0 .venv/lib || true # some packages ship modules of Python 2
 	@touch $@
 
 # An optional runtime, at the versions of its own lock.
@@ -320,7 +327,7 @@ test-containers: .venv/ready ## Build the images and test the stack on a real en
 
 # --- Checks, figures, and the rest.
 
-test: .venv/ready $(patsubst %,.venv/runtimes/%,$(OPTIONAL)) web/node_modules/.package-lock.json web/dist/index.html lint ## Install what the tests need, and run all tests, with the page in Chromium, Firefox and WebKit
+test: .venv/compiled $(patsubst %,.venv/runtimes/%,$(OPTIONAL)) web/node_modules/.package-lock.json web/dist/index.html lint ## Install what the tests need, and run all tests, with the page in Chromium, Firefox and WebKit
 	@./bootstrap browsers
 	@./bootstrap r
 	@./bootstrap data fashion_mnist
@@ -344,11 +351,11 @@ compare: $(if $(OWN),bring,artifacts) web ## Measure every artifact and say whic
 	-@./bootstrap browser
 	$(PY) -m compare $(A) --dataset $(DATASET) $(foreach name,target max-mb max-ms min-agreement allow-precision request baseline,$(call option,$(name))) $(COMPARE)
 
-zoo: .venv/ready web/node_modules/.package-lock.json ## Bring real architectures, and tabulate every format of each (ZOO="vit_tiny_torch lstm_keras" PRECISION=)
+zoo: .venv/compiled web/node_modules/.package-lock.json ## Bring real architectures, and tabulate every format of each (ZOO="vit_tiny_torch lstm_keras" PRECISION=)
 	@./bootstrap data fashion_mnist
 	@$(PY) -m bench.zoo $(call option,precision) $(or $(ZOO),--write $(call tables,zoo))
 
-field: .venv/ready web/node_modules/.package-lock.json ## Bring the trained models of public packages, and tabulate every format of each (ONLY="magika centerface")
+field: .venv/compiled web/node_modules/.package-lock.json ## Bring the trained models of public packages, and tabulate every format of each (ONLY="magika centerface")
 	@$(PY) -m bench.field $(or $(ONLY),--write $(call tables,field))
 
 faults: verify ## Plant faults into copies of artifacts, and tabulate who sees them (FAULTS="dropout-left-on upside-down")

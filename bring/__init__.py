@@ -10,6 +10,7 @@ lengths.py       the least sizes that the model computes with, where they are fr
 asking.py        whether a model answers inputs of some sizes, and whether the answer depends on them
 probe.py         some rows that the model answers, to see what its answers look like
 wrapping.py      from the file and the description: the pre- and post-processing to add around its graph
+states.py        what people should know about a state that the file kept inside
 readers/         one module for each kind of file: read it, and write it as an artifact with the wrapping in its graph
 source.py        the steps above, in a process of their own: from a file to a source artifact
 files_read.py    which of the user's files that process reads

@@ -37,7 +37,7 @@ def environment() -> Mapping[str, str]:
 @pytest.fixture(scope="session")
 def make(environment: Mapping[str, str]) -> Run:
     """Run `make` in the project with small settings, in the environment that runs the tests."""
-    ready = ["-o", ".venv/ready", "-o", "web/node_modules/.package-lock.json"]
+    ready = ["-o", ".venv/ready", "-o", ".venv/compiled", "-o", "web/node_modules/.package-lock.json"]
     small = ["TRAIN=--epochs 1 --limit 3000", "VERIFY=--limit 256", "PRECISION=none"]
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -53,6 +53,36 @@ def test_the_walk_trains_both_models_and_compares_both(make: Run, tmp_path: Path
     assert planned.count("-m export ") == len(exported_from("keras")) + len(exported_from("torch"))
 
 
+@pytest.mark.parametrize("target", ["bring", "field", "zoo"])
+def test_all_modules_are_compiled_before_a_process_runs_that_may_not_write_there(
+    target: str, environment: Mapping[str, str]
+) -> None:
+    planned = planned_anew(environment, target, "MODEL=net.onnx")
+    assert planned.index("-m compileall") < planned.index(f"-m {'bench.' if target != 'bring' else ''}{target}")
+
+
+def test_the_main_job_compiles_only_what_it_imports(environment: Mapping[str, str]) -> None:
+    assert "-m compileall" not in planned_anew(environment, "train")
+    assert "--no-compile" in (ROOT / "bootstrap").read_text()
+    shown = ["make", "--no-print-directory", "-f", "Makefile", "-f", "-", "shown"]
+    recipe = "shown:\n\t@echo $${PYTHONDONTWRITEBYTECODE-unset}\n"
+    done = subprocess.run(
+        shown,
+        input=recipe,
+        cwd=ROOT,
+        env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "unset", "each process would compile TensorFlow again"
+
+
+def planned_anew(environment: Mapping[str, str], *arguments: str) -> str:
+    """What `make` would run if the environment were new."""
+    command = ["make", "-n", "-W", ".venv/ready", "-o", "web/node_modules/.package-lock.json", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize(
     ("setting", "argument"),
     [("", '--precision ""'), ("int8,fp16", '--precision "int8,fp16"'), ("none", '--precision "none"')],

@@ -27,7 +27,7 @@ class Recipe:
     """The settings of one training. `limit` keeps only the first pictures of each split, for tests."""
 
     dataset: str = "fashion_mnist"
-    epochs: int = 20
+    epochs: int = 14
     batch_size: int = 64
     learning_rate: float = 0.002
     seed: int = 1
