@@ -3,10 +3,25 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bring.wrapping import Source, Wrapping
 
 SHOWN = 6
 """How many states are named to people."""
+
+LISTED = 64
+"""How many values of a first state a manifest has, where they are not all the same."""
+
+
+def first_value(values: NDArray[Any]) -> Any:
+    """What a state is at first: a number where its values are all the same, else a list; None if it cannot be told."""
+    if not np.isfinite(values).all():
+        return None
+    if not values.size or (values == values.flat[0]).all():
+        return values.flat[0].item() if values.size else 0
+    return values.tolist() if values.size <= LISTED else None
 
 
 def recorded(source: Source, wrapping: Wrapping) -> dict[str, Any]:

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from bring.probe import INTEGER_BOUNDS
 from bring.readers.tflite import run_plain
 from bring.readers.tflite_variables import Rewritten, StateStays, rewritten
+from bring.states import first_value
 from contract.errors import BroughtError, one_line
 from contract.manifest import TensorSpec
 from verify.questions import Domain, invented
 
 CALLS = 8
 """How many calls in a row prove it."""
-LISTED = 64
-"""How many values of a first state a manifest has, where they are not all the same."""
 
 Signature = tuple[str, Sequence[str], Sequence[str]]
 """Its name, and those of its inputs and outputs in their order."""
@@ -37,7 +36,7 @@ def outside(
     """
     new = rewritten(content, signature and signature[0])
     for state, value in new.first.items():
-        if np.isfinite(value).all() and (value.size <= LISTED or np.ptp(value) == 0):
+        if first_value(value) is not None:
             continue
         raise BroughtError(
             f"{name} keeps a state between its calls, and begins with {value.size} different values in {state}, which "
@@ -53,11 +52,8 @@ def outside(
 
 
 def firsts(new: Rewritten) -> dict[str, Any]:
-    """What each state is at first: a number where all its values are the same, else a list of them."""
-    return {
-        state: value.flat[0].item() if value.size and (value == value.flat[0]).all() else value.tolist()
-        for state, value in new.first.items()
-    }
+    """What each state is at first, by `first_value`."""
+    return {state: first_value(value) for state, value in new.first.items()}
 
 
 def _difference(
@@ -124,5 +120,5 @@ class _File:
         return [self._interpreter.get_tensor(tensor, new.graph) for tensor in new.readings.values()]
 
 
-def _are_equal(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    return one.shape == other.shape and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+def _are_equal(before: NDArray[Any], after: NDArray[Any]) -> bool:
+    return before.shape == after.shape and np.array_equal(before, after, equal_nan=before.dtype.kind == "f")

@@ -312,9 +312,9 @@ def _leave_out_graphs(model: Any, once: Sequence[int]) -> None:
         operator.opcodeIndex = used.index(operator.opcodeIndex)
 
 
-def _are_alike(one: Any, other: Any) -> bool:
-    """Whether two tensors hold numbers of one type and scale."""
-    return one.type == other.type and _scales(one) == _scales(other)
+def _are_alike(read: Any, written: Any) -> bool:
+    """Whether two tensors hold numbers of the same type and scale."""
+    return read.type == written.type and _scales(read) == _scales(written)
 
 
 def _scales(tensor: Any) -> tuple[list[float], list[int]]:

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bring import names
 from bring.readers.torch import DTYPES, Flat, TorchSource, export, in_short, spec_of
+from bring.states import first_value
 from contract.manifest import TensorSpec
 from verify.questions import FREE, Domain, invented
 
@@ -29,8 +30,6 @@ PROVEN = 1
 """The seed of the rows of the proof."""
 SETTLED = 3
 """After so many calls, what never changed in them is taken for settled."""
-LISTED = 64
-"""How many values of a first state a manifest has, where they are not all the same."""
 
 
 class StateStays(Exception):
@@ -275,13 +274,11 @@ def _prove(script: Script, source: TorchSource, first: Mapping[str, Tensor], bat
 
 
 def _first_value(slot: str, first: Tensor, spec: TensorSpec) -> Any:
-    """For the manifest: a number where all values are the same, else a list. Raises StateStays where it is too long."""
-    flat = first.flatten()
-    if not len(flat) or bool((flat == flat[0]).all()):
-        return flat[0].item() if len(flat) else 0
-    if None in spec.shape or len(flat) > LISTED:
-        raise StateStays(f"{slot} begins with {len(flat)} different values, which are too many to be told")
-    return first.tolist()
+    """For the manifest, by `first_value`. Raises StateStays where it cannot be told."""
+    value = first_value(first.numpy())
+    if value is None or (isinstance(value, list) and None in spec.shape):
+        raise StateStays(f"{slot} begins with {first.numel()} different values, which are too many to be told")
+    return value
 
 
 def _are_equal(first: Any, second: Any) -> bool:
