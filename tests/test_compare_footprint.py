@@ -74,7 +74,9 @@ def test_an_image_that_does_not_exist_is_missing_with_the_engines_message(
     assert image.__wrapped__("some/image") == Missing("There is no container engine: `docker` is not on the PATH.")
 
 
-def test_no_runtime_counts_its_language_or_what_a_first_import_writes(tmp_path: Path) -> None:
+def test_no_runtime_counts_its_language_or_what_a_first_import_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     modules = tmp_path / "node_modules" / "net"
     modules.mkdir(parents=True)
     (modules / "package.json").write_text("{}")
@@ -84,8 +86,13 @@ def test_no_runtime_counts_its_language_or_what_a_first_import_writes(tmp_path: 
         patch.setattr(footprint, "NODE_MODULES", tmp_path / "node_modules")
         patch.setenv("PATH", "/nowhere")
         assert footprint._installed_node(["net"]) == exact(1002, "B")
-    files = [file for name in requirements(["numpy"]) for file in importlib.metadata.files(name) or []]
-    assert any(file.suffix == ".pyc" and file.locate().exists() for file in files)  # type: ignore[attr-defined]
-    sizes = {file: Path(str(file.locate())).stat().st_size for file in files if Path(str(file.locate())).is_file()}
-    expected = sum(size for file, size in sizes.items() if file.suffix != ".pyc")
-    assert sum(footprint._files("numpy").values()) == expected < sum(sizes.values())
+    about = tmp_path / "net-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: net\nVersion: 1.0\n")
+    (tmp_path / "net.py").write_bytes(b"x" * 10_000)
+    (tmp_path / "net.pyc").write_bytes(b"x" * 100_000)
+    (about / "RECORD").write_text("net.py,,\nnet.pyc,,\nnet-1.0.dist-info/METADATA,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert len(importlib.metadata.files("net") or []) == 3
+    expected = 10_000 + (about / "METADATA").stat().st_size
+    assert sum(footprint._files.__wrapped__("net").values()) == expected
