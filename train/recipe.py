@@ -6,6 +6,7 @@ in a new order every epoch. The order comes from NumPy, so that both frameworks 
 
 import argparse
 import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from contract import dataset
 from contract.errors import RosettaError, TrainingError
@@ -48,39 +48,34 @@ class Recipe:
 
     def steps(self, count: int) -> int:
         """How many batches the whole training takes."""
-        return self.epochs * self.steps_of_epoch(count)
+        return self.epochs * self.batches(count)
 
-    def steps_of_epoch(self, count: int) -> int:
+    def batches(self, count: int) -> int:
+        """How many batches an epoch takes."""
         return -(-count // self.batch_size)
 
 
 @dataclass
 class Progress:
-    """A progress bar over the whole training, with the time left. It also keeps the seconds of each epoch."""
+    """Says each epoch, with the time left, and keeps its seconds.
+
+    It draws no bar: `make` trains both models at a time, and two bars on a terminal overwrite each other.
+    """
 
     recipe: Recipe
-    count: int
     title: str
     seconds: list[float] = field(default_factory=list)
 
-    def epochs(self) -> Iterator[tuple[int, Callable[[], object]]]:
-        """Yield each epoch's number and a function to call after each of its batches."""
-        with tqdm(
-            total=self.recipe.steps(self.count),
-            desc=self.title,
-            unit="batch",
-            dynamic_ncols=True,
-            disable=None,
-            file=sys.stdout,  # the frameworks' warnings have standard error for themselves
-        ) as bar:
-            for epoch in range(self.recipe.epochs):
-                position = f"epoch {epoch + 1}/{self.recipe.epochs}"
-                bar.set_postfix_str(position)
-                if bar.disable:  # in a log one line for each epoch is enough
-                    print(f"{self.title}: {position}", flush=True)
-                start = time.perf_counter()
-                yield epoch, bar.update
-                self.seconds.append(round(time.perf_counter() - start, 2))
+    def epochs(self) -> Iterator[int]:
+        """The number of each epoch, from 0; the caller trains it before it takes the next."""
+        for epoch in range(self.recipe.epochs):
+            left = ""
+            if self.seconds:
+                left = f", {statistics.median(self.seconds) * (self.recipe.epochs - epoch):.0f} s left"
+            print(f"{self.title}: epoch {epoch + 1}/{self.recipe.epochs}{left}", flush=True)
+            start = time.perf_counter()
+            yield epoch
+            self.seconds.append(round(time.perf_counter() - start, 2))
 
 
 @dataclass(frozen=True)

@@ -60,15 +60,14 @@ def train(recipe: Recipe, training: Split, test: Split, folder: Path) -> Trained
     pictures = torch.tensor(training.images).permute(0, 3, 1, 2).contiguous()
     labels = torch.tensor(training.labels).long()
 
-    progress = Progress(recipe, count, "torch_cnn")
-    for epoch, step in progress.epochs():
+    progress = Progress(recipe, "torch_cnn")
+    for epoch in progress.epochs():
         for batch in torch.from_numpy(recipe.order(epoch, count)).split(recipe.batch_size):
             loss = functional.nll_loss(net(pictures[batch] / 255), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             rate.step()
-            step()
 
     shipped = Shipped(net).eval()
     with torch.inference_mode():
