@@ -53,6 +53,14 @@ def test_the_walk_trains_both_models_and_compares_both(make: Run, tmp_path: Path
     assert planned.count("-m export ") == len(exported_from("keras")) + len(exported_from("torch"))
 
 
+def test_the_main_job_works_side_by_side_unless_the_user_chooses(make: Run, tmp_path: Path) -> None:
+    new = f"ARTIFACTS={tmp_path}/new"
+    assert " -j3 verify web " in make("-n", "run", new).stdout
+    chosen = make("-n", "-j2", "run", new)
+    assert " verify web " in chosen.stdout
+    assert "-j3" not in chosen.stdout + chosen.stderr
+
+
 @pytest.mark.parametrize("target", ["bring", "field", "zoo"])
 def test_all_modules_are_compiled_before_a_process_runs_that_may_not_write_there(
     target: str, environment: Mapping[str, str]
@@ -249,7 +257,7 @@ def test_a_folder_that_a_target_is_named_after_does_not_hide_the_target(make: Ru
 def test_each_variable_that_the_makefile_reads_is_one_that_it_knows(make: Run) -> None:
     """A variable with a default value is documented and may be set; what `:=` defines is the Makefile's own."""
     text = (ROOT / "Makefile").read_text()
-    defined = set(re.findall(r"^([A-Z_]+) *[?:]?=", text, re.MULTILINE)) | {"MAKE", "MAKECMDGOALS", "CURDIR", "PATH"}
+    defined = set(re.findall(r"^([A-Z_]+) *[?:]?=", text, re.MULTILINE)) | {"MAKE", "MAKECMDGOALS", "MAKEFLAGS", "CURDIR", "PATH"}
     options = {
         name.upper().replace("-", "_")
         for names in re.findall(r"foreach name,([a-z -]+),", text)
