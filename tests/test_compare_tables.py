@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from compare.advice import add_recommendations
-from compare.figures import exact
+from compare.figures import Missing, exact
 from compare.report import Constraints, Report, ReportError, write_report
 from compare.tables import TABLES, answer_table, arm_table, main, placement_table, write_tables
 from contract.placement import Placement
@@ -123,6 +123,16 @@ def test_the_short_answer_has_a_line_for_each_artifact_and_one_for_each_target()
         "Measured on Processor, 2 cores, 8 GiB, System 1, Python 3.11.7, threads of each runtime: 1, 3 rounds, "
         "2026-01-02.",
     ]
+
+
+def test_the_short_answer_says_where_an_artifact_could_run_that_is_not_run_here() -> None:
+    artifact, its_row = row("m-coreml", ms=1)
+    unknown = Missing("It is converted, and not run here: Core ML needs macOS.")
+    figures = {**artifact.figures, "agreement": unknown, "max_abs_diff@1": unknown}
+    lines = list(answer_table(report_of(KERAS, (replace(artifact, needs="macOS", figures=figures), its_row))))
+    assert lines[3].startswith("| `m-coreml` | not run: needs macOS | ")
+    proven = replace(artifact, needs="macOS")
+    assert list(answer_table(report_of(KERAS, (proven, its_row))))[3].startswith("| `m-coreml` | not measured, 100.00 % |")
 
 
 def choices(report: Report) -> list[str]:
