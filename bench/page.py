@@ -29,7 +29,7 @@ from compare.machine import this_machine
 from compare.tables import markdown, write_tables
 from contract.errors import RosettaError, RuntimeFailure
 
-ROUNDS = 5
+ROUNDS = 3
 PATIENCE = 120
 """Seconds until a page that does not come to its end is an error."""
 PHOTO = (4000, 3000)
@@ -196,7 +196,8 @@ def times(page: Page, selector: str, name: str, cell: str) -> dict[str, float]:
 
 def table(visits: Sequence[Visit], ratios: Sequence[Mapping[str, float]]) -> Iterator[str]:
     """One line for each thing that a visitor waits for, with the middle of all rounds and their range."""
-    rows = [statistics.median(each[row] for each in ratios) for row in ratios[0]]
+    rows = {row: statistics.median(each[row] for each in ratios) for row in ratios[0]}
+    least, *_, most = sorted(rows, key=lambda row: rows[row])
     cells = [
         ["the page is ready", spread([each.ready for each in visits], " ms"), ""],
         ["the first row has answered", spread([each.first_row for each in visits], " ms"),
@@ -207,7 +208,8 @@ def table(visits: Sequence[Visit], ratios: Sequence[Mapping[str, float]]) -> Ite
         ["the longest that the photo blocks the page", spread([each.blocked for each in visits], " ms"),
          beside([each.blocked / each.decoding for each in visits], "its decoding alone")],
         [f"the time that a row shows: {len(rows)} rows on WebAssembly", "",
-         f"{min(rows):.2f}x to {max(rows):.2f}x, in the middle {statistics.median(rows):.2f}x of what *Race* measures"],
+         f"{beside(list(rows.values()), 'what *Race* measures')}, "
+         f"from {rows[least]:.2f}x (`{least}`) to {rows[most]:.2f}x (`{most}`)"],
     ]  # fmt: skip
     yield from markdown("what a visitor waits for|in the middle (range)|beside another figure of the same visit", cells)
     yield ""
