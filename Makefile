@@ -368,6 +368,10 @@ bench-serve: verify ## Measure the service beside the servers that you could use
 fuzz: .venv/ready ## Send the service 100,000 hostile bodies, and fail where one costs much or disturbs others
 	FUZZ_CASES=100000 $(PY) -m pytest tests/test_serve_cost.py tests/test_serve_fuzz.py -s $(PYTEST)
 
+bench-page: verify web $(A)/samples/index.json ## Measure what the page itself costs a visitor, and write the table
+	@./bootstrap browser
+	$(PY) -m bench.page $(A) --write $(call tables,page)
+
 bench-runtimes: verify ## Time each runtime beside the other ways to drive it, fail where one of them is faster, and write the table
 	$(PY) -m bench.runtimes $(A) --write $(call tables,runtimes)
 
