@@ -38,6 +38,24 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
         "litert-torch.",
     ),
     (
+        r"Failed to cast to unknown dtype null",
+        "TF.js has no tensors of one of this model's dtypes: it has float32, int32, bool and strings.",
+        "",
+        "Save the model with int32 or float32 in place of it, or ship ONNX for the browser.",
+    ),
+    (
+        r"(?:KeyError|Failed with error): torch\.(uint\d+)",
+        "This converter does not know tensors of {0}.",
+        "",
+        "Save the model with int32 in place of it, or ship ONNX.",
+    ),
+    (
+        r"method->execute\(\) failed with error 0x12\b",
+        "A kernel of ExecuTorch refuses what this program gives it (InvalidArgument).",
+        "Its kernels are written for fewer dtypes than PyTorch's: none takes uint16, uint32 or uint64.",
+        "Save the model with int32 or float32 in place of such a dtype, or ship ONNX.",
+    ),
+    (
         r"There is no translation of the ONNX operator ([\w., ]+)\.",
         "No converter here knows the ONNX operator {0}.",
         "",

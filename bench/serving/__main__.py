@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.serving import batching, efficiency, isolation, memory, restarts, result, rpc, startup, throughput
+from bench.serving import batching, efficiency, isolation, memory, photos, restarts, result, rpc, startup, throughput
 from bench.serving.calls import Model
 from bench.serving.environments import CACHE, wrk
 from bench.serving.result import Row
@@ -32,6 +32,7 @@ MEASURES: dict[str, Callable[[Setting], list[Row]]] = {
     "keys": throughput.with_keys,
     "grpc": rpc.grpc_against_http,
     "servers": throughput.against_frameworks,
+    "photo": photos.large_photo,
     "efficiency": efficiency.cpu_time_an_image,
     "memory": memory.flat_memory,
     "batching": batching.slow_model_batched,

@@ -32,6 +32,9 @@ DTYPES = {
     TensorProto.INT32: "int32",
     TensorProto.INT64: "int64",
     TensorProto.UINT8: "uint8",
+    TensorProto.UINT16: "uint16",
+    TensorProto.UINT32: "uint32",
+    TensorProto.UINT64: "uint64",
     TensorProto.BOOL: "bool",
     TensorProto.STRING: "bytes",
 }
@@ -142,6 +145,11 @@ def _axis(node: onnx.NodeProto) -> int:
 
 def _spec(value: onnx.ValueInfoProto, sizes: Sequence[int | str | None]) -> TensorSpec:
     tensor = value.type.tensor_type
+    if tensor.elem_type == TensorProto.BFLOAT16:  # its Python interface is NumPy's arrays, which know no bfloat16
+        raise BroughtError(
+            f"{value.name} is bfloat16, which ONNX Runtime neither takes from Python nor returns to it. Export the "
+            "model with float32 inputs and outputs, and a Cast behind each input and before each output."
+        )
     if not value.type.HasField("tensor_type") or tensor.elem_type not in DTYPES:
         raise BroughtError(
             f"{value.name} is not a tensor of a supported dtype: expected one of {', '.join(DTYPES.values())}."

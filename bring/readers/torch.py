@@ -37,6 +37,9 @@ NAMES = {
         torch.int32,
         torch.int64,
         torch.uint8,
+        torch.uint16,
+        torch.uint32,
+        torch.uint64,
         torch.bool,
     )
 }
