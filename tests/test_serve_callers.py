@@ -5,20 +5,25 @@ import gzip
 import http.client
 import json
 import os
+import queue
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from tritonclient import grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from contract.errors import Overloaded
 from serve.callers import BYTES, CONNECTIONS, REQUESTS, ROWS, Callers, TooMany
 from serve.keys import add_key
 from serve.settings import Settings
-from tests.serving import Service, ask_on, halt, started
+from tests.serving import Service, ask_on, free_port, halt, started
 from tests.test_docs import write_model
 
 INFER = "/v2/models/keras_cnn-onnx/infer"
@@ -142,6 +147,48 @@ def test_a_kept_connection_answers_more_than_its_limits_one_after_the_other(serv
             packed = gzip.compress(body(15))
             assert ask_on(connection, "POST", INFER, packed, {**headers, "Content-Encoding": "gzip"})[0] == 200
             assert ask_on(connection, "POST", INFER, iter([body(3)]), headers)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("limit", "status", "reason"),
+    [
+        ("SERVE_CALLER_REQUESTS", "StatusCode.RESOURCE_EXHAUSTED", "has 1 requests under way"),
+        ("SERVE_MAX_REQUESTS", "StatusCode.UNAVAILABLE", "1 requests are under way, at most 1 may be"),
+    ],
+)
+def test_a_message_of_a_grpc_stream_counts_like_a_call(
+    folder: Path, tmp_path: Path, limit: str, status: str, reason: str
+) -> None:
+    """A process apart that is stopped keeps the first message under way."""
+    port = free_port()
+    pixels = triton.InferInput("pixels", [1, 28, 28, 1], "FP32")
+    pixels.set_data_from_numpy(np.zeros((1, 28, 28, 1), np.float32))
+    with started(folder / "artifacts", tmp_path / "remote") as remote, contextlib.ExitStack() as clients:
+        settings = {"SERVE_REMOTES": f"onnx={remote.url}", "GRPC_PORT": str(port), limit: "1"}
+        with started(folder / "artifacts", tmp_path / "gateway", **settings) as gateway:
+            settle(gateway, "", 200)
+            first, second = (clients.enter_context(triton.InferenceServerClient(f"127.0.0.1:{port}")) for _ in range(2))
+            answers: queue.Queue[Any] = queue.Queue()
+            for client in (first, second):
+                client.start_stream(lambda result, error: answers.put(error))
+                client.async_stream_infer("keras_cnn-onnx", [pixels])
+                assert answers.get(timeout=20) is None
+            stopped = [remote.process.pid, *remote.workers()]
+            for process in stopped:
+                halt(process)
+            try:
+                first.async_stream_infer("keras_cnn-onnx", [pixels])
+                settle(gateway, "", 429 if "CALLER" in limit else 503)
+                second.async_stream_infer("keras_cnn-onnx", [pixels])
+                assert reason in answers.get(timeout=20).message()
+                with pytest.raises(InferenceServerException, match=reason) as refused:
+                    second.infer("keras_cnn-onnx", [pixels])
+                assert refused.value.status() == status
+            finally:
+                for process in stopped:
+                    os.kill(process, signal.SIGCONT)
+            assert answers.get(timeout=20) is None
+            settle(gateway, "", 200)
 
 
 def test_rows_that_run_are_counted(folder: Path, tmp_path: Path) -> None:

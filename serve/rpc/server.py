@@ -11,7 +11,6 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from contract.errors import RosettaError
-from serve.callers import BYTES, REQUESTS
 from serve.dataplane import DataPlane
 from serve.keys import Key
 from serve.listeners import BACKLOG
@@ -53,11 +52,8 @@ class Handler:
 
     async def _infer(self, call: Call, body: bytes) -> bytes:
         try:
-            message, caller = ModelInferRequest.FromString(body), self._caller(call)
-            if caller is None:
-                return await self._service.infer(message, len(body), self._allows(call), None)
-            with self._callers.having(caller, REQUESTS, 1), self._callers.having(caller, BYTES, len(body)):
-                return await self._service.infer(message, len(body), self._allows(call), caller)
+            message = ModelInferRequest.FromString(body)
+            return await self._service.infer(message, len(body), self._allows(call), self._caller(call))
         except Exception as error:
             raise _failed(error) from error
 

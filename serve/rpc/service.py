@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.json_format import ParseDict
 
 from contract.errors import InputError, RosettaError, UnknownModel
-from serve.callers import ROWS
+from serve.callers import BYTES, REQUESTS, ROWS
 from serve.catalog import ServedModel
 from serve.control import refuse_files
 from serve.dataplane import DataPlane
@@ -109,8 +109,16 @@ class Service:
     async def infer(self, message: Any, size: int, allows: Callable[[str], object], caller: str | None) -> bytes:
         """A ModelInferRequest of so many bytes -> the ModelInferResponse, as bytes.
 
-        `allows(model)` raises for a caller who may not.
+        `allows(model)` raises for a caller who may not. A message of a stream counts like a call of its own: else a
+        stream would pass by the limits.
         """
+        if caller is None:
+            return await self._infer(message, size, allows, None)
+        callers = self._plane.callers
+        with callers.having(caller, REQUESTS, 1), callers.having(caller, BYTES, size):
+            return await self._infer(message, size, allows, caller)
+
+    async def _infer(self, message: Any, size: int, allows: Callable[[str], object], caller: str | None) -> bytes:
         allows(message.model_name)
         model = self._model(message.model_name, message.model_version)
         start = self._plane.clock()
