@@ -28,7 +28,7 @@ def answer_table(report: Report) -> Iterator[str]:
     cells = (
         [
             ", ".join([f"`{row.artifact}`", *(f"**{mark}**" for mark in row.marks)]),
-            _short_answers(report, row.artifact),
+            ", ".join(filter(None, _answers(report, row.artifact)[1:])),
             str(report.figure(row.name, "http_p50@1")),
             " + ".join(str(report.figure(row.name, name)) for name in ("disk", "installed")),
         ]
@@ -79,19 +79,13 @@ def artifact_table(report: Report) -> Iterator[str]:
     yield _measured_on(report)
 
 
-def _short_answers(report: Report, name: str) -> str:
-    """What parity says; of an artifact that nothing here can run, where it could."""
-    artifact = report.artifacts[name]
-    if artifact.needs and isinstance(artifact.figures["agreement"], Missing):
-        return f"not run: needs {artifact.needs}"
-    return ", ".join(filter(None, _answers(report, name)[1:]))
-
-
 def _answers(report: Report, name: str) -> list[str]:
     artifact = report.artifacts[name]
     accuracy = _share(artifact.figures["accuracy"])
     if artifact.source is None:
         return [accuracy, artifact.word, ""]
+    if artifact.needs and isinstance(artifact.figures["agreement"], Missing):
+        return [accuracy, f"not run: needs {artifact.needs}", ""]
     if artifact.ledger:
         return [accuracy, artifact.word, str(artifact.figures["agreement"])]
     return [accuracy, _largest(report, name), str(artifact.figures["agreement"])]

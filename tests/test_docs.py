@@ -170,6 +170,7 @@ def test_every_table_of_figures_has_one_place_and_a_command() -> None:
         "variants": "bench.zoo",
         "field": "bench.field",
         "runtimes": "bench.runtimes",
+        "page": "bench.page",
         "faults": "bench.faults",
     }
     places = marks()
@@ -381,7 +382,7 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
             assert rows[variables()[field.name]] == f"`{int(default) if isinstance(default, bool) else default}`"
 
 
-NOT_FOR_USERS = {"CURDIR", "MAKE", "MAKECMDGOALS", "MAKEFILE_LIST", "PATH"}
+NOT_FOR_USERS = {"CURDIR", "MAKE", "MAKECMDGOALS", "MAKEFILE_LIST", "MAKEFLAGS", "PATH"}
 """What make sets itself, and what the Makefile only hands on."""
 
 

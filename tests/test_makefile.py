@@ -257,7 +257,8 @@ def test_a_folder_that_a_target_is_named_after_does_not_hide_the_target(make: Ru
 def test_each_variable_that_the_makefile_reads_is_one_that_it_knows(make: Run) -> None:
     """A variable with a default value is documented and may be set; what `:=` defines is the Makefile's own."""
     text = (ROOT / "Makefile").read_text()
-    defined = set(re.findall(r"^([A-Z_]+) *[?:]?=", text, re.MULTILINE)) | {"MAKE", "MAKECMDGOALS", "MAKEFLAGS", "CURDIR", "PATH"}
+    makes_own = {"MAKE", "MAKECMDGOALS", "MAKEFLAGS", "CURDIR", "PATH"}
+    defined = set(re.findall(r"^([A-Z_]+) *[?:]?=", text, re.MULTILINE)) | makes_own
     options = {
         name.upper().replace("-", "_")
         for names in re.findall(r"foreach name,([a-z -]+),", text)
