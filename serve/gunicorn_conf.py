@@ -88,4 +88,7 @@ def post_worker_init(worker: Any) -> None:
     from serve.banner import banner
 
     if worker.age == 1:
-        print(banner(worker.wsgi.plane.catalog, settings), flush=True)
+        try:
+            print(banner(worker.wsgi.plane.catalog, settings), flush=True)
+        except OSError as error:  # where standard output is a file on a full disk, the service answers all the same
+            worker.log.warning("Standard output takes nothing: %s.", error.strerror)

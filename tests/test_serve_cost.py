@@ -12,7 +12,9 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +135,10 @@ class Cost:
 
     @property
     def is_too_high(self) -> bool:
-        return self.cpu > CPU_SECONDS or self.memory > MEMORY_MB or self.wait > WAIT_SECONDS
+        return not self.is_within(Cost(CPU_SECONDS, MEMORY_MB, WAIT_SECONDS))
+
+    def is_within(self, most: "Cost") -> bool:
+        return self.cpu <= most.cpu and self.memory <= most.memory and self.wait <= most.wait
 
     def least(self, other: "Cost") -> "Cost":
         """The lower value of each."""
@@ -221,6 +226,33 @@ def test_a_small_request_costs_little_and_holds_up_no_health_check(meter: Meter,
     cost = meter.least_cost([HOSTILE[name]])
     print(f"\n{name}: {len(HOSTILE[name][2])} bytes, {cost}")
     assert not cost.is_too_high
+
+
+COUNTED = Cost(0.2, 200, WAIT_SECONDS)
+"""What a body may cost whose lists are counted, and refused, before anything is made of them."""
+
+
+@pytest.mark.parametrize("name", ["10 million lists", "10 million lists in a tensor"])
+def test_lists_that_are_too_many_are_refused_before_they_are_read(meter: Meter, name: str) -> None:
+    assert code_of(meter, name) == 400
+    costs = (meter.cost([HOSTILE[name]]) for _ in range(TRIES))
+    assert any(cost.is_within(COUNTED) for cost in costs)
+
+
+def test_a_second_layer_of_compression_is_refused(meter: Meter) -> None:
+    assert code_of(meter, "401 layers") == 415
+
+
+def test_two_hostile_bodies_at_once_are_refused_and_leave_no_memory(meter: Meter) -> None:
+    before = meter._memory("VmRSS")
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(partial(code_of, meter), ["10 million lists"] * 2)) == [400, 400]
+    assert meter._memory("VmRSS") - before < 100
+
+
+def code_of(meter: Meter, name: str) -> int:
+    with meter._connect() as connection:
+        return ask(connection, HOSTILE[name])[0]
 
 
 UNITS = [
