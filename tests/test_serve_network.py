@@ -138,12 +138,16 @@ def answers(port: int) -> bool:
 
 def dropped(service: Service, reading: int) -> int:
     """How many lines the log says are missing, once somebody reads it."""
-    lines: list[str] = []
+    log = bytearray()
 
     def read() -> bool:
         service.ask("GET", "/v2/health/live")
-        lines.extend(os.read(reading, 1 << 20).decode(errors="replace").splitlines())
-        return any("dropped_lines" in line for line in lines)
+        log.extend(os.read(reading, 1 << 20))  # it may end within a line
+        return bool(counts())
+
+    def counts() -> list[int]:
+        whole = bytes(log).split(b"\n")[:-1]
+        return [json.loads(line)["dropped_lines"] for line in whole if line.startswith(b'{"dropped_lines"')]
 
     wait_until(read)
-    return sum(json.loads(line)["dropped_lines"] for line in lines if line.startswith('{"dropped_lines"'))
+    return sum(counts())
