@@ -162,7 +162,7 @@ build/code.mk: $(shell find contract train export serve/runtimes verify bring/ve
 # Each model is trained and converted on one core, mostly; the page's packages come meanwhile.
 run: ## Do everything: install, train, export, verify, and serve the page (PORT= HOST= DATASET=; MODEL=file serves your own model)
 	@./bootstrap port
-	@$(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j3) $(if $(OWN),bring web,verify web $(A)/samples/index.json)
+	@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j3) $(if $(OWN),bring web,verify web $(A)/samples/index.json)
 	@$(MAKE) --no-print-directory serve
 
 train: $(A)/keras_cnn/keras/manifest.json $(A)/torch_cnn/torch/manifest.json ## Train both models (DATASET= TRAIN="--epochs 2")

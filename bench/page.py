@@ -10,7 +10,6 @@ time for a row beside Race's, and how long a photo blocks the page beside what i
 import argparse
 import base64
 import datetime
-import io
 import statistics
 import sys
 import time
@@ -19,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL.Image
 from playwright.sync_api import Browser, Page
 
+from bench.serving import photos
 from compare import servers
 from compare.browser import chromium
 from compare.machine import this_machine
@@ -32,7 +30,6 @@ from contract.errors import RosettaError, RuntimeFailure
 ROUNDS = 3
 PATIENCE = 120
 """Seconds until a page that does not come to its end is an error."""
-PHOTO = (4000, 3000)
 RACE_SECONDS = 1.0
 SOFTWARE = ("webgl", "webgpu")
 """Where there is no graphics processor, the CPU imitates one, and its times vary by more than is looked for here."""
@@ -122,7 +119,7 @@ def visit(browser: Browser, url: str, seed: int) -> Visit:
         wait(page, ALL_TIMED)
         shift = page.evaluate("watched.shift")
         page.locator("[role=tab]", has_text="Upload").first.click()
-        photo = noise(seed)
+        photo = photos.photo(seed)
         files: Any = {"name": f"photo-{seed}.jpg", "mimeType": "image/jpeg", "buffer": photo}
         page.locator(".drop input[type=file]").set_input_files(files)
         wait(page, "watched.answered !== null")
@@ -146,14 +143,6 @@ def wait(page: Page, expression: str) -> None:
         if time.monotonic() > deadline:
             raise RuntimeFailure(f"The page did not come to its end within {PATIENCE} s: {expression}")
         page.wait_for_timeout(50)
-
-
-def noise(seed: int) -> bytes:
-    """A JPEG of PHOTO's size, with details as a camera's."""
-    grains = np.random.default_rng(seed).integers(0, 255, (PHOTO[1] // 10, PHOTO[0] // 10, 3), np.uint8)
-    file = io.BytesIO()
-    PIL.Image.fromarray(grains).resize(PHOTO, PIL.Image.Resampling.BICUBIC).save(file, "JPEG", quality=85)
-    return file.getvalue()
 
 
 def decoding_of(browser: Browser, url: str, photo: bytes) -> float:

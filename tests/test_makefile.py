@@ -56,9 +56,10 @@ def test_the_walk_trains_both_models_and_compares_both(make: Run, tmp_path: Path
 def test_the_main_job_works_side_by_side_unless_the_user_chooses(make: Run, tmp_path: Path) -> None:
     new = f"ARTIFACTS={tmp_path}/new"
     assert " -j3 verify web " in make("-n", "run", new).stdout
-    chosen = make("-n", "-j2", "run", new)
-    assert " verify web " in chosen.stdout
-    assert "-j3" not in chosen.stdout + chosen.stderr
+    for jobs in ("-j1", "-j2", "-j"):
+        chosen = make("-n", jobs, "run", new)
+        assert " verify web " in chosen.stdout
+        assert "-j3" not in chosen.stdout + chosen.stderr, jobs
 
 
 @pytest.mark.parametrize("target", ["bring", "field", "zoo"])

@@ -122,8 +122,8 @@ def test_an_access_log_that_cannot_be_written_holds_up_no_answer(tmp_path: Path,
             assert dropped(service, reading) > 0
     finally:
         process.terminate()
-        os.close(reading)
-        os.close(writing)
+        for descriptor in {reading, writing, target}:
+            os.close(descriptor)
         process.wait(60)
     assert "Traceback" not in service.log
 

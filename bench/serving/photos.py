@@ -54,9 +54,9 @@ def _beside_pillow(data: bytes, image: ImageSpec, rounds: int) -> list[Row]:
     ]
 
 
-def photo() -> bytes:
-    """A JPEG with details as a camera's."""
-    grains = np.random.default_rng(1).integers(0, 255, (PHOTO[1] // 10, PHOTO[0] // 10, 3), np.uint8)
+def photo(seed: int = 1) -> bytes:
+    """A JPEG of PHOTO's size, with details as a camera's."""
+    grains = np.random.default_rng(seed).integers(0, 255, (PHOTO[1] // 10, PHOTO[0] // 10, 3), np.uint8)
     file = io.BytesIO()
     PIL.Image.fromarray(grains).resize(PHOTO, PIL.Image.Resampling.BICUBIC).save(file, "JPEG", quality=85)
     return file.getvalue()

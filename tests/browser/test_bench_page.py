@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext
 
 from bench import page as bench
+from bench.serving import photos
 from contract.errors import RuntimeFailure
 from tests.serving import Service
 
@@ -40,7 +41,7 @@ class Planted:
 def test_a_page_that_blocks_and_jumps_is_seen(
     browser: Browser, light_service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "PHOTO", (400, 300))
+    monkeypatch.setattr(photos, "PHOTO", (400, 300))
     visit = bench.visit(browser, light_service.url, 0)
     assert visit.ready > 0 and visit.first_row > 0 and visit.photo > 0 and visit.decoding > 0
     slow = bench.visit(cast(Browser, Planted(browser)), light_service.url, 0)
