@@ -31,14 +31,15 @@ class Callers:
         self._requests = 0
         self._held: dict[str, dict[str, int]] = {}
 
-    def take(self, caller: str, kind: str, amount: int = 1) -> None:
+    def take(self, caller: str, kind: str, amount: int = 1, mine: int = 0) -> None:
         """Let a caller have more. Raises TooMany over its own limit, and Overloaded over that of all requests.
 
-        What is more than a limit on its own is let through while the caller has nothing else: it would never be.
+        `mine` is what the same request has already. A request that is more than a limit on its own is let through
+        while the caller has nothing else: it would never be.
         """
         held = self._held.setdefault(caller, dict.fromkeys(self._limits, 0))
         limit = self._limits[kind]
-        if limit and held[kind] and held[kind] + amount > limit:
+        if limit and held[kind] > mine and held[kind] + amount > limit:
             raise TooMany(
                 f"{caller} has {held[kind]} {kind} under way in this worker, and a caller may have {limit}. "
                 "Wait for the answers before you send more."
@@ -62,12 +63,12 @@ class Callers:
             del self._held[caller]
 
     @contextlib.contextmanager
-    def having(self, caller: str | None, kind: str, amount: int) -> Iterator[None]:
+    def having(self, caller: str | None, kind: str, amount: int, mine: int = 0) -> Iterator[None]:
         """Take, and give at the end. Nothing for no caller."""
         if caller is None:
             yield
             return
-        self.take(caller, kind, amount)
+        self.take(caller, kind, amount, mine)
         try:
             yield
         finally:

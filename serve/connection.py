@@ -81,8 +81,8 @@ class Connection(HttpToolsProtocol):
         self._address = ""
         self._is_counted = False
         """Whether it is one of its address's connections, where these have limits."""
-        self._under_way: deque[tuple[str, list[int]]] = deque()
-        """The requests without an answer yet, where callers have limits: whose they are, and the bytes that came."""
+        self._under_way: deque[UnderWay] = deque()
+        """The requests without an answer yet, where callers have limits."""
         self._seconds = self._plane.settings.timeout
         self._in_headers, self._in_body = True, False
         self._received = 0
@@ -279,13 +279,13 @@ class Connection(HttpToolsProtocol):
         scope["caller"] = scope.get("key") or self._address
         if not self._take(scope["caller"], REQUESTS):
             return False
-        self._under_way.append((scope["caller"], []))
+        self._under_way.append(UnderWay(scope["caller"]))
         return True
 
-    def _take(self, caller: str, kind: str, amount: int = 1) -> bool:
+    def _take(self, caller: str, kind: str, amount: int = 1, mine: int = 0) -> bool:
         """Let a caller have more; False, and a refusal, over a limit."""
         try:
-            self._callers.take(caller, kind, amount)
+            self._callers.take(caller, kind, amount, mine)
         except RosettaError as error:
             self._refuse(status_code(error), str(error))
             return False
@@ -293,10 +293,10 @@ class Connection(HttpToolsProtocol):
 
     def _end_request(self) -> None:
         """The oldest request is answered, or nobody waits for it any more."""
-        caller, sizes = self._under_way.popleft()
-        self._callers.give(caller, REQUESTS)
-        if sizes:
-            self._callers.give(caller, BYTES, sum(sizes))
+        ended = self._under_way.popleft()
+        self._callers.give(ended.caller, REQUESTS)
+        if ended.bytes:
+            self._callers.give(ended.caller, BYTES, ended.bytes)
 
     def _check_key(self) -> None:
         """Refuse a caller without a key for what it calls."""
@@ -311,10 +311,10 @@ class Connection(HttpToolsProtocol):
         if self._refusal is not None:
             return
         if self._under_way:
-            caller, sizes = self._under_way[-1]
-            if not self._take(caller, BYTES, len(body)):
+            coming = self._under_way[-1]
+            if not self._take(coming.caller, BYTES, len(body), coming.bytes):
                 return
-            sizes.append(len(body))
+            coming.bytes += len(body)
         cycle: Any = self.cycle
         if type(cycle) is TensorCycle:
             cycle.body += body  # its size is bounded: uvicorn would pause reading
@@ -453,6 +453,14 @@ def _lines(
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
     end = "\r\n" if keep_alive else "connection: close\r\n\r\n"
     return b"".join([STATUS_LINE[code], first, f"{lines}content-length: {size}\r\n{COMMON_LINES}{end}".encode()])
+
+
+@dataclass(slots=True)
+class UnderWay:
+    """A request without an answer yet: whose it is, and the bytes of its body that came."""
+
+    caller: str
+    bytes: int = 0
 
 
 class TensorCycle:

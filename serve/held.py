@@ -35,6 +35,15 @@ class Held:
             self._changed.notify_all()
 
     @contextlib.contextmanager
+    def having(self, size: int, mine: int = 0) -> Iterator[None]:
+        """Take, and give at the end."""
+        self.take(size, mine)
+        try:
+            yield
+        finally:
+            self.give(size)
+
+    @contextlib.contextmanager
     def wait(self, size: int, seconds: float) -> Iterator[None]:
         """Hold so many bytes as soon as they fit, for threads. Raises Overloaded after so many seconds."""
         with self._changed:

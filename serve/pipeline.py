@@ -8,15 +8,16 @@ There is a method for each way to wait: `submit` calls back, `run` is awaited, a
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from contract.errors import RosettaError
 from contract.tensors import Tensors
 from serve.batching import Answered
-from serve.callers import ROWS
+from serve.callers import BYTES, ROWS
 from serve.catalog import ServedModel
 from serve.dataplane import DataPlane
 from serve.protocol import InferRequest, Reply, encoding, oip, tfserving
@@ -36,6 +37,9 @@ Answer = Callable[[Tensors, float, float], Reply]
 """(the outputs, the seconds in the queue, the seconds of the call) -> the reply."""
 Read = Callable[[bytes, Headers, ServedModel], tuple[InferRequest, Answer]]
 """(the body, its headers, the model) -> the checked request, and what makes the reply of its outputs."""
+
+_Arguments = TypeVarTuple("_Arguments")
+_Result = TypeVar("_Result")
 
 _HEADER_LENGTH = oip.HEADER_LENGTH.lower()
 
@@ -82,6 +86,7 @@ class Pipeline:
 
     def __init__(self, plane: DataPlane, model: ServedModel, read: Read) -> None:
         self._plane, self._model, self._read = plane, model, read
+        self._limit = plane.settings.max_bytes
         self._is_relayed = read is read_infer and isinstance(model.loaded, RemoteRuntime)
 
     def _is_slow(self, body: bytes, headers: Headers) -> bool:
@@ -109,7 +114,7 @@ class Pipeline:
             task.add_done_callback(partial(_pass_on, done))
             return task
         try:
-            self._model.check_runnable()  # its error comes before any error in the request
+            self._model.check_runnable()
             if self._is_relayed and self._relay(body, headers, start, done):
                 return None
             request, answer = self._read(body, headers, self._model)
@@ -140,35 +145,47 @@ class Pipeline:
         done(reply)
 
     async def run(self, body: bytes, headers: Headers, start: float, caller: str | None = None) -> Reply:
-        """The reply to a request, whose body may be compressed."""
+        """The reply to a request, whose body may be compressed: what it inflates to counts until the reply is made."""
         try:
-            if "content-encoding" not in headers and not self._is_slow(body, headers):
-                self._model.check_runnable()
-                request, answer = self._read(body, headers, self._model)
-            else:
-                loop, readers = asyncio.get_running_loop(), self._plane.readers
-                request, answer = await loop.run_in_executor(readers, self._read_large, body, headers, start)
-            del body
-            with self._plane.callers.having(caller, ROWS, self._model.described.rows_of(request.inputs)):
+            with contextlib.ExitStack() as having:
+                if compression := headers.get("content-encoding"):
+                    sent = len(body)
+                    body = await self._in_thread(start, encoding.decompress, body, compression, self._limit)
+                    having.enter_context(self._plane.held.having(len(body), sent))
+                    having.enter_context(self._plane.callers.having(caller, BYTES, len(body), sent))
+                if self._is_slow(body, headers):
+                    request, answer = await self._in_thread(start, self._read_runnable, body, headers)
+                else:
+                    request, answer = self._read_runnable(body, headers)
+                del body
+                rows = self._model.described.rows_of(request.inputs)
+                having.enter_context(self._plane.callers.having(caller, ROWS, rows))
                 answered = await self._plane.infer(self._model, request, start)
             reply = answer(*answered)
-            reply.rows, reply.queue = self._model.described.rows_of(request.inputs), answered[1]
+            reply.rows, reply.queue = rows, answered[1]
             return reply
         except Exception as error:
             return self.failed(error, start)
 
-    def _read_large(self, body: bytes, headers: Headers, start: float) -> tuple[InferRequest, Answer]:
-        self._plane.check_time(self._model, start)  # others were read before it
-        limit = self._plane.settings.max_bytes
-        body = encoding.decompress(body, headers.get("content-encoding", ""), limit)
-        self._model.check_runnable()
+    async def _in_thread(
+        self, start: float, read: Callable[[Unpack[_Arguments]], _Result], *arguments: *_Arguments
+    ) -> _Result:
+        """Read in a thread what would hold up the others. Raises DeadlineExceeded if they held it up too long."""
+
+        def read_in_time() -> _Result:
+            self._plane.check_time(self._model, start)
+            return read(*arguments)
+
+        return await asyncio.get_running_loop().run_in_executor(self._plane.readers, read_in_time)
+
+    def _read_runnable(self, body: bytes, headers: Headers) -> tuple[InferRequest, Answer]:
+        self._model.check_runnable()  # its error comes before any error in the request
         return self._read(body, headers, self._model)
 
     def run_now(self, body: bytes, headers: Headers, start: float) -> Reply:
         """The reply to a request, for threads."""
         try:
-            self._model.check_runnable()
-            request, answer = self._read(body, headers, self._model)
+            request, answer = self._read_runnable(body, headers)
             outputs, times = self._plane.infer_now(self._model, request, start)
             return answer(outputs, times.queue / 1000, times.compute / 1000)
         except Exception as error:

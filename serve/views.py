@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, current_app, g, request
 from werkzeug.exceptions import NotFound, RequestEntityTooLarge, ServiceUnavailable
 
 from contract.device_check import FOLDER as DEVICES
@@ -298,7 +298,16 @@ def _body() -> bytes:
     # Werkzeug silently cuts a body of unknown length off at the limit.
     if request.content_length is None and len(data) >= limit and request.environ["wsgi.input"].read(1):
         raise too_large(limit)
-    return encoding.decompress(data, request.headers.get("Content-Encoding", ""), limit)
+    inflated = encoding.decompress(data, request.headers.get("Content-Encoding", ""), limit)
+    if inflated is not data:  # the body as it came is counted by what has read it
+        plane().held.take(len(inflated), len(data))
+        g.inflated = len(inflated)
+    return inflated
+
+
+@api.teardown_request
+def _give_back(_: BaseException | None) -> None:
+    plane().held.give(g.pop("inflated", 0))
 
 
 def _json_object() -> Mapping[str, Any]:

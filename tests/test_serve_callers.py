@@ -6,11 +6,13 @@ import http.client
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from contract.errors import Overloaded
 from serve.callers import BYTES, CONNECTIONS, REQUESTS, ROWS, Callers, TooMany
 from serve.keys import add_key
 from serve.settings import Settings
-from tests.serving import Service, ask_on, free_port, halt, started
+from tests.serving import Service, ask_on, free_port, halt, started, wait_until
 from tests.test_docs import write_model
 
 INFER = "/v2/models/keras_cnn-onnx/infer"
@@ -58,6 +60,8 @@ def test_one_that_is_larger_than_a_limit_runs_alone_and_what_is_given_back_is_fo
         callers.take("a", ROWS)
     callers.give("a", ROWS, 11)
     with callers.having("a", BYTES, 10), pytest.raises(TooMany), callers.having("a", BYTES, 1):
+        pass
+    with callers.having("a", BYTES, 10), callers.having("a", BYTES, 90, mine=10):  # it comes in pieces
         pass
     with callers.having(None, BYTES, 1):
         assert not callers._held
@@ -178,7 +182,8 @@ def test_a_message_of_a_grpc_stream_counts_like_a_call(
                 halt(process)
             try:
                 first.async_stream_infer("keras_cnn-onnx", [pixels])
-                settle(gateway, "", 429 if "CALLER" in limit else 503)
+                # a call that reaches no model: one that overtakes the first message would be under way itself
+                wait_until(lambda: gateway.ask("GET", "/v2")[0] == (429 if "CALLER" in limit else 503))
                 second.async_stream_infer("keras_cnn-onnx", [pixels])
                 assert reason in answers.get(timeout=20).message()
                 with pytest.raises(InferenceServerException, match=reason) as refused:
@@ -231,3 +236,52 @@ def test_an_address_has_so_many_connections(folder: Path, tmp_path: Path) -> Non
         deadline = time.monotonic() + 10
         while service.ask("GET", "/v2")[0] != 200:
             assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize(
+    ("limit", "status", "reason"),
+    [
+        (
+            "SERVE_CALLER_BYTES",
+            "StatusCode.RESOURCE_EXHAUSTED",
+            "bytes under way in this worker, and a caller may have",
+        ),
+        ("SERVE_MAX_HELD", "StatusCode.UNAVAILABLE", "The requests that are under way hold"),
+    ],
+)
+def test_what_a_grpc_message_inflates_to_counts_until_its_answer(
+    folder: Path, tmp_path: Path, limit: str, status: str, reason: str
+) -> None:
+    """A process apart that is stopped keeps the first message under way; on the wire both are a few bytes."""
+    port = free_port()
+    pixels = triton.InferInput("pixels", [1, 28, 28, 1], "FP32")
+    pixels.set_data_from_numpy(np.zeros((1, 28, 28, 1), np.float32))
+    with started(folder / "artifacts", tmp_path / "remote") as remote, contextlib.ExitStack() as clients:
+        settings = {"SERVE_REMOTES": f"onnx={remote.url}", "GRPC_PORT": str(port), limit: "5000"}
+        with started(folder / "artifacts", tmp_path / "gateway", **settings) as gateway:
+            settle(gateway, "", 200)
+            client = clients.enter_context(triton.InferenceServerClient(f"127.0.0.1:{port}"))
+            infer = partial(client.infer, "keras_cnn-onnx", [pixels], compression_algorithm="gzip")
+            infer()
+            stopped = [remote.process.pid, *remote.workers()]
+            for process in stopped:
+                halt(process)
+            answers: queue.Queue[Any] = queue.Queue()
+            try:
+                client.async_infer("keras_cnn-onnx", [pixels], lambda result, error: answers.put(error))
+                wait_until(lambda: held(gateway) > 3136)
+                with pytest.raises(InferenceServerException, match=reason) as refused:
+                    infer()
+                assert refused.value.status() == status
+            finally:
+                for process in stopped:
+                    os.kill(process, signal.SIGCONT)
+            assert answers.get(timeout=20) is None
+            wait_until(lambda: held(gateway) == 0)
+            infer()
+
+
+def held(service: Service) -> float:
+    match = re.search(r"^rosetta_held_bytes (\S+)$", service.ask("GET", "/metrics")[2].decode(), re.MULTILINE)
+    assert match is not None
+    return float(match[1])

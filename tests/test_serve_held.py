@@ -1,11 +1,12 @@
 """What requests hold together is bounded, and what takes long is not read in the event loop."""
 
 import asyncio
+import contextlib
 import gzip
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from serve.catalog import load_catalog
 from serve.dataplane import PIXELS_A_BYTE, READERS, SMALL_PIXELS, DataPlane
 from serve.held import Held
 from serve.pipeline import LARGE, MANY_LISTS, Pipeline, read_infer, read_predict
-from serve.protocol import Reply
+from serve.protocol import Reply, encoding
 from serve.settings import Settings
 
 
@@ -111,25 +112,30 @@ FLAT = {"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [1, 28, 28, 1
         (json.dumps(FLAT).encode(), {}, "MainThread"),
         (json.dumps(FLAT).encode() + b" " * LARGE, {}, "reading"),
         (json.dumps(ROWS).encode(), {}, "reading"),
-        (gzip.compress(json.dumps(FLAT).encode()), {"content-encoding": "gzip"}, "reading"),
+        (gzip.compress(json.dumps(ROWS).encode()), {"content-encoding": "gzip"}, "reading"),
     ],
     ids=["small", "large", "many lists", "compressed"],
 )
 def test_what_may_take_long_is_read_outside_the_event_loop(
-    plane: DataPlane, body: bytes, headers: dict[str, str], thread: str
+    plane: DataPlane, monkeypatch: pytest.MonkeyPatch, body: bytes, headers: dict[str, str], thread: str
 ) -> None:
     threads: list[str] = []
-    inner = read_predict if b"instances" in body else read_infer
 
-    def read(*arguments: Any) -> Any:
-        threads.append(threading.current_thread().name)
-        return inner(*arguments)
+    def noting(inner: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            return inner(*arguments)
 
+        return noted
+
+    monkeypatch.setattr(encoding, "decompress", noting(encoding.decompress))
+    read = noting(read_predict if thread == "reading" and not body.startswith(b'{"inputs"') else read_infer)
     pipeline = Pipeline(plane, plane.catalog["keras_cnn-onnx"], read)
 
     async def both_ways() -> list[Reply]:
         awaited = await pipeline.run(body, headers, plane.clock())
         if headers:
+            assert len(threads) == 2, "it was not decompressed and read"
             return [awaited]
         called: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         pipeline.submit(body, headers, plane.clock(), called.set_result)
@@ -138,6 +144,98 @@ def test_what_may_take_long_is_read_outside_the_event_loop(
     for reply in asyncio.run(both_ways()):
         assert reply.code == 200, reply.body
     assert all(name.startswith(thread) for name in threads), threads
+
+
+LONG = json.dumps(FLAT).encode() + b" " * 20_000
+SHORT = gzip.compress(LONG)
+assert len(SHORT) < 200
+GZIP = {"content-encoding": "gzip"}
+
+
+class Halted:
+    """A pipeline whose requests are read and do not run until they may."""
+
+    def __init__(self, plane: DataPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.plane, self.may_run, self.waiting = plane, asyncio.Event(), 0
+        self.pipeline = Pipeline(plane, plane.catalog["keras_cnn-onnx"], read_infer)
+        infer = plane.infer
+
+        async def wait(*arguments: Any) -> Any:
+            self.waiting += 1
+            await self.may_run.wait()
+            return await infer(*arguments)
+
+        monkeypatch.setattr(plane, "infer", wait)
+
+    async def begin(self, caller: str | None) -> asyncio.Task[Reply]:
+        before = self.waiting
+        task = asyncio.create_task(self.send(caller))
+        while self.waiting == before:
+            await asyncio.sleep(0.001)
+        return task
+
+    async def send(self, caller: str | None, body: bytes = SHORT) -> Reply:
+        with self.plane.held.having(len(body)):  # as a front counts what came
+            return await asyncio.wait_for(self.pipeline.run(body, GZIP, self.plane.clock(), caller), 20)
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [({"max_held": 30_000}, 503), ({"caller_bytes": 30_000}, 429)],
+    ids=["of all together", "of a caller"],
+)
+def test_what_a_body_inflates_to_counts_until_its_answer(
+    artifacts: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], code: int
+) -> None:
+    settings = Settings(artifacts=artifacts, formats=("onnx",), **limits)  # type: ignore[arg-type]
+    plane = DataPlane(load_catalog(artifacts, settings), settings)
+
+    async def both() -> None:
+        halted = Halted(plane, monkeypatch)
+        first = await halted.begin("a")
+        assert plane.held.bytes == len(SHORT) + len(LONG)
+        refused = await halted.send("a")
+        assert (refused.code, refused.headers["Retry-After"]) == (code, "1"), refused.body
+        assert (await halted.send("a", gzip.compress(b"{}"))).code == 400, "what is small is not over the limit"
+        others = asyncio.create_task(halted.send("b"))
+        await asyncio.wait([others], timeout=1 if code == 503 else 0.1)
+        halted.may_run.set()
+        assert ((await first).code, (await others).code) == (200, 503 if code == 503 else 200)
+        assert (await halted.send("a")).code == 200
+
+    with contextlib.closing(plane):
+        asyncio.run(both())
+        assert plane.held.bytes == 0 and not plane.callers._held
+
+
+def test_what_was_inflated_is_given_back_after_an_error_and_when_nobody_waits(
+    plane: DataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def each() -> None:
+        halted = Halted(plane, monkeypatch)
+        assert (await halted.send("a", gzip.compress(b"x" * 20_000))).code == 400
+        assert plane.held.bytes == 0
+        task = await halted.begin("a")
+        assert plane.held.bytes > len(LONG)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(each())
+    assert plane.held.bytes == 0 and not plane.callers._held
+
+
+def test_a_body_that_inflates_past_a_limit_runs_alone(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(artifacts=artifacts, formats=("onnx",), max_held=1000, caller_bytes=1000)
+    plane = DataPlane(load_catalog(artifacts, settings), settings)
+
+    async def send() -> None:
+        halted = Halted(plane, monkeypatch)
+        halted.may_run.set()
+        assert (await halted.send("a")).code == 200
+
+    with contextlib.closing(plane):
+        asyncio.run(send())
 
 
 @pytest.mark.parametrize(("takes_binary", "thread"), [(True, "MainThread"), (False, "reading")])

@@ -295,8 +295,9 @@ def asked(model: str = MODEL, raw: bytes | None = b"\0" * 3136, **fields: Any) -
             "NOT_FOUND",
             "no version '2'",
         ),
-        (asked(raw=None) + b"\x2a\x00" * 400_000, "INVALID_ARGUMENT", "400001 inputs, expected 1"),
-        (asked(raw=None) + b"\x32\x00" * 400_000, "INVALID_ARGUMENT", "400000 outputs, expected 1000"),
+        (asked(raw=None) + b"\x2a\x00" * 4000, "INVALID_ARGUMENT", "4001 inputs, expected 1"),
+        (asked(raw=None) + b"\x32\x00" * 4000, "INVALID_ARGUMENT", "4000 outputs, expected 1000"),
+        (asked(raw=None) + b"\x2a\x00" * 400_000, "INVALID_ARGUMENT", "more than 4096 fields"),
         (asked(raw=b"\0" * 2_000_000), "RESOURCE_EXHAUSTED", ""),
     ],
 )

@@ -8,10 +8,11 @@ import re
 import urllib.parse
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Protocol, cast
 
-from contract.errors import BodyTooLarge, InputError, Overloaded, UnsupportedEncoding
-from serve.callers import CONNECTIONS
+from contract.errors import Overloaded, RosettaError
+from serve.callers import BYTES, CONNECTIONS
 from serve.dataplane import DataPlane
 from serve.protocol import encoding
 from serve.replies import too_large
@@ -64,6 +65,12 @@ class Handler(Protocol):
     def stream(self, path: str) -> Callable[["Call", AsyncIterator[bytes]], AsyncIterator[bytes]] | None:
         """What answers a call of many messages; None if nothing does."""
 
+    def caller(self, call: "Call") -> str | None:
+        """Who calls, where callers have limits."""
+
+    def failure(self, error: Exception) -> Failed:
+        """An error as gRPC has it."""
+
 
 class Call:
     """A call: the messages that came, and the answer on its way."""
@@ -71,6 +78,7 @@ class Call:
     __slots__ = (
         "answering",
         "authorization",
+        "caller",
         "came",
         "compression",
         "drained",
@@ -89,11 +97,14 @@ class Call:
         "timer",
         "trailers",
         "unread",
+        "working",
     )
 
     def __init__(self, stream: int, peer: str, now: float) -> None:
         self.stream, self.peer, self.since = stream, peer, now
         self.path = ""
+        self.caller: str | None = None
+        """Whose it is, where callers have limits."""
         self.authorization = b""
         self.compression = "identity"
         self.received = bytearray()
@@ -105,6 +116,9 @@ class Call:
         self.drained: asyncio.Future[None] | None = None
         """What waits until the caller has read."""
         self.held = 0
+        """Bytes that are counted: of messages that come or wait, and of the one that is worked on."""
+        self.working = 0
+        """Those of the message that is worked on, as it came and as it was inflated."""
         self.unread = 0
         """Bytes that the caller may not send again yet."""
         self.is_ended = False
@@ -239,6 +253,7 @@ class Connection(Http2, asyncio.Protocol):
         if (limit := headers.get(b"grpc-timeout")) and (match := TIMEOUT.fullmatch(limit)):
             late = Failed(DEADLINE_EXCEEDED, "The call's own time limit has passed.")
             call.timer = self._loop.call_later(int(match[1]) * UNITS[match[2]], self._fail, call, late)
+        call.caller = self._handler.caller(call)
         if len(self._calls) > 1 and sum(len(connection._calls) for connection in self._connections) > MAX_CALLS:
             self._fail(call, Failed(RESOURCE_EXHAUSTED, f"{MAX_CALLS} calls are under way already."))
         elif answering := self._handler.stream(call.path):
@@ -255,8 +270,7 @@ class Connection(Http2, asyncio.Protocol):
             return
         call.unread += size
         try:
-            self._plane.held.take(len(data), call.held)
-            call.held += len(data)
+            self._hold(call, len(data))
             if (
                 not call.received and len(data) >= PREFIX and _length(data) == len(data) - PREFIX
             ):  # the usual: all of it
@@ -265,8 +279,8 @@ class Connection(Http2, asyncio.Protocol):
             else:
                 call.received += data
                 self._cut(call)
-        except (Overloaded, BodyTooLarge) as error:
-            self._fail(call, Failed(RESOURCE_EXHAUSTED, str(error)))
+        except RosettaError as error:
+            self._fail(call, self._handler.failure(error))
         if len(call.messages) < WAITING_MESSAGES:
             self._acknowledge(call)
 
@@ -289,6 +303,24 @@ class Connection(Http2, asyncio.Protocol):
     def on_room(self) -> None:
         for call in list(self._waiting):
             self._flush(call)
+
+    def _hold(self, call: Call, size: int) -> None:
+        """Count so many bytes more of a call. Raises Overloaded over a limit: of all that is held, or of its caller."""
+        self._plane.held.take(size, call.held)
+        try:
+            if call.caller is not None:
+                self._plane.callers.take(call.caller, BYTES, size, call.held)
+        except Overloaded:
+            self._plane.held.give(size)
+            raise
+        call.held += size
+
+    def _give_back(self, call: Call, size: int) -> None:
+        """Count so many bytes less of a call."""
+        self._plane.held.give(size)
+        if call.caller is not None and size:
+            self._plane.callers.give(call.caller, BYTES, size)
+        call.held -= size
 
     def _acknowledge(self, call: Call) -> None:
         """Let the caller send as much again."""
@@ -352,26 +384,26 @@ class Connection(Http2, asyncio.Protocol):
                 call.came = self._loop.create_future()
                 await call.came
             yield await self._plain(call)
+            if call.stream in self._calls:  # else all of it is given back
+                self._give_back(call, call.working)
 
     async def _plain(self, call: Call) -> bytes:
-        """The next message, decompressed. Raises Failed."""
+        """The next message, decompressed: it counts in both forms until its answer. Raises Failed."""
         is_compressed, body = call.messages.popleft()
-        self._plane.held.give(PREFIX + len(body))
-        call.held -= PREFIX + len(body)
+        call.working = PREFIX + len(body)
         if call.unread:
             self._acknowledge(call)
             self._write()
         if not is_compressed:
             return body
-        limit = self._plane.settings.max_bytes
+        decompress = partial(encoding.decompress, body, call.compression, self._plane.settings.max_bytes)
         try:
-            return await self._loop.run_in_executor(
-                self._plane.readers, encoding.decompress, body, call.compression, limit
-            )
-        except BodyTooLarge as error:
-            raise Failed(RESOURCE_EXHAUSTED, str(error)) from error
-        except (InputError, UnsupportedEncoding) as error:
-            raise Failed(INVALID_ARGUMENT, str(error)) from error
+            plain = await self._loop.run_in_executor(self._plane.readers, decompress)
+            self._hold(call, len(plain))
+        except RosettaError as error:
+            raise self._handler.failure(error) from error
+        call.working += len(plain)
+        return plain
 
     def _send(self, call: Call, answer: bytes) -> None:
         if call.stream in self._calls:
@@ -421,8 +453,7 @@ class Connection(Http2, asyncio.Protocol):
         self._calls.pop(call.stream, None)
         self._waiting.discard(call)
         self.forget(call.stream)
-        self._plane.held.give(call.held)
-        call.held = 0
+        self._give_back(call, call.held)
         self._acknowledge(call)  # the connection's other calls need the room
         if call.timer is not None:
             call.timer.cancel()

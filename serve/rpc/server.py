@@ -1,6 +1,7 @@
 """The gRPC port of a worker: all workers listen on it, and the kernel shares out the connections."""
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import urllib.parse
@@ -12,17 +13,17 @@ from google.protobuf.message import DecodeError
 
 from contract.errors import RosettaError
 from serve.dataplane import DataPlane
-from serve.keys import Key
+from serve.keys import Key, KeyMissing
 from serve.listeners import BACKLOG
 from serve.replies import status_code
 from serve.rpc.connection import Call, Connection, Failed
-from serve.rpc.messages import INFERENCE, REFLECTION, ModelInferRequest
+from serve.rpc.messages import INFERENCE, REFLECTION
 from serve.rpc.service import Service
 from serve.settings import SettingError
 from serve.tls import watch_certificate
 from serve.watched import Watched
 
-CODES = {400: 3, 401: 16, 403: 7, 404: 5, 413: 3, 415: 3, 429: 8, 503: 14, 504: 4}
+CODES = {400: 3, 401: 16, 403: 7, 404: 5, 413: 8, 415: 3, 429: 8, 503: 14, 504: 4}
 """The HTTP status of an error -> gRPC's code."""
 
 INVALID_ARGUMENT, INTERNAL = 3, 13
@@ -52,10 +53,10 @@ class Handler:
 
     async def _infer(self, call: Call, body: bytes) -> bytes:
         try:
-            message = ModelInferRequest.FromString(body)
-            return await self._service.infer(message, len(body), self._allows(call), self._caller(call))
+            sent = await self._service.receive(body)
+            return await self._service.infer(sent, self._allows(call), call.caller)
         except Exception as error:
-            raise _failed(error) from error
+            raise self.failure(error) from error
 
     async def _describe(self, path: str, call: Call, body: bytes) -> bytes:
         try:
@@ -65,14 +66,14 @@ class Handler:
                 return await asyncio.to_thread(self._service.describe, path, message)
             return self._service.describe(path, message)
         except Exception as error:
-            raise _failed(error) from error
+            raise self.failure(error) from error
 
     async def _stream(self, call: Call, bodies: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         try:
-            async for answer in self._service.stream(bodies, self._allows(call), self._caller(call)):
+            async for answer in self._service.stream(bodies, self._allows(call), call.caller):
                 yield answer
         except Exception as error:
-            raise _failed(error) from error
+            raise self.failure(error) from error
 
     async def _reflect(self, call: Call, bodies: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         try:
@@ -80,7 +81,7 @@ class Handler:
             async for answer in self._service.reflect(bodies):
                 yield answer
         except Exception as error:
-            raise _failed(error) from error
+            raise self.failure(error) from error
 
     def _allows(self, call: Call) -> Callable[[str], object]:
         return (lambda model: self._check(call, _model_url(model))) if self._keys.are_needed else _allow
@@ -89,12 +90,25 @@ class Handler:
         """Raise KeyMissing or CallRefused, as for a request to this URL."""
         return self._keys.check(call.authorization, url) if self._keys.are_needed else None
 
-    def _caller(self, call: Call) -> str | None:
-        """Who calls, where callers have limits: a key's name, or an address. Raises KeyMissing."""
+    def caller(self, call: Call) -> str | None:
+        """Who calls, where callers have limits: a key's name, or else an address."""
         if not self._callers.are_limited:
             return None
-        key = self._check(call, b"/v2")
-        return key.name if key else call.peer
+        with contextlib.suppress(KeyMissing):  # what needs a key is refused once it is known what is called
+            if key := self._check(call, b"/v2"):
+                return key.name
+        return call.peer
+
+    def failure(self, error: Exception) -> Failed:
+        """An error as gRPC has it."""
+        if isinstance(error, Failed):
+            return error
+        if isinstance(error, RosettaError):
+            return Failed(CODES.get(status_code(error), INTERNAL), str(error))
+        if isinstance(error, DecodeError):
+            return Failed(INVALID_ARGUMENT, "The request is not a message of the call's type.")
+        log.error("A gRPC call failed", exc_info=error)
+        return Failed(INTERNAL, "The service failed on this request. Its log states why.")
 
 
 def _url(path: str, message: Any) -> bytes:
@@ -115,18 +129,6 @@ def _allow(model: str) -> None:
 
 def _model_url(name: str) -> bytes:
     return f"/v2/models/{urllib.parse.quote(name, safe='')}/infer".encode()
-
-
-def _failed(error: Exception) -> Failed:
-    """An error as gRPC has it."""
-    if isinstance(error, Failed):
-        return error
-    if isinstance(error, RosettaError):
-        return Failed(CODES.get(status_code(error), INTERNAL), str(error))
-    if isinstance(error, DecodeError):
-        return Failed(INVALID_ARGUMENT, "The request is not a message of the call's type.")
-    log.error("A gRPC call failed", exc_info=error)
-    return Failed(INTERNAL, "The service failed on this request. Its log states why.")
 
 
 class Server:

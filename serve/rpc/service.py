@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.json_format import ParseDict
 
 from contract.errors import InputError, RosettaError, UnknownModel
-from serve.callers import BYTES, REQUESTS, ROWS
+from serve.callers import REQUESTS, ROWS
 from serve.catalog import ServedModel
 from serve.control import refuse_files
 from serve.dataplane import DataPlane
@@ -25,6 +25,7 @@ from serve.rpc.messages import (
     message,
     pool,
 )
+from serve.rpc.wire import split
 from serve.views import index_entries, server_metadata
 
 SERVING, NOT_SERVING = 1, 2
@@ -106,29 +107,35 @@ class Service:
 
     # --- Tensors
 
-    async def infer(self, message: Any, size: int, allows: Callable[[str], object], caller: str | None) -> bytes:
-        """A ModelInferRequest of so many bytes -> the ModelInferResponse, as bytes.
+    async def receive(self, body: bytes) -> tensors.Sent:
+        """A ModelInferRequest's bytes -> what is in them. Raises DecodeError or InputError."""
+        fields, raw = split(body)
+        parse = ModelInferRequest.FromString
+        message = parse(fields) if len(fields) < LARGE else await self._in_thread(parse, fields)
+        return tensors.Sent(message, fields, raw)
 
-        `allows(model)` raises for a caller who may not. A message of a stream counts like a call of its own: else a
+    async def _in_thread(self, read: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._plane.readers, read, *arguments)
+
+    async def infer(self, sent: tensors.Sent, allows: Callable[[str], object], caller: str | None) -> bytes:
+        """A ModelInferRequest -> the ModelInferResponse, as bytes.
+
+        `allows(model)` raises for a caller who may not. A message of a stream counts as a request of its own: else a
         stream would pass by the limits.
         """
-        if caller is None:
-            return await self._infer(message, size, allows, None)
-        callers = self._plane.callers
-        with callers.having(caller, REQUESTS, 1), callers.having(caller, BYTES, size):
-            return await self._infer(message, size, allows, caller)
+        with self._plane.callers.having(caller, REQUESTS, 1):
+            return await self._infer(sent, allows, caller)
 
-    async def _infer(self, message: Any, size: int, allows: Callable[[str], object], caller: str | None) -> bytes:
-        allows(message.model_name)
-        model = self._model(message.model_name, message.model_version)
+    async def _infer(self, sent: tensors.Sent, allows: Callable[[str], object], caller: str | None) -> bytes:
+        allows(sent.message.model_name)
+        model = self._model(sent.message.model_name, sent.message.model_version)
         start = self._plane.clock()
         try:
             model.check_runnable()
-            if size - sum(map(len, message.raw_input_contents)) < LARGE:
-                request = tensors.read_request(message, model)
+            if len(sent.fields) < LARGE:
+                request = tensors.read_request(sent, model)
             else:
-                loop, readers = asyncio.get_running_loop(), self._plane.readers
-                request = await loop.run_in_executor(readers, tensors.read_request, message, model)
+                request = await self._in_thread(tensors.read_request, sent, model)
             with self._plane.callers.having(caller, ROWS, model.described.rows_of(request.inputs)):
                 outputs, _, _ = await self._plane.infer(model, request, start)
             answer: bytes = tensors.answer(model, request, outputs).SerializeToString()
@@ -142,13 +149,13 @@ class Service:
     ) -> AsyncIterator[bytes]:
         """Requests one after the other, each with its answer or the message of its error."""
         async for body in bodies:
+            sent = await self.receive(body)
             try:
-                message = ModelInferRequest.FromString(body)
                 answer = ModelStreamInferResponse()
-                answer.infer_response.MergeFromString(await self.infer(message, len(body), allows, caller))
+                answer.infer_response.MergeFromString(await self.infer(sent, allows, caller))
             except RosettaError as error:
                 answer = ModelStreamInferResponse(error_message=str(error))
-                answer.infer_response.id = message.id
+                answer.infer_response.id = sent.message.id
             yield answer.SerializeToString()
 
     # --- Reflection

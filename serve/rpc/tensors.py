@@ -1,5 +1,6 @@
 """gRPC messages <-> requests and answers: a message is brought into the form that JSON has, for the same checks."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,19 +26,29 @@ CONTENTS = {
 """Where a message has the values of each datatype. Those of FP16 and BF16 are raw."""
 
 
-def read_request(message: Any, model: ServedModel) -> InferRequest:
-    """A ModelInferRequest, whose raw tensors are taken out, that fits the model. Raises InputError."""
-    raw = list(message.raw_input_contents)
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request as it came."""
+
+    message: Any
+    """The ModelInferRequest without its raw tensors."""
+    fields: bytes
+    """The bytes that it was made of."""
+    raw: list[memoryview]
+
+
+def read_request(sent: Sent, model: ServedModel) -> InferRequest:
+    """A request that fits the model. Raises InputError."""
+    message, raw = sent.message, sent.raw
     if not raw:
         return _read_fields(message, [], b"", model.described)
     if len(raw) != len(message.inputs):
         raise InputError(f"The request has {len(raw)} raw_input_contents, expected one for each of its inputs or none.")
-    message.ClearField("raw_input_contents")
     sizes = list(map(len, raw))
-    payload = raw[0] if len(raw) == 1 else b"".join(raw)
-    header = message.SerializeToString(deterministic=True) + repr(sizes).encode()
+    payload = raw[0] if len(raw) == 1 else memoryview(b"".join(raw))
+    header = sent.fields + repr(sizes).encode()
     return model.reader.read_raw(
-        header, memoryview(payload), lambda _, payload, manifest: _read_fields(message, sizes, payload, manifest)
+        header, payload, lambda _, payload, manifest: _read_fields(message, sizes, payload, manifest)
     )
 
 
