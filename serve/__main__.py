@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -33,8 +34,18 @@ def main() -> None:
         warn_of_strangers(settings, Keys(settings))
     except RosettaError as error:
         sys.exit(f"error: {error}")
+    allow_many_files()
     config = Path(__file__).with_name("gunicorn_conf.py")
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(config)])
+
+
+def allow_many_files() -> None:
+    """Let the service open as many files as the system allows: a connection is one, and shells often allow 1,024.
+
+    A worker that can open no more resets newcomers, before it can let an idle connection give way.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def check_grpc(settings: Settings) -> None:

@@ -508,6 +508,7 @@ class TensorCycle:
     def _run(self) -> None:
         self._start = self._front.plane.clock()
         self._future = self._pipeline.submit(self.body, self._headers, self._start, self._send, self._caller)
+        del self._pipeline  # a connection that waits for its next request must not hold the model
 
     def _send(self, reply: Reply) -> None:
         if len(reply.body) < LARGE:

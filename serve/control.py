@@ -1,7 +1,8 @@
 """Load and unload: callers may change which of the artifacts in the folder are served, where the settings allow it.
 
 A new artifact is loaded, warmed up and measured before it takes the old one's place. Requests that came before are
-answered by the old one, which ends once their time limit has passed. One that cannot be loaded changes nothing.
+answered by the old one, which ends after its last answer, at the latest once their time limit has passed. One that
+cannot be loaded changes nothing.
 
 The worker that is called writes down what it did, and the others do the same.
 """
@@ -11,8 +12,10 @@ import fcntl
 import json
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from contract.errors import InputError, ModelUnavailable, RosettaError, UnknownModel
@@ -21,6 +24,7 @@ from contract.parity_result import FAILED, Status
 from serve.artifacts import find_versions
 from serve.catalog import ServedModel, load_versions
 from serve.keys import CallRefused
+from serve.runtimes import Runtime
 from serve.settings import Settings
 
 FILE = "control.json"
@@ -90,9 +94,7 @@ class Control:
         else:
             versions = [_unloaded(name, folder, version) for version, folder in versions_by_name[name].items()]
         for old in self._replace(versions):
-            ending = threading.Timer(self._settings.timeout, _end, [old])
-            ending.daemon = True
-            ending.start()
+            _end_after_last_answer(old, self._settings.timeout)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Done]:
@@ -136,3 +138,23 @@ def _unloaded(name: str, folder: Path, version: str) -> ServedModel:
 def _end(model: ServedModel) -> None:
     if model.loaded is not None:
         model.loaded.close()
+
+
+def _end_after_last_answer(model: ServedModel, seconds: float) -> None:
+    """End a model that no new request gets, once the last of those that have it is answered, or after so many seconds.
+
+    A request under way holds its model, so that the interpreter counts them: no request pays for another count. The
+    traceback of one that failed may hold it longer, until the interpreter next looks for cycles.
+    """
+    if model.loaded is None:
+        return
+    unused: SimpleQueue[None] = SimpleQueue()  # its `put` may be called wherever the last request lets go of the model
+    weakref.finalize(model, unused.put, None).atexit = False
+    ending = (model.loaded, unused, seconds)
+    threading.Thread(target=_end_once_unused, args=ending, daemon=True, name=f"end {model.name}").start()
+
+
+def _end_once_unused(runtime: Runtime, unused: SimpleQueue[None], seconds: float) -> None:
+    with contextlib.suppress(Empty):
+        unused.get(timeout=seconds)
+    runtime.close()

@@ -135,7 +135,7 @@ class DataPlane:
         stats = self.stats.of(model.key)
         if model.loaded is not None:
             measure(model, stats)
-            if not model.loaded.in_process and model.key not in self._own_pools:  # only its own requests wait for it
+            if not model.loaded.in_process:  # only its own requests wait for it, and not for the one that it replaces
                 self._own_pools[model.key] = ThreadPoolExecutor(_calls_of(model), thread_name_prefix=model.name)
 
     def _replace(self, versions: list[ServedModel]) -> list[ServedModel]:
@@ -147,7 +147,14 @@ class DataPlane:
             self._prepare(model)
         old = self.catalog.replace(versions)
         self.on_replaced(versions[-1].name)
+        for model in old:
+            if (batcher := self._batchers.get(model.key)) is not None and batcher.model is model:
+                del self._batchers[model.key]  # a queue that is empty must not hold the model
         return old
+
+    def _is_served(self, model: ServedModel) -> bool:
+        """Whether no other has taken its place."""
+        return any(served is model for served in self.catalog.versions(model.name))
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -226,14 +233,14 @@ class DataPlane:
 
     def _note_timeout(self, model: ServedModel, start: float, seconds: float) -> None:
         """A request's own limit may be short: only one as long as the service's says something about the model."""
-        own = self._own_pools.get(model.key)
+        own = self._own_pools.get(model.key) if self._is_served(model) else None
         if own is not None and seconds >= self.settings.timeout and model.breaker.timed_out(start, seconds):
             log.warning("%s is not served: %s", model.name, model.breaker.trouble)
             own.submit(self._try_until_it_answers, model)
 
     def _try_until_it_answers(self, model: ServedModel) -> None:
-        """Call a model that hung, in the thread in which its calls wait, until it answers or the service ends."""
-        while not self._is_closing.wait(TRIAL_SECONDS):
+        """Call a model that hung, in the thread in which its calls wait, until it answers or nobody needs it."""
+        while not self._is_closing.wait(TRIAL_SECONDS) and self._is_served(model):
             with contextlib.suppress(Exception):  # it may raise anything
                 cast(Runtime, model.loaded).predict(warm_up_inputs(model.described))
                 model.breaker.answered()
@@ -273,7 +280,9 @@ class DataPlane:
         """The model's queue in this event loop, made for its first request."""
         batcher = self._batchers.get(model.key)
         if batcher is None or batcher.model is not model:
-            batcher = self._batchers[model.key] = self._make_batcher(model)
+            batcher = self._make_batcher(model)
+            if self._is_served(model):  # else it is for this request alone
+                self._batchers[model.key] = batcher
         return batcher
 
     def _make_batcher(self, model: ServedModel) -> Batcher:

@@ -2,19 +2,24 @@
 
 import contextlib
 import json
+import resource
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from serve.app import create_app
 from serve.catalog import Catalog
 from serve.connection import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL
 from serve.origins import Origins
 from serve.settings import SettingError, Settings
-from tests.serving import Service, started
+from serve.stats import NO_MODEL
+from tests.serving import Service, started, wait_until
+from tests.test_docs import write_model
 
 INFER = b"/v2/models/keras_cnn-onnx/infer"
 BODY = json.dumps(
@@ -167,6 +172,26 @@ def test_a_request_gets_its_status_alone_and_behind_good_ones(service: Service, 
         assert answers[3][1]["connection"] == "close"
 
 
+def test_what_is_refused_before_it_reaches_a_model_is_counted_by_its_status(service: Service) -> None:
+    """Also behind a request that is answered, which counts as its model's."""
+    before = refusals(service)
+    wrong = [case for case, (_, status) in TABLE.items() if status >= 400]
+    for case in wrong:
+        ask(service, TABLE[case][0])
+        ask(service, post() + TABLE[case][0], 2)
+    expected = Counter(TABLE[case][1] for case in wrong)
+    assert {400, 403, 414, 421, 431, 505} <= expected.keys()
+    assert refusals(service) - before == expected + expected
+
+
+def refusals(service: Service) -> Counter[int]:
+    """How many requests the metrics count that reached no model, by their status."""
+    text = service.ask("GET", "/metrics")[2].decode()
+    (family,) = (family for family in text_string_to_metric_families(text) if family.name == "rosetta_requests")
+    counted = [sample for sample in family.samples if sample.labels["model"] == NO_MODEL]
+    return Counter({int(sample.labels["code"]): int(sample.value) for sample in counted})
+
+
 @pytest.mark.parametrize("good", [[post()] * 2, [get(b"/v2")] * 2, [get(b"/v2"), post()], [post(), get(b"/v2")] * 3])
 def test_answers_come_in_order_before_the_refusal_of_what_follows(service: Service, good: list[bytes]) -> None:
     answers = ask(service, b"".join(good) + b"garbage\r\n\r\n", len(good) + 1)
@@ -260,3 +285,62 @@ def test_idle_connections_give_way_to_newcomers(service: Service) -> None:
         for _ in range(20):
             assert ask(service, get())[0][0] == 200
             assert ask(service, post())[0][0] == 200
+
+
+MANY = 2_000
+SHELLS = 1_024
+"""How many files a shell often lets a program open."""
+AT_ONCE = 5
+"""Seconds: far more than an answer takes, and far less than a caller has to wait where no place is free."""
+
+
+def test_of_2000_idle_connections_the_oldest_give_way_to_newcomers(tmp_path: Path) -> None:
+    """The service lets itself open as many files as the system allows; here is the other end of each connection."""
+    write_model(tmp_path / "artifacts" / "keras_cnn" / "onnx")
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if most < MANY + 500:
+        pytest.skip(f"The system lets a process open {most} files, and {MANY} connections need more.")
+    settings = {"SERVE_MAX_CONNECTIONS": str(MANY), "SERVE_TIMEOUT": "300"}
+    with files_allowed(most), contextlib.ExitStack() as stack:
+        with files_allowed(SHELLS):
+            service = stack.enter_context(started(tmp_path / "artifacts", tmp_path / "output", **settings))
+        idle = [stack.enter_context(connected(service)) for _ in range(MANY)]
+        wait_until(lambda: open_files(service) > MANY)
+        for sent in [get(), post()] * 10:
+            start = time.monotonic()
+            newcomer = stack.enter_context(connected(service))
+            newcomer.sendall(sent)
+            assert newcomer.recv(65536).startswith(b"HTTP/1.1 200 ")
+            assert time.monotonic() - start < AT_ONCE
+        assert [is_open(connection) for connection in idle] == [False] * 20 + [True] * (MANY - 20)
+
+
+@contextlib.contextmanager
+def files_allowed(count: int) -> Iterator[None]:
+    """Let this process, and those that it starts meanwhile, open so many files."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def connected(service: Service) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", service.port), timeout=20)
+
+
+def is_open(connection: socket.socket) -> bool:
+    """Whether the service has not ended it."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        return False
+
+
+def open_files(service: Service) -> int:
+    (worker,) = service.workers()
+    return len(list(Path(f"/proc/{worker}/fd").iterdir()))

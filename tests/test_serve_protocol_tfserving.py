@@ -2,14 +2,18 @@
 
 import base64
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from contract.errors import InputError, RuntimeFailure
-from contract.manifest import Manifest, TensorSpec
+from contract.manifest import Manifest, TensorSpec, sha256_of_files, write_manifest
 from serve.protocol import InferRequest
 from serve.protocol.tfserving import (
     check_classifies,
@@ -22,6 +26,8 @@ from serve.protocol.tfserving import (
     regress_reply,
     status,
 )
+from tests.serving import Service, started
+from tests.test_docs import write_model
 
 ONE = Manifest(
     model="one",
@@ -303,3 +309,76 @@ def test_the_metadata_is_the_signature() -> None:
     assert metadata(TEXT)["metadata"]["signature_def"]["signature_def"]["serving_default"]["inputs"]["text"][
         "dtype"
     ] == ("DT_STRING")
+
+
+# A running service
+
+FACTORS, SHIFT = np.array([[0.5], [-2.0], [4.0]], np.float32), np.array([0.25], np.float32)
+ROOMS = np.array([[1, 2, 3], [0, 0, 0], [-8, 0.5, 0]], np.float32)
+PATHS = ["", "/versions/1", "/labels/stable"]
+
+
+def write_regressor(folder: Path) -> None:
+    """Three numbers -> one, by factors that are exact in float32."""
+    weights = [numpy_helper.from_array(FACTORS, "factors"), numpy_helper.from_array(SHIFT, "shift")]
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", width])
+        for name, width in (("rooms", 3), ("price", 1))
+    ]
+    gemm = helper.make_node("Gemm", ["rooms", "factors", "shift"], ["price"])
+    graph = helper.make_graph([gemm], "price", ends[:1], ends[1:], weights)
+    folder.mkdir(parents=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, folder / "model.onnx")
+    manifest = replace(
+        ONE,
+        model=folder.parent.name,
+        format=folder.name,
+        inputs=(TensorSpec("rooms", "float32", (None, 3), "NC"),),
+        outputs=(TensorSpec("price", "float32", (None, 1), "NC"),),
+        files=sha256_of_files(folder, [folder / "model.onnx"]),
+    )
+    write_manifest(folder, manifest)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("tfserving")
+    write_model(folder / "artifacts" / "keras_cnn" / "onnx")
+    write_regressor(folder / "artifacts" / "house" / "onnx")
+    with started(folder / "artifacts", folder / "output") as running:
+        yield running
+
+
+def call(service: Service, path: str, **fields: Any) -> tuple[int, Any]:
+    code, _, body = service.ask("POST", path, json.dumps(fields).encode())
+    return code, json.loads(body)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_running_service_gives_each_row_its_number(service: Service, path: str) -> None:
+    sent = [{"rooms": row} for row in ROOMS.tolist()]
+    expected = (ROOMS @ FACTORS + SHIFT).ravel().tolist()
+    assert expected == [8.75, 0.25, -4.75]
+    assert call(service, f"/v1/models/house-onnx{path}:regress", examples=sent) == (200, {"results": expected})
+    context = {"context": {"rooms": ROOMS[0].tolist()}, "examples": [{}, sent[2]]}
+    assert call(service, f"/v1/models/house-onnx{path}:regress", **context) == (200, {"results": [8.75, -4.75]})
+    code, refused = call(service, f"/v1/models/house-onnx{path}:classify", examples=sent)
+    assert code == 400 and "house-onnx does not classify" in refused["error"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_running_service_gives_each_class_its_probability(service: Service, path: str) -> None:
+    pixels = np.random.default_rng(5).uniform(0, 255, (3, 28, 28, 1)).astype(np.float32)
+    tensor = {"name": "pixels", "datatype": "FP32", "shape": list(pixels.shape), "data": pixels.ravel().tolist()}
+    code, inferred = call(service, "/v2/models/keras_cnn-onnx/infer", inputs=[tensor])
+    assert code == 200
+    sent = [{"pixels": row.ravel().tolist()} for row in pixels]
+    code, classified = call(service, f"/v1/models/keras_cnn-onnx{path}:classify", examples=sent)
+    assert code == 200
+    assert [[label for label, _ in row] for row in classified["results"]] == [list("abcdefghij")] * 3
+    table = np.array([[probability for _, probability in row] for row in classified["results"]])
+    np.testing.assert_allclose(table.ravel(), inferred["outputs"][0]["data"], rtol=1e-5)
+    assert len(np.unique(table, axis=0)) == 3
+    code, refused = call(service, f"/v1/models/keras_cnn-onnx{path}:regress", examples=sent)
+    assert code == 400 and "keras_cnn-onnx does not give one number" in refused["error"]

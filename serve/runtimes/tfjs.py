@@ -96,6 +96,7 @@ class TFJSRuntime:
         return self._tensors(known.outputs, payload)
 
     def close(self) -> None:
+        self._child.kill()  # first: a call that hangs has the lock until its child ends
         with self._lock:
             self._stop()
 
