@@ -281,6 +281,7 @@ def asked(model: str = MODEL, raw: bytes | None = b"\0" * 3136, **fields: Any) -
         (asked(raw=b"\0" * 8), "INVALID_ARGUMENT", "8 bytes"),
         (asked(raw=None), "INVALID_ARGUMENT", "is 0 values, expected 784"),
         (asked(raw=None, datatype="FP16"), "INVALID_ARGUMENT", "has to be raw"),
+        (asked(contents={"fp32_contents": [0] * 784}), "INVALID_ARGUMENT", "has contents, and the request has raw"),
         (asked(shape=[1, 28]), "INVALID_ARGUMENT", "has shape [1, 28]"),
         (asked(datatype="INT8"), "INVALID_ARGUMENT", "expected 'FP32'"),
         (asked(name="x"), "INVALID_ARGUMENT", "no input 'x'"),
