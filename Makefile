@@ -61,7 +61,7 @@ REQUEST       ?=
 PRECISION     ?=
 ## What a reduced precision may lose of its source's accuracy, such as 0.5%
 MAX_LOSS      ?=
-## The server that conformance tests
+## The server that conformance tests, such as grpc://127.0.0.1:8001
 URL           ?= http://$(HOST):$(PORT)
 ## The architectures of the zoo to bring; all where it is empty
 ZOO           ?=
@@ -335,7 +335,7 @@ test: .venv/compiled $(patsubst %,.venv/runtimes/%,$(OPTIONAL)) web/node_modules
 	npm --prefix web test
 	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(PYTEST)
 
-conformance: .venv/ready ## Test any server of the Open Inference Protocol v2 (URL= MODEL=name)
+conformance: .venv/ready ## Test any server of the Open Inference Protocol v2, over HTTP or gRPC (URL= MODEL=name)
 	$(PY) -m pytest tests/conformance --confcutdir=tests/conformance --url=$(URL) $(if $(MODEL),--model=$(MODEL)) -rs $(PYTEST)
 
 diagnose: | .venv/ready ## Find the layer where an artifact departs from its source, and why (MODEL=keras_cnn FORMAT=tflite)

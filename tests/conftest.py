@@ -18,7 +18,7 @@ from contract.dataset import Bytes, Split
 from contract.manifest import ImageSpec, Manifest, TensorSpec, sha256_of_files, write_manifest
 from export import exported_from
 from serve.catalog import Catalog, load_catalog
-from tests.serving import Service, started
+from tests.serving import Service, free_port, listens, started, wait_until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -199,16 +199,29 @@ def write_every_type(folder: Path, types: Sequence[str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def running_service(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def grpc_port() -> int:
+    """The gRPC port of `running_service`."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def running_service(artifacts: Path, grpc_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """`python -m serve` over the walk's artifacts and over models of every datatype. Send it requests only."""
     folder = tmp_path_factory.mktemp("running")
     shutil.copytree(artifacts, folder / "artifacts")
     write_every_type(folder / "artifacts" / "every_type" / "onnx", [*NUMBERS, "bytes"])
     write_every_type(folder / "artifacts" / "half" / "onnx", ["float16"])
-    with started(folder / "artifacts", folder / "output", SERVE_MAX_BYTES="2000000", SERVE_CONTROL="1") as service:
+    settings = {"SERVE_MAX_BYTES": "2000000", "SERVE_CONTROL": "1", "GRPC_PORT": str(grpc_port)}
+    with started(folder / "artifacts", folder / "output", **settings) as service:
         yield service
 
 
 @pytest.fixture(scope="session")
 def service_url(running_service: Service) -> str:
     return f"http://127.0.0.1:{running_service.port}"
+
+
+@pytest.fixture(scope="session")
+def service_grpc_url(running_service: Service, grpc_port: int) -> str:
+    wait_until(lambda: listens(grpc_port))
+    return f"grpc://127.0.0.1:{grpc_port}"

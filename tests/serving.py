@@ -45,6 +45,12 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+def listens(port: int) -> bool:
+    """Whether the port is there: a worker opens that of gRPC once its models are loaded."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def halt(process: int) -> None:
     """Stop a process, and return once each of its threads stands: until then it may still take a request."""
     os.kill(process, signal.SIGSTOP)

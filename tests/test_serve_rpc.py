@@ -4,7 +4,6 @@ import itertools
 import queue
 import re
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from serve.rpc.messages import HEALTH, INFERENCE, REFLECTION, message, pool
 from serve.rpc.proto_files import read_proto
 from serve.settings import SettingError, Settings
 from tests.conftest import NUMBERS, write_every_type
-from tests.serving import Service, free_port, started, wait_until
+from tests.serving import Service, free_port, listens, started, wait_until
 from tests.test_docs import write_model
 from tests.test_serve_tls import make_certificate
 
@@ -141,12 +140,6 @@ def service(artifacts_of_types: Path, tmp_path_factory: pytest.TempPathFactory) 
     with started(artifacts_of_types, output, GRPC_PORT=str(port), SERVE_MAX_BYTES="1000000") as running:
         wait_until(lambda: listens(port))
         yield running, port
-
-
-def listens(port: int) -> bool:
-    """Whether the port is there: a worker opens it once its models are loaded."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -281,6 +274,7 @@ def asked(model: str = MODEL, raw: bytes | None = b"\0" * 3136, **fields: Any) -
         (asked(raw=b"\0" * 8), "INVALID_ARGUMENT", "8 bytes"),
         (asked(raw=None), "INVALID_ARGUMENT", "is 0 values, expected 784"),
         (asked(raw=None, datatype="FP16"), "INVALID_ARGUMENT", "has to be raw"),
+        (asked(contents={"fp32_contents": [0] * 784}), "INVALID_ARGUMENT", "has contents, and the request has raw"),
         (asked(shape=[1, 28]), "INVALID_ARGUMENT", "has shape [1, 28]"),
         (asked(datatype="INT8"), "INVALID_ARGUMENT", "expected 'FP32'"),
         (asked(name="x"), "INVALID_ARGUMENT", "no input 'x'"),

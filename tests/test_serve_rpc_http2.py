@@ -19,9 +19,9 @@ from serve.rpc.connection import RESETS
 from serve.rpc.http2 import FRAME_BYTES, LARGEST, MAX_CONTINUATIONS, PREFACE, Http2, Violation
 from serve.rpc.messages import INFERENCE, message
 from tests.conftest import write_every_type
-from tests.serving import Service, free_port, started, wait_until
+from tests.serving import Service, free_port, listens, started, wait_until
 from tests.test_docs import write_model
-from tests.test_serve_rpc import MODEL, asked, listens
+from tests.test_serve_rpc import MODEL, asked
 
 LIVE, INFER = f"/{INFERENCE}/ServerLive", f"/{INFERENCE}/ModelInfer"
 EMPTY = b"\0\0\0\0\0"

@@ -70,6 +70,11 @@ def _input(tensor: Any, size: int | None) -> dict[str, Any]:
     described: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
     parameters = _parameters(tensor)
     if size is not None:
+        if tensor.HasField("contents"):
+            raise InputError(
+                f"The input {tensor.name[:80]!r} has contents, and the request has raw_input_contents, expected one of "
+                "them. Send each tensor once."
+            )
         return described | {"parameters": parameters | {"binary_data_size": size}}
     field = CONTENTS.get(tensor.datatype)
     if field is None:

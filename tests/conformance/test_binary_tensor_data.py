@@ -1,14 +1,20 @@
 """The binary tensor data extension: raw tensors behind the JSON, in requests and in answers."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from .wire import DTYPES, HEADER_LENGTH, Model, Server, assert_same, outputs
+from .wire import DTYPES, HEADER_LENGTH, HttpServer, Model, Server, assert_same, outputs, to_raw
+
+if TYPE_CHECKING:
+    from .grpc_wire import GrpcServer
 
 EXTENSION = "binary_tensor_data"
+
+form_of_outputs = pytest.mark.over_http("over gRPC the server chooses whether its outputs are raw")
+no_lengths = pytest.mark.over_http("raw_input_contents has its own lengths: no header and no parameter says them")
 
 
 def wants_raw(model: Model) -> list[dict[str, Any]]:
@@ -25,6 +31,7 @@ def test_raw_inputs_give_the_answer_of_json(server: Server, models: list[Model])
         assert outputs(answer).keys() == {tensor.name for tensor in model.outputs}
 
 
+@form_of_outputs
 def test_raw_outputs_are_those_of_json(server: Server, models: list[Model]) -> None:
     """ "binary_data" on an output: its answer is raw. Values as JSON has them, to float32's precision."""
     for model in models:
@@ -35,6 +42,7 @@ def test_raw_outputs_are_those_of_json(server: Server, models: list[Model]) -> N
         assert int(answer.headers[HEADER_LENGTH.lower()]) < len(answer.body)
 
 
+@form_of_outputs
 def test_raw_outputs_of_a_json_request(server: Server, model: Model) -> None:
     """ "binary_data" asks for the form of an output, whatever that of the inputs is."""
     document = model.document(model.values())
@@ -43,28 +51,31 @@ def test_raw_outputs_of_a_json_request(server: Server, model: Model) -> None:
     assert HEADER_LENGTH.lower() in answer.headers
 
 
+@form_of_outputs
 def test_an_answer_with_raw_tensors_has_its_lengths(server: Server, model: Model) -> None:
     """Inference-Header-Content-Length is the length of the JSON, Content-Length that of the body."""
     document, payload = model.raw(model.values())
     answer = server.infer_raw(model, document | {"outputs": wants_raw(model)}, payload)
-    length = int(answer.headers[HEADER_LENGTH.lower()])
-    found = json.loads(answer.body[:length])["outputs"]
-    assert sum(output["parameters"]["binary_data_size"] for output in found) == len(answer.body) - length
-    assert all("data" not in output for output in found)
+    assert HEADER_LENGTH.lower() in answer.headers
+    described = answer.json["outputs"]
+    assert sum(output["parameters"]["binary_data_size"] for output in described) == len(answer.raw)
+    assert all("data" not in output for output in described)
     assert answer.headers.get("content-length", str(len(answer.body))) == str(len(answer.body))
     assert answer.headers["content-type"] == "application/octet-stream"
 
 
+@form_of_outputs
 def test_binary_data_output_makes_every_output_raw(server: Server, model: Model) -> None:
     """ "binary_data_output" in the request's parameters."""
     document = model.document(model.values()) | {"parameters": {"binary_data_output": True}}
     answer = server.infer(model, document)
-    length = int(answer.headers[HEADER_LENGTH.lower()])
-    found = json.loads(answer.body[:length])["outputs"]
-    assert all("binary_data_size" in output["parameters"] for output in found)
-    assert {output["name"] for output in found} == {tensor.name for tensor in model.outputs}
+    assert HEADER_LENGTH.lower() in answer.headers
+    described = answer.json["outputs"]
+    assert all("binary_data_size" in output["parameters"] for output in described)
+    assert {output["name"] for output in described} == {tensor.name for tensor in model.outputs}
 
 
+@form_of_outputs
 def test_binary_data_overrides_binary_data_output(server: Server, model: Model) -> None:
     """ "If "binary_data" is specified on an output it overrides this setting."""
     wanted = [{"name": tensor.name, "parameters": {"binary_data": False}} for tensor in model.outputs]
@@ -73,12 +84,15 @@ def test_binary_data_overrides_binary_data_output(server: Server, model: Model) 
     assert all("data" in output for output in answer.json["outputs"])
 
 
+@form_of_outputs
 def test_an_answer_without_raw_tensors_is_plain_json(server: Server, model: Model) -> None:
     """The header is for bodies with raw tensors; "binary_data" is false where it is not given."""
     answer = server.infer_raw(model, *model.raw(model.values()))
+    assert HEADER_LENGTH.lower() not in answer.headers
     assert all("data" in output for output in answer.json["outputs"])
 
 
+@pytest.mark.over_http("raw_input_contents has all inputs or none")
 def test_raw_and_json_inputs_mix(server: Server, model: Model) -> None:
     """ "binary_data_size" is a parameter of each input."""
     if len(model.inputs) == 1:
@@ -89,6 +103,7 @@ def test_raw_and_json_inputs_mix(server: Server, model: Model) -> None:
     assert_same(outputs(answer), expected)
 
 
+@no_lengths
 def test_a_header_as_long_as_the_body_is_plain_json(server: Server, model: Model) -> None:
     """Inference-Header-Content-Length gives the length of the JSON object."""
     document = model.document(model.values())
@@ -119,7 +134,8 @@ def test_nan_and_infinity_pass_as_raw_tensors(server: Server, model: Model, valu
     assert as_json.is_refusal or as_json.json["outputs"], as_json
 
 
-def test_a_header_length_of_0_is_a_tensor_alone(server: Server, model: Model) -> None:
+@no_lengths
+def test_a_header_length_of_0_is_a_tensor_alone(server: HttpServer, model: Model) -> None:
     """Raw Binary Request: a single input of at most one free size, whose shape follows from the bytes."""
     (tensor, *others) = model.inputs
     if others or tensor.datatype == "BYTES" or list(tensor.shape).count(-1) > 1:
@@ -136,15 +152,17 @@ def test_a_header_length_of_0_is_a_tensor_alone(server: Server, model: Model) ->
 # What must be refused
 
 
+@no_lengths
 @pytest.mark.parametrize("length", ["-1", "x", "", "1e2", "1.0", "99999999999999999999999", "0x10", "1", "10"])
-def test_a_header_length_that_lies_is_refused(server: Server, model: Model, length: str) -> None:
+def test_a_header_length_that_lies_is_refused(server: HttpServer, model: Model, length: str) -> None:
     """Inference-Header-Content-Length must give the length of the JSON object."""
     answer = server.infer_raw(model, *model.raw(model.values()), header_length=length)
     assert answer.is_refusal, answer
 
 
+@no_lengths
 @pytest.mark.parametrize("shift", [1, -1, 4, -4, 1000])
-def test_a_header_length_that_is_off_is_refused(server: Server, model: Model, shift: int) -> None:
+def test_a_header_length_that_is_off_is_refused(server: HttpServer, model: Model, shift: int) -> None:
     """Inference-Header-Content-Length must give the length of the JSON object."""
     document, payload = model.raw(model.values())
     length = len(json.dumps(document)) + shift
@@ -152,6 +170,7 @@ def test_a_header_length_that_is_off_is_refused(server: Server, model: Model, sh
     assert answer.is_refusal, answer
 
 
+@no_lengths
 @pytest.mark.parametrize("size", [0, 1, -1, -(2**63), 2**31, 2**63, 2**64, 1.5, "16", True, [], {}])
 def test_a_binary_data_size_that_lies_is_refused(server: Server, model: Model, size: Any) -> None:
     """ "binary_data_size": the int64 size of the tensor's data in bytes."""
@@ -162,7 +181,7 @@ def test_a_binary_data_size_that_lies_is_refused(server: Server, model: Model, s
 
 
 def test_bytes_too_few_or_too_many_are_refused(server: Server, model: Model) -> None:
-    """The body is the JSON, and exactly the tensors that it announces."""
+    """The body is the JSON, and exactly the tensors that it announces; each fills its shape."""
     document, payload = model.raw(model.values())
     for other in (b"", payload[:-1], payload + b"\x00", payload * 2):
         answer = server.infer_raw(model, document, other)
@@ -178,7 +197,10 @@ def test_a_shape_that_the_bytes_do_not_fill_is_refused(server: Server, model: Mo
 
 
 def test_an_input_with_both_forms_of_data_is_refused(server: Server, model: Model) -> None:
-    """ "binary_data_size" indicates that the tensor is communicated as binary data: "data" is then of no use."""
+    """ "binary_data_size" indicates that the tensor is communicated as binary data: "data" is then of no use.
+
+    ModelInferRequest, raw_input_contents: "contents must not be specified for any input tensor".
+    """
     values = model.values()
     document, payload = model.raw(values)
     document["inputs"][0]["data"] = model.document(values)["inputs"][0]["data"]
@@ -186,8 +208,30 @@ def test_an_input_with_both_forms_of_data_is_refused(server: Server, model: Mode
     assert answer.is_refusal, answer
 
 
-def test_raw_tensors_without_the_header_are_refused(server: Server, model: Model) -> None:
+@no_lengths
+def test_raw_tensors_without_the_header_are_refused(server: HttpServer, model: Model) -> None:
     """The header must be provided if any binary data is present."""
     document, payload = model.raw(model.values())
     answer = server.ask("POST", f"{model.path}/infer", json.dumps(document).encode() + payload)
+    assert answer.is_refusal, answer
+
+
+@pytest.mark.over_grpc("over HTTP raw and JSON inputs mix")
+def test_raw_tensors_beside_the_values_of_another_input_are_refused(server: Server, model: Model) -> None:
+    """ModelInferRequest, raw_input_contents: "contents must not be specified for any input tensor"."""
+    if len(model.inputs) == 1:
+        pytest.skip("the model has a single input")
+    answer = server.infer_raw(model, *model.raw(model.values(), as_json=[model.inputs[0].name]))
+    assert answer.is_refusal, answer
+
+
+@pytest.mark.over_grpc("over HTTP no bytes are a tensor of their own")
+@pytest.mark.parametrize("change", [-1, 1, 1000])
+def test_raw_tensors_fewer_or_more_than_the_inputs_are_refused(server: "GrpcServer", model: Model, change: int) -> None:
+    """ModelInferRequest, raw_input_contents: "data for each tensor in the same order as inputs"."""
+    values = model.values()
+    document, _ = model.raw(values)
+    parts = [to_raw(array) for array in values.values()]
+    parts = parts[:change] if change < 0 else parts + parts[:1] * change
+    answer = server.send(f"{model.path}/infer", server.encode_raw(model, document, parts))
     assert answer.is_refusal, answer

@@ -29,7 +29,7 @@ def test_the_index_of_ready_models_is_those_that_are_ready(server: Server) -> No
 @pytest.mark.parametrize("body", [b"{", b"[]", b"nothing"])
 def test_an_index_request_that_is_not_an_object_is_refused(server: Server, body: bytes) -> None:
     """Index: a failed request has an error status and {"error"}."""
-    answer = server.ask("POST", "/v2/repository/index", body, {"Content-Type": "application/json"})
+    answer = server.send("/v2/repository/index", body)
     assert answer.is_refusal, answer
 
 

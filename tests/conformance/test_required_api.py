@@ -1,22 +1,21 @@
 """The required API: health, metadata and inference, as every server of the protocol has them."""
 
 import json
-import zlib
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from .wire import DTYPES, Answer, Model, Server, assert_same, outputs
+from .wire import DTYPES, HttpServer, Model, Server, assert_same, outputs
+from .wrong_requests import REFUSED, REFUSED_AS_JSON
 
-Change = Callable[[dict[str, Any], Model], Any]
+no_headers = pytest.mark.over_http("a call of gRPC has no verb and no Content-Type of its own")
 
 
 @pytest.fixture
 def document(model: Model) -> dict[str, Any]:
     """A valid request of one row."""
     if not model.fits_json:
-        pytest.skip(f"{model.name} has an input that JSON cannot carry")
+        pytest.skip(f"{model.name} has an input that has to be raw")
     return model.document(model.values())
 
 
@@ -46,6 +45,7 @@ def test_model_ready_is_200(server: Server, models: list[Model]) -> None:
     assert {model.name: server.get(f"{model.path}/ready").status for model in models} == {m.name: 200 for m in models}
 
 
+@pytest.mark.over_http("ModelReadyResponse has no name")
 def test_a_body_of_model_ready_names_the_model(server: Server, model: Model) -> None:
     """Required API, Model Ready Response JSON Object: {"name": string, "ready": bool}."""
     answer = server.get(f"{model.path}/ready")
@@ -96,17 +96,18 @@ def test_model_metadata_tensors_have_name_datatype_and_shape(models: list[Model]
             assert all(type(size) is int and size >= -1 for size in tensor.shape), model.name
 
 
-def test_each_version_has_metadata_readiness_and_inference(server: Server, model: Model) -> None:
+def test_each_version_has_metadata_readiness_and_inference(
+    server: Server, model: Model, document: dict[str, Any]
+) -> None:
     """Required API, HTTP/REST: each path but the server's own has a form with /versions/VERSION."""
     if not model.versions:
         pytest.skip("the model lists no versions")
-    request = model.document(model.values())
-    expected = outputs(server.infer(model, request))
+    expected = outputs(server.infer(model, document))
     for version in model.versions:
         path = f"{model.path}/versions/{version}"
         assert server.get(path).json["name"] == model.name
         assert server.get(f"{path}/ready").status == 200
-        assert_same(outputs(server.post(f"{path}/infer", request)), expected)
+        assert_same(outputs(server.post(f"{path}/infer", document)), expected)
 
 
 @pytest.mark.parametrize("what", ["", "/ready", "/infer"])
@@ -153,6 +154,7 @@ def test_an_answers_version_is_one_of_the_models(server: Server, model: Model, d
     assert version in (model.versions or (None,))
 
 
+@pytest.mark.over_http("InferTensorContents is flat")
 def test_flat_and_nested_data_give_the_same_answer(server: Server, models: list[Model]) -> None:
     """Required API, Tensor Data: nested by the shape, or flattened in row-major order."""
     for model in models:
@@ -182,11 +184,13 @@ def test_the_id_is_returned(server: Server, model: Model, document: dict[str, An
     assert server.infer(model, document | {"id": identity}).json["id"] == identity
 
 
-def test_exactly_the_requested_outputs_are_returned_in_their_order(server: Server, model: Model) -> None:
+def test_exactly_the_requested_outputs_are_returned_in_their_order(
+    server: Server, model: Model, document: dict[str, Any]
+) -> None:
     """Required API, Inference Request JSON Object: "outputs" are those requested for this inference."""
     names = [tensor.name for tensor in reversed(model.outputs)]
     for wanted in (names, names[:1]):
-        request = model.document(model.values()) | {"outputs": [{"name": name} for name in wanted]}
+        request = document | {"outputs": [{"name": name} for name in wanted]}
         assert list(outputs(server.infer(model, request))) == wanted
 
 
@@ -196,8 +200,9 @@ def test_unknown_parameters_do_no_harm(server: Server, model: Model, document: d
     assert answer.status == 200 or answer.is_refusal, answer
 
 
+@pytest.mark.over_http("it is a rule of JSON")
 def test_the_order_of_the_fields_and_white_space_mean_nothing(
-    server: Server, model: Model, document: dict[str, Any]
+    server: HttpServer, model: Model, document: dict[str, Any]
 ) -> None:
     """RFC 8259, Objects: an unordered collection."""
     expected = outputs(server.infer(model, document))
@@ -207,7 +212,10 @@ def test_the_order_of_the_fields_and_white_space_mean_nothing(
     assert_same(outputs(answer), expected)
 
 
-def test_a_request_without_a_content_type_is_answered(server: Server, model: Model, document: dict[str, Any]) -> None:
+@no_headers
+def test_a_request_without_a_content_type_is_answered(
+    server: HttpServer, model: Model, document: dict[str, Any]
+) -> None:
     """Required API, Inference: the body is the request object, whatever else the request has."""
     expected = outputs(server.infer(model, document))
     answer = server.ask("POST", f"{model.path}/infer", json.dumps(document).encode())
@@ -218,12 +226,12 @@ def test_a_request_without_a_content_type_is_answered(server: Server, model: Mod
 def test_a_compressed_body_is_understood_or_refused(
     server: Server, model: Model, document: dict[str, Any], coding: str
 ) -> None:
-    """RFC 9110, 8.4 Content-Encoding and 15.5.16: understood, or 415. Never taken for what it is not."""
-    expected = outputs(server.infer(model, document))
-    packer = zlib.compressobj(wbits=31 if coding == "gzip" else 15)
-    body = packer.compress(json.dumps(document).encode()) + packer.flush()
-    headers = {"Content-Type": "application/json", "Content-Encoding": coding}
-    answer = server.ask("POST", f"{model.path}/infer", body, headers)
+    """RFC 9110, 8.4 Content-Encoding and 15.5.16: understood, or 415. Never taken for what it is not.
+
+    gRPC, Compression: understood, or UNIMPLEMENTED.
+    """
+    expected, path = outputs(server.infer(model, document)), f"{model.path}/infer"
+    answer = server.send(path, server.encode(path, document), coding)
     if answer.status == 200:
         assert_same(outputs(answer), expected)
     else:
@@ -233,59 +241,6 @@ def test_a_compressed_body_is_understood_or_refused(
 # Inference that must be refused
 
 
-def without(key: str) -> Change:
-    return lambda request, model: {name: value for name, value in request.items() if name != key}
-
-
-def first_input(**fields: Any) -> Change:
-    """Other values for fields of the first input; None takes the field away, a function makes it of the input."""
-
-    def change(request: dict[str, Any], model: Model) -> dict[str, Any]:
-        tensor = request["inputs"][0]
-        made = {name: value(tensor, model) if callable(value) else value for name, value in fields.items()}
-        changed = {name: value for name, value in (tensor | made).items() if value is not None}
-        return request | {"inputs": [changed, *request["inputs"][1:]]}
-
-    return change
-
-
-def another_datatype(tensor: dict[str, Any], model: Model) -> str:
-    return "INT64" if tensor["datatype"] != "INT64" else "FP64"
-
-
-def of_another_kind(tensor: dict[str, Any], model: Model) -> list[Any]:
-    return [1 if tensor["datatype"] == "BYTES" else "text"] * len(tensor["data"])
-
-
-REFUSED: dict[str, Change] = {
-    "no inputs": without("inputs"),
-    "inputs that are not a list": lambda request, model: request | {"inputs": request["inputs"][0]},
-    "an input missing": lambda request, model: request | {"inputs": request["inputs"][1:]},
-    "an unknown input": first_input(name="no_input_has_this_name"),
-    "an input without a name": first_input(name=None),
-    "an unknown output": lambda request, model: request | {"outputs": [{"name": "no_output_has_this_name"}]},
-    "outputs that are not a list": lambda request, model: request | {"outputs": model.outputs[0].name},
-    "another datatype": first_input(datatype=another_datatype),
-    "an unknown datatype": first_input(datatype="FP31"),
-    "no datatype": first_input(datatype=None),
-    "no shape": first_input(shape=None),
-    "a shape of another rank": first_input(shape=lambda tensor, model: [*tensor["shape"], 1]),
-    "a fixed size changed": first_input(shape=lambda tensor, model: [*tensor["shape"][:-1], tensor["shape"][-1] + 1]),
-    "a negative size": first_input(shape=lambda tensor, model: [-size for size in tensor["shape"]]),
-    "a fraction for a size": first_input(shape=lambda tensor, model: [size + 0.5 for size in tensor["shape"]]),
-    "a size as text": first_input(shape=lambda tensor, model: [str(size) for size in tensor["shape"]]),
-    "a huge size": first_input(shape=lambda tensor, model: [2**62, *tensor["shape"][1:]]),
-    "no data": first_input(data=None),
-    "data that is not a list": first_input(data=7),
-    "a value too few": first_input(data=lambda tensor, model: tensor["data"][:-1]),
-    "a value too many": first_input(data=lambda tensor, model: [*tensor["data"], tensor["data"][0]]),
-    "values of another kind": first_input(data=of_another_kind),
-    "nulls for values": first_input(data=lambda tensor, model: [None] * len(tensor["data"])),
-    "an id that is not a string": lambda request, model: request | {"id": {"a": 1}},
-    "parameters that are not an object": lambda request, model: request | {"parameters": [1]},
-}
-
-
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_wrong_request_is_refused(server: Server, model: Model, document: dict[str, Any], what: str) -> None:
     """Required API, Inference Request JSON Object, Request Input, and Inference Response JSON Error Object."""
@@ -293,30 +248,43 @@ def test_a_wrong_request_is_refused(server: Server, model: Model, document: dict
     assert answer.is_refusal, answer
 
 
+@pytest.mark.over_http("the fields of a message have types, and take no such values")
+@pytest.mark.parametrize("what", REFUSED_AS_JSON)
+def test_a_request_of_wrong_json_types_is_refused(
+    server: Server, model: Model, document: dict[str, Any], what: str
+) -> None:
+    """Required API, Inference Request JSON Object, Request Input, and Inference Response JSON Error Object."""
+    answer = server.infer(model, REFUSED_AS_JSON[what](document, model))
+    assert answer.is_refusal, answer
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"no JSON", b"[]", b"null", b'{"inputs": [}', b"\xff\xfe\x00", b"[" * 9999]
 )
 def test_a_body_that_is_not_a_request_is_refused(server: Server, model: Model, body: bytes) -> None:
-    """Required API, Inference: the request object is required in the body."""
-    answer = server.ask("POST", f"{model.path}/infer", body, {"Content-Type": "application/json"})
+    """Required API, Inference: the request object is required in the body. None of these is a message, either."""
+    answer = server.send(f"{model.path}/infer", body)
     assert answer.is_refusal, answer
 
 
 def test_a_body_cut_short_is_refused(server: Server, model: Model, document: dict[str, Any]) -> None:
     """Required API, Inference: the request object is required in the body."""
-    body = json.dumps(document).encode()
-    answers = [server.ask("POST", f"{model.path}/infer", body[:end]) for end in range(0, len(body), len(body) // 20)]
+    path = f"{model.path}/infer"
+    body = server.encode(path, document)
+    answers = [server.send(path, body[:end]) for end in range(0, len(body), len(body) // 20)]
     assert [str(answer) for answer in answers if not answer.is_refusal] == []
 
 
+@no_headers
 def test_refusals_are_labelled_as_json(server: Server) -> None:
     """RFC 9110, 8.3 Content-Type; required API, Model Metadata Response JSON Error Object."""
     answer = server.get("/v2/models/no_model_has_this_name")
     assert answer.headers.get("content-type", "").startswith("application/json")
 
 
+@no_headers
 @pytest.mark.parametrize(("method", "path"), [("GET", "/infer"), ("POST", "/ready"), ("DELETE", "")])
-def test_another_verb_is_refused(server: Server, model: Model, method: str, path: str) -> None:
+def test_another_verb_is_refused(server: HttpServer, model: Model, method: str, path: str) -> None:
     """Required API, HTTP/REST: the table of verbs; RFC 9110, 15.5.6."""
-    answer: Answer = server.ask(method, model.path + path, b"" if method == "POST" else None)
+    answer = server.ask(method, model.path + path, b"" if method == "POST" else None)
     assert 400 <= answer.status < 500, answer

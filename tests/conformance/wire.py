@@ -4,9 +4,11 @@ import http.client
 import json
 import math
 import struct
+import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -36,12 +38,16 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 """Required API, Tensor Data Types (BF16: the binary tensor data extension)."""
 
 ONLY_RAW = ("FP16", "BF16")
-"""Datatypes that JSON is not required to carry."""
+"""Datatypes that JSON is not required to carry, and for which a message of gRPC has no field."""
+
+
+class Inexpressible(ValueError):
+    """The transport has no form for this request: a message of gRPC has no place for a text where a number belongs."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer; the names of its headers are in lower case."""
+    """An answer in the form of HTTP; the names of its headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -49,8 +55,18 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body, read as strictly as RFC 8259 has it: NaN and Infinity are no JSON."""
-        return json.loads(self.body, parse_constant=_refuse)
+        """The document, read as strictly as RFC 8259 has it: NaN and Infinity are no JSON."""
+        return json.loads(self.body[: self._end], parse_constant=_refuse)
+
+    @property
+    def raw(self) -> bytes:
+        """The raw tensors behind the document."""
+        return self.body[self._end :]
+
+    @property
+    def _end(self) -> int:
+        length = self.headers.get(HEADER_LENGTH.lower())
+        return len(self.body) if length is None else int(length)
 
     @property
     def is_refusal(self) -> bool:
@@ -70,10 +86,40 @@ def _refuse(name: str) -> float:
 
 
 @dataclass(frozen=True)
-class Server:
-    """A server under test; each request has a connection of its own."""
+class Server(ABC):
+    """A server under test, whatever carries the requests. Tests name calls by their paths, as HTTP does."""
 
     url: str
+    transport: ClassVar[str]
+
+    @abstractmethod
+    def get(self, path: str) -> Answer:
+        """Ask for a description."""
+
+    @abstractmethod
+    def encode(self, path: str, document: Any) -> bytes:
+        """A request's document as the bytes that are sent to this path. Raises Inexpressible."""
+
+    @abstractmethod
+    def send(self, path: str, body: bytes, coding: str = "") -> Answer:
+        """Send these bytes, whatever they are; `coding` compresses them: gzip or deflate."""
+
+    @abstractmethod
+    def infer_raw(self, model: "Model", document: Any, payload: bytes) -> Answer:
+        """Send a document, and its raw tensors beside it."""
+
+    def post(self, path: str, document: Any) -> Answer:
+        return self.send(path, self.encode(path, document))
+
+    def infer(self, model: "Model", document: Any) -> Answer:
+        return self.post(f"{model.path}/infer", document)
+
+
+@dataclass(frozen=True)
+class HttpServer(Server):
+    """A server by its HTTP port; each request has a connection of its own."""
+
+    transport = "http"
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -93,17 +139,20 @@ class Server:
     def get(self, path: str) -> Answer:
         return self.ask("GET", path)
 
-    def post(self, path: str, document: Any) -> Answer:
-        """Post a document as JSON."""
-        return self.ask("POST", path, json.dumps(document).encode(), {"Content-Type": "application/json"})
+    def encode(self, path: str, document: Any) -> bytes:
+        return json.dumps(document).encode()
 
-    def infer(self, model: "Model", document: Any) -> Answer:
-        return self.post(f"{model.path}/infer", document)
+    def send(self, path: str, body: bytes, coding: str = "") -> Answer:
+        headers = {"Content-Type": "application/json"}
+        if coding:
+            packer = zlib.compressobj(wbits=31 if coding == "gzip" else 15)
+            body, headers["Content-Encoding"] = packer.compress(body) + packer.flush(), coding
+        return self.ask("POST", path, body, headers)
 
-    def infer_raw(self, model: "Model", document: Any, payload: bytes, **more: str) -> Answer:
+    def infer_raw(self, model: "Model", document: Any, payload: bytes, header_length: str | None = None) -> Answer:
         """Post a document with raw tensors behind it; `header_length` lies about where the document ends."""
         header = json.dumps(document).encode()
-        length = more.get("header_length", str(len(header)))
+        length = str(len(header)) if header_length is None else header_length
         headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: length}
         return self.ask("POST", f"{model.path}/infer", header + payload, headers)
 
@@ -228,20 +277,18 @@ def from_raw(data: bytes, datatype: str, shape: Sequence[int]) -> Array:
 def outputs(answer: Answer) -> dict[str, Array]:
     """The outputs of a successful answer, in its order, from JSON or from raw bytes."""
     assert answer.status == 200, answer
-    length = answer.headers.get(HEADER_LENGTH.lower())
-    end = len(answer.body) if length is None else int(length)
-    document = Answer(answer.status, answer.headers, answer.body[:end]).json
-    found: dict[str, Array] = {}
-    for output in document["outputs"]:
+    arrays: dict[str, Array] = {}
+    start = 0
+    for output in answer.json["outputs"]:
         shape, datatype = output["shape"], output["datatype"]
         size = output.get("parameters", {}).get("binary_data_size")
         if size is None:
-            found[output["name"]] = _from_json(output["data"], datatype).reshape(shape)
+            arrays[output["name"]] = _from_json(output["data"], datatype).reshape(shape)
         else:
-            found[output["name"]] = from_raw(answer.body[end : end + size], datatype, shape)
-            end += size
-    assert end == len(answer.body), "the body is longer than the document and its raw tensors"
-    return found
+            arrays[output["name"]] = from_raw(answer.raw[start : start + size], datatype, shape)
+            start += size
+    assert start == len(answer.raw), "the body is longer than the document and its raw tensors"
+    return arrays
 
 
 def _from_json(data: Any, datatype: str) -> Array:
