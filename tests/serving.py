@@ -8,10 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +175,66 @@ def started(artifacts: Path, folder: Path, **more: str) -> Iterator[Service]:
         yield service
     finally:
         service.stop()
+
+
+class Gate:
+    """Stands before a service as its remote's address; while it is shut, what calls a model waits there.
+
+    A service that is halted would be noticed within seconds, and then calls fail at once.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.holds = threading.Event()
+        """Set once a call waits."""
+        self._is_open = threading.Event()
+        self._is_open.set()
+
+    @contextlib.contextmanager
+    def shut(self) -> Iterator[None]:
+        self.holds.clear()
+        self._is_open.clear()
+        try:
+            yield
+        finally:
+            self._is_open.set()
+
+    def pass_on(self, path: str) -> None:
+        """Return at once, or, for a call of a model, once the gate is open."""
+        if path.endswith("/infer") and not self._is_open.is_set():
+            self.holds.set()
+            self._is_open.wait(60)
+
+
+@contextlib.contextmanager
+def gate(service: Service) -> Iterator[Gate]:
+    """A gate before a service, at an address of its own."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:  # the name that http.server asks for
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            guard.pass_on(self.path)
+            status, headers, answer = service.ask(self.command, self.path, body, dict(self.headers))
+            self.send_response_only(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing: the tests look at answers, not at a log."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        guard = Gate(f"http://127.0.0.1:{server.server_port}")
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        serving.start()
+        try:
+            yield guard
+        finally:
+            server.shutdown()
+            serving.join()

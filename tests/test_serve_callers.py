@@ -4,14 +4,12 @@ import contextlib
 import gzip
 import http.client
 import json
-import os
 import queue
 import re
-import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from contract.errors import Overloaded
 from serve.callers import BYTES, CONNECTIONS, REQUESTS, ROWS, Callers, TooMany
 from serve.keys import add_key
 from serve.settings import Settings
-from tests.serving import Service, ask_on, free_port, halt, started, wait_until
+from tests.serving import Gate, Service, ask_on, free_port, gate, started, wait_until
 from tests.test_docs import write_model
 
 INFER = "/v2/models/keras_cnn-onnx/infer"
@@ -163,61 +161,49 @@ def test_a_kept_connection_answers_more_than_its_limits_one_after_the_other(serv
 def test_a_message_of_a_grpc_stream_counts_like_a_call(
     folder: Path, tmp_path: Path, limit: str, status: str, reason: str
 ) -> None:
-    """A process apart that is stopped keeps the first message under way."""
     port = free_port()
     pixels = triton.InferInput("pixels", [1, 28, 28, 1], "FP32")
     pixels.set_data_from_numpy(np.zeros((1, 28, 28, 1), np.float32))
-    with started(folder / "artifacts", tmp_path / "remote") as remote, contextlib.ExitStack() as clients:
-        settings = {"SERVE_REMOTES": f"onnx={remote.url}", "GRPC_PORT": str(port), limit: "1"}
+    with (
+        behind_a_gate(folder, tmp_path, GRPC_PORT=str(port), **{limit: "1"}) as (gateway, remote),
+        contextlib.ExitStack() as clients,
+    ):
+        first, second = (clients.enter_context(triton.InferenceServerClient(f"127.0.0.1:{port}")) for _ in range(2))
+        answers: queue.Queue[Any] = queue.Queue()
+        for client in (first, second):
+            client.start_stream(lambda result, error: answers.put(error))
+            client.async_stream_infer("keras_cnn-onnx", [pixels])
+            assert answers.get(timeout=20) is None
+        with remote.shut():
+            first.async_stream_infer("keras_cnn-onnx", [pixels])
+            assert remote.holds.wait(20)
+            second.async_stream_infer("keras_cnn-onnx", [pixels])
+            assert reason in answers.get(timeout=20).message()
+            with pytest.raises(InferenceServerException, match=reason) as refused:
+                second.infer("keras_cnn-onnx", [pixels])
+            assert refused.value.status() == status
+        assert answers.get(timeout=20) is None
+        settle(gateway, "", 200)
+
+
+@contextlib.contextmanager
+def behind_a_gate(folder: Path, tmp_path: Path, **settings: str) -> Iterator[tuple[Service, Gate]]:
+    """A gateway with these settings, and the gate that keeps what calls its model."""
+    with started(folder / "artifacts", tmp_path / "remote") as service, gate(service) as remote:
+        settings["SERVE_REMOTES"] = f"onnx={remote.url}"
         with started(folder / "artifacts", tmp_path / "gateway", **settings) as gateway:
             settle(gateway, "", 200)
-            first, second = (clients.enter_context(triton.InferenceServerClient(f"127.0.0.1:{port}")) for _ in range(2))
-            answers: queue.Queue[Any] = queue.Queue()
-            for client in (first, second):
-                client.start_stream(lambda result, error: answers.put(error))
-                client.async_stream_infer("keras_cnn-onnx", [pixels])
-                assert answers.get(timeout=20) is None
-            stopped = [remote.process.pid, *remote.workers()]
-            for process in stopped:
-                halt(process)
-            try:
-                first.async_stream_infer("keras_cnn-onnx", [pixels])
-                # a call that reaches no model: one that overtakes the first message would be under way itself
-                wait_until(lambda: gateway.ask("GET", "/v2")[0] == (429 if "CALLER" in limit else 503))
-                second.async_stream_infer("keras_cnn-onnx", [pixels])
-                assert reason in answers.get(timeout=20).message()
-                with pytest.raises(InferenceServerException, match=reason) as refused:
-                    second.infer("keras_cnn-onnx", [pixels])
-                assert refused.value.status() == status
-            finally:
-                for process in stopped:
-                    os.kill(process, signal.SIGCONT)
-            assert answers.get(timeout=20) is None
-            settle(gateway, "", 200)
+            yield gateway, remote
 
 
 def test_rows_that_run_are_counted(folder: Path, tmp_path: Path) -> None:
-    """A process apart that is stopped keeps its rows under way."""
-    limits = {"SERVE_CALLER_ROWS": "20", "SERVE_TIMEOUT": "5"}
-    with started(folder / "artifacts", tmp_path / "remote") as remote:
-        remotes = {"SERVE_REMOTES": f"onnx={remote.url}", **limits}
-        with started(folder / "artifacts", tmp_path / "gateway", **remotes) as gateway:
-            settle(gateway, "", 200)
-            stopped = [remote.process.pid, *remote.workers()]
-            for process in stopped:
-                halt(process)
-            try:
-                codes: list[int] = []
-                waiting = threading.Thread(target=lambda: codes.append(ask(gateway, "", 15)[0]))
-                waiting.start()
-                time.sleep(0.5)
-                assert ask(gateway, "", 10) == (429, "1")
-                waiting.join()
-            finally:
-                for process in stopped:
-                    os.kill(process, signal.SIGCONT)
-            assert codes[0] in (503, 504)
-            settle(gateway, "", 200)
+    with behind_a_gate(folder, tmp_path, SERVE_CALLER_ROWS="20") as (gateway, remote):
+        with ThreadPoolExecutor() as pool, remote.shut():
+            waiting = pool.submit(ask, gateway, "", 15)
+            assert remote.holds.wait(20)
+            assert ask(gateway, "", 10) == (429, "1")
+        assert waiting.result() == (200, None)
+        settle(gateway, "", 200)
 
 
 def test_an_address_has_so_many_connections(folder: Path, tmp_path: Path) -> None:
@@ -252,33 +238,27 @@ def test_an_address_has_so_many_connections(folder: Path, tmp_path: Path) -> Non
 def test_what_a_grpc_message_inflates_to_counts_until_its_answer(
     folder: Path, tmp_path: Path, limit: str, status: str, reason: str
 ) -> None:
-    """A process apart that is stopped keeps the first message under way; on the wire both are a few bytes."""
+    """On the wire both messages are a few bytes."""
     port = free_port()
     pixels = triton.InferInput("pixels", [1, 28, 28, 1], "FP32")
     pixels.set_data_from_numpy(np.zeros((1, 28, 28, 1), np.float32))
-    with started(folder / "artifacts", tmp_path / "remote") as remote, contextlib.ExitStack() as clients:
-        settings = {"SERVE_REMOTES": f"onnx={remote.url}", "GRPC_PORT": str(port), limit: "5000"}
-        with started(folder / "artifacts", tmp_path / "gateway", **settings) as gateway:
-            settle(gateway, "", 200)
-            client = clients.enter_context(triton.InferenceServerClient(f"127.0.0.1:{port}"))
-            infer = partial(client.infer, "keras_cnn-onnx", [pixels], compression_algorithm="gzip")
-            infer()
-            stopped = [remote.process.pid, *remote.workers()]
-            for process in stopped:
-                halt(process)
-            answers: queue.Queue[Any] = queue.Queue()
-            try:
-                client.async_infer("keras_cnn-onnx", [pixels], lambda result, error: answers.put(error))
-                wait_until(lambda: held(gateway) > 3136)
-                with pytest.raises(InferenceServerException, match=reason) as refused:
-                    infer()
-                assert refused.value.status() == status
-            finally:
-                for process in stopped:
-                    os.kill(process, signal.SIGCONT)
-            assert answers.get(timeout=20) is None
-            wait_until(lambda: held(gateway) == 0)
-            infer()
+    with (
+        behind_a_gate(folder, tmp_path, GRPC_PORT=str(port), **{limit: "5000"}) as (gateway, remote),
+        triton.InferenceServerClient(f"127.0.0.1:{port}") as client,
+    ):
+        infer = partial(client.infer, "keras_cnn-onnx", [pixels], compression_algorithm="gzip")
+        infer()
+        answers: queue.Queue[Any] = queue.Queue()
+        with remote.shut():
+            client.async_infer("keras_cnn-onnx", [pixels], lambda result, error: answers.put(error))
+            assert remote.holds.wait(20)
+            assert held(gateway) > 3136
+            with pytest.raises(InferenceServerException, match=reason) as refused:
+                infer()
+            assert refused.value.status() == status
+        assert answers.get(timeout=20) is None
+        wait_until(lambda: held(gateway) == 0)
+        infer()
 
 
 def held(service: Service) -> float:
