@@ -84,9 +84,12 @@ Decode = Callable[[Any, TensorSpec], Any]
 def from_json(data: Any, shape: Sequence[int], spec: TensorSpec, decode: Decode | None = None) -> Array:
     """Flat or nested JSON values -> an array of the spec's dtype and this shape. Raises InputError.
 
-    The nesting and the number of values are checked before any value is looked at.
+    The nesting and the number of values are checked before any value is looked at. The values may also be a flat array
+    of the spec's kind of numbers.
     """
     dtype = numpy_dtype(spec.dtype)
+    if isinstance(data, np.ndarray):
+        return _flat_array(data, shape, spec)
     if isinstance(data, Numbers) and dtype.kind not in "bO":
         return _long_list(data, shape, spec)
     if not isinstance(data, list):
@@ -104,6 +107,14 @@ def from_json(data: Any, shape: Sequence[int], spec: TensorSpec, decode: Decode 
     array = _strings(values) if dtype.kind == "O" else _numbers(values, dtype, spec)
     check_bounds(array, spec)
     return array.reshape(shape)
+
+
+def _flat_array(values: Array, shape: Sequence[int], spec: TensorSpec) -> Array:
+    check_count(values.size, shape, spec)
+    dtype = numpy_dtype(spec.dtype)
+    result = values if values.dtype == dtype else _fitting(values, dtype, spec).astype(dtype)
+    check_bounds(result, spec)
+    return result.reshape(shape)
 
 
 def _flat(data: list[Any], shape: Sequence[int], spec: TensorSpec) -> list[Any]:

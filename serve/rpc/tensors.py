@@ -14,16 +14,16 @@ from serve.protocol.json_text import MAX_TENSORS
 from serve.rpc.messages import ModelInferResponse
 
 CONTENTS = {
-    "BOOL": "bool_contents",
-    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
-    "INT64": "int64_contents",
-    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
+    "BOOL": ("bool_contents", np.bool_),
+    **dict.fromkeys(("INT8", "INT16", "INT32"), ("int_contents", np.int32)),
+    "INT64": ("int64_contents", np.int64),
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), ("uint_contents", np.uint32)),
+    "UINT64": ("uint64_contents", np.uint64),
+    "FP32": ("fp32_contents", np.float32),
+    "FP64": ("fp64_contents", np.float64),
+    "BYTES": ("bytes_contents", np.object_),
 }
-"""Where a message has the values of each datatype. Those of FP16 and BF16 are raw."""
+"""Where a message has the values of each datatype, and in which dtype. Those of FP16 and BF16 are raw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def _read_fields(message: Any, sizes: list[int], payload: memoryview | bytes, ma
 
 
 def _input(tensor: Any, size: int | None) -> dict[str, Any]:
-    """An input as JSON has it: its values, or how many raw bytes they are."""
+    """An input as JSON has it: its values, numbers as one flat array, or how many raw bytes they are."""
     described: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
     parameters = _parameters(tensor)
     if size is not None:
@@ -76,13 +76,15 @@ def _input(tensor: Any, size: int | None) -> dict[str, Any]:
                 "them. Send each tensor once."
             )
         return described | {"parameters": parameters | {"binary_data_size": size}}
-    field = CONTENTS.get(tensor.datatype)
-    if field is None:
+    if tensor.datatype not in CONTENTS:
         raise InputError(f"The input {tensor.name[:80]!r} of datatype {tensor.datatype[:80]!r} has to be raw.")
-    values = list(getattr(tensor.contents, field))
-    if field == "bytes_contents":
-        values = [value.decode("utf-8", "surrogateescape") for value in values]
-    return described | {"parameters": parameters, "data": values}
+    field, dtype = CONTENTS[tensor.datatype]
+    values = getattr(tensor.contents, field)
+    if dtype is np.object_:
+        data: Any = [value.decode("utf-8", "surrogateescape") for value in values]
+    else:  # one copy of the message's own memory; a list would be an object for each value
+        data = np.array(values, dtype)
+    return described | {"parameters": parameters, "data": data}
 
 
 def _parameters(message: Any) -> dict[str, Any]:
