@@ -230,8 +230,16 @@ class Body:
 
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """A request's headers that are read here, by their lower-case names."""
-    return {READ_HEADERS[name]: value.decode("latin-1") for name, value in headers if name in READ_HEADERS}
+    """A request's headers that are read here, by their lower-case names.
+
+    Several lines of one name are one list with commas, as RFC 9110 says, and as WSGI has them.
+    """
+    read: dict[str, str] = {}
+    for line, value in headers:
+        if name := READ_HEADERS.get(line):
+            text = value.decode("latin-1")
+            read[name] = f"{read[name]},{text}" if name in read else text
+    return read
 
 
 def wire(reply: Reply, request: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:

@@ -1,6 +1,7 @@
 """HTTP/1.1 as RFC 9112 has it: what is refused, in which order answers come, and whose requests are answered."""
 
 import contextlib
+import gzip
 import json
 import resource
 import socket
@@ -16,15 +17,22 @@ from serve.app import create_app
 from serve.catalog import Catalog
 from serve.connection import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL
 from serve.origins import Origins
+from serve.protocol import oip
 from serve.settings import SettingError, Settings
 from serve.stats import NO_MODEL
 from tests.serving import Service, started, wait_until
 from tests.test_docs import write_model
 
 INFER = b"/v2/models/keras_cnn-onnx/infer"
-BODY = json.dumps(
-    {"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [1, 28, 28, 1], "data": [0] * 784}]}
-).encode()
+
+
+def zeros(rows: int) -> bytes:
+    """A request of so many rows."""
+    tensor = {"name": "pixels", "datatype": "FP32", "shape": [rows, 28, 28, 1], "data": [0] * 784 * rows}
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+BODY = zeros(1)
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +221,46 @@ def test_answers_come_in_order_before_the_refusal_of_what_follows(service: Servi
 )
 def test_a_request_behind_equal_ones_is_checked_where_it_differs(service: Service, changed: bytes, status: int) -> None:
     assert [answer[0] for answer in ask(service, 2 * post() + changed, 3)] == [200, 200, status]
+
+
+PACKED = gzip.compress(BODY)
+PLAIN, GZIP, IDENTITY = b"Content-Encoding:", b"Content-Encoding: gzip", b"Content-Encoding: identity"
+
+
+@pytest.mark.parametrize(
+    ("lines", "body", "status"),
+    [
+        ((GZIP, GZIP), PACKED, 415),
+        ((GZIP, GZIP), gzip.compress(PACKED), 415),
+        ((b"Content-Encoding: gzip, gzip",), PACKED, 415),
+        ((GZIP, b"content-encoding: br"), PACKED, 415),
+        ((b"Content-Encoding: br", GZIP), PACKED, 415),
+        *(((first, GZIP), PACKED, 200) for first in (IDENTITY, PLAIN)),
+        *(((GZIP, last), PACKED, 200) for last in (IDENTITY, PLAIN)),
+        ((IDENTITY, IDENTITY), BODY, 200),
+    ],
+)
+def test_several_lines_of_an_encoding_are_one_list(
+    service: Service, artifacts: Path, lines: tuple[bytes, ...], body: bytes, status: int
+) -> None:
+    """RFC 9110, 5.3. Also for a picture, which Flask reads."""
+    assert [answer[0] for answer in ask(service, 2 * post(*lines, body=body), 2)] == [status] * 2
+    picture = (artifacts / "samples" / "0000.png").read_bytes()
+    picture = picture if body is BODY else gzip.compress(picture)
+    (answer,) = ask(service, post(*lines, body=picture, target=b"/predict/keras_cnn-onnx"))
+    assert answer[0] == status
+
+
+def test_several_lines_of_what_is_accepted_are_one_list(service: Service) -> None:
+    many = zeros(100)
+    (answer,) = ask(service, post(b"Accept-Encoding: gzip", b"Accept-Encoding: br", body=many))
+    assert answer[1]["content-encoding"] == "gzip"
+    assert gzip.decompress(answer[2]) == ask(service, post(body=many))[0][2]
+
+
+def test_two_lengths_of_the_json_are_refused(service: Service) -> None:
+    length = b"%b: %d" % (oip.HEADER_LENGTH.encode(), len(BODY))
+    assert [answer[0] for answer in ask(service, post(length) + post(length, length), 2)] == [200, 400]
 
 
 def test_a_whole_address_without_a_path_is_the_page(service: Service) -> None:
