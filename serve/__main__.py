@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from contract.errors import ArtifactMissing, RosettaError
 from serve.artifacts import find_artifacts
 from serve.keys import Keys
 from serve.listeners import bind
+from serve.open_files import allow_many_files
 from serve.phone import is_loopback
 from serve.settings import SettingError, Settings
 from serve.tls import check_certificate
@@ -37,15 +37,6 @@ def main() -> None:
     allow_many_files()
     config = Path(__file__).with_name("gunicorn_conf.py")
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(config)])
-
-
-def allow_many_files() -> None:
-    """Let the service open as many files as the system allows: a connection is one, and shells often allow 1,024.
-
-    A worker that can open no more resets newcomers, before it can let an idle connection give way.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def check_grpc(settings: Settings) -> None:

@@ -108,7 +108,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._since = self.loop.time()
         self._plane.connections += 1
-        most = self._plane.settings.max_connections
+        most = self._plane.max_connections
         if len(self.connections) > most and not self._close_idle():
             self._refuse(503, f"The service has {most} connections already. Try again in a moment.")
             return

@@ -27,13 +27,14 @@ from contract.image import HELD_BYTES, held_bytes, image_to_batch
 from contract.manifest import ImageSpec
 from contract.tensors import Tensors
 from serve.apart.runtime import ApartRuntime
-from serve.batching import Answered, Batcher, Limits, failure
+from serve.batching import RELAYED, Answered, Batcher, Limits, failure
 from serve.callers import Callers
 from serve.catalog import Catalog, ServedModel, load_catalog
 from serve.control import Control, Done, done_in
 from serve.gauges import Gauges, Numbers, memory_bytes
 from serve.held import Held
 from serve.keys import Keys
+from serve.open_files import connections_beside, files_open
 from serve.protocol import InferRequest
 from serve.remote.runtime import RemoteRuntime
 from serve.runtimes import Runtime, warm_up_inputs
@@ -129,6 +130,14 @@ class DataPlane:
         self.control = Control(settings, self._replace, done_in(settings) if loaded_before is None else loaded_before)
         self.on_replaced: Callable[[str], None] = lambda _: None
         """Called with the name of each model that was loaded, or unloaded, while the service runs."""
+        self.max_connections = self._max_connections()
+        """Connections to each port of this worker."""
+
+    def _max_connections(self) -> int:
+        """As many as the settings say, unless the files that may be open are too few. Call it with all models there."""
+        remotes = sum(isinstance(model.loaded, RemoteRuntime) for model in self.catalog.every_version())
+        others = files_open() + remotes * (RELAYED + REMOTE_CALLS)
+        return connections_beside(others, self.settings.max_connections, 2 if self.settings.grpc_port else 1)
 
     def _prepare(self, model: ServedModel) -> None:
         """Measure a model, and give it a pool of its own where another process runs it."""

@@ -13,6 +13,7 @@ from typing import Any
 from serve import control, gauges, stats
 from serve.generations import Generations
 from serve.listeners import drop_new, open_listeners
+from serve.open_files import too_few_files
 from serve.settings import SettingError, Settings
 
 settings = Settings.from_environment()
@@ -88,6 +89,8 @@ def post_worker_init(worker: Any) -> None:
     from serve.banner import banner
 
     if worker.age == 1:
+        if trouble := too_few_files(settings.max_connections, worker.wsgi.plane.max_connections):
+            worker.log.warning(trouble)
         try:
             print(banner(worker.wsgi.plane.catalog, settings), flush=True)
         except OSError as error:  # where standard output is a file on a full disk, the service answers all the same

@@ -160,14 +160,15 @@ def ask_on(
 
 
 @contextlib.contextmanager
-def started(artifacts: Path, folder: Path, **more: str) -> Iterator[Service]:
-    """Start the service, wait for its banner, and end it."""
+def started(artifacts: Path, folder: Path, most_files: str = "", **more: str) -> Iterator[Service]:
+    """Start the service, wait for its banner, and end it. `most_files`: the hard limit of files that it may open."""
     environment = settings(artifacts, **more)
     folder.mkdir()
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serve"], cwd=ROOT, env=environment, stdout=stdout, stderr=stderr
-        )
+        command = [sys.executable, "-m", "serve"]
+        if most_files:
+            command = ["sh", "-c", f'ulimit -n {most_files} && exec "$@"', "sh", *command]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stdout, stderr=stderr)
     service = Service(process, int(environment["PORT"]), folder)
     try:
         wait_until(lambda: "curl" in service.printed or process.poll() is not None, START_SECONDS)

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import re
 import resource
 import socket
 import time
@@ -16,6 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from serve.app import create_app
 from serve.catalog import Catalog
 from serve.connection import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL
+from serve.dataplane import DataPlane
+from serve.open_files import connections_beside, too_few_files
 from serve.origins import Origins
 from serve.protocol import oip
 from serve.settings import SettingError, Settings
@@ -361,6 +364,63 @@ def test_of_2000_idle_connections_the_oldest_give_way_to_newcomers(tmp_path: Pat
             assert newcomer.recv(65536).startswith(b"HTTP/1.1 200 ")
             assert time.monotonic() - start < AT_ONCE
         assert [is_open(connection) for connection in idle] == [False] * 20 + [True] * (MANY - 20)
+
+
+FEW = 300
+
+
+@pytest.mark.parametrize("more", [{}, {"SERVE_WORKERS": "2"}], ids=["one worker", "two workers"])
+def test_no_newcomer_is_reset_where_the_system_allows_fewer_files_than_connections(
+    tmp_path: Path, more: dict[str, str]
+) -> None:
+    write_model(tmp_path / "artifacts" / "keras_cnn" / "onnx")
+    more = {"SERVE_MAX_CONNECTIONS": str(MANY), "SERVE_TIMEOUT": "300", **more}
+    with (
+        contextlib.ExitStack() as stack,
+        started(tmp_path / "artifacts", tmp_path / "output", str(FEW), **more) as service,
+    ):
+        (taken,) = re.findall(rf"SERVE_MAX_CONNECTIONS={MANY} .*, {FEW}, so a worker takes (\d+) conn", service.log)
+        assert FEW // 3 < int(taken) < FEW
+        for sent in [get(), post()] * FEW:
+            newcomer = stack.enter_context(connected(service))
+            newcomer.sendall(sent)
+            assert newcomer.recv(65536).startswith(b"HTTP/1.1 200 ")
+            stack.enter_context(connected(service))
+        assert all(len(list(Path(f"/proc/{worker}/fd").iterdir())) < FEW for worker in service.workers())
+
+
+def test_a_service_whose_connections_all_fit_says_nothing_of_files(service: Service) -> None:
+    assert "SERVE_MAX_CONNECTIONS" not in service.log
+
+
+@pytest.mark.parametrize(
+    ("allowed", "others", "wanted", "ports", "expected"),
+    [
+        (20_000, 60, 1000, 1, 1000),
+        (20_000, 60, 30_000, 1, 17_940),
+        (1024, 60, 1000, 1, 862),
+        (1024, 60, 1000, 2, 431),
+        (1024, 60, 100, 2, 100),
+        (128, 60, 1000, 1, 1),
+        (resource.RLIM_INFINITY, 60, 2**20, 2, 2**20),
+    ],
+)
+def test_connections_leave_room_for_the_other_files(
+    monkeypatch: pytest.MonkeyPatch, allowed: int, others: int, wanted: int, ports: int, expected: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (allowed, resource.RLIM_INFINITY))
+    assert connections_beside(others, wanted, ports) == expected
+    assert bool(too_few_files(wanted, expected)) == (expected < wanted)
+
+
+@pytest.mark.parametrize("port", [0, 8001])
+def test_http_and_grpc_share_the_files(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1_000_000, 1_000_000))
+    plane = DataPlane(Catalog([]), Settings(grpc_port=port, max_connections=2**20))
+    try:
+        assert plane.max_connections // 1000 == (449 if port else 899)
+    finally:
+        plane.close()
 
 
 @contextlib.contextmanager

@@ -158,7 +158,7 @@ class Connection(Http2, asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else "this machine"
         self._connections.add(self)
-        if len(self._connections) > self._plane.settings.max_connections or not self._take_place():
+        if len(self._connections) > self._plane.max_connections or not self._take_place():
             self._transport.abort()
             return
         self._write()
