@@ -53,7 +53,13 @@ def app_over(running: DataPlane) -> Flask:
     app.register_error_handler(HTTPException, _answer_http_error)
     app.register_error_handler(Exception, _answer_unknown_error)
     app.after_request(_add_headers)
+    app.teardown_request(_forget_wrong_path)
     return app
+
+
+def _forget_wrong_path(_: BaseException | None) -> None:
+    """A request to no path has the error of that, whose traceback has the request: the cycle would hold its body."""
+    request.routing_exception = None
 
 
 def _check_key() -> None:

@@ -202,7 +202,7 @@ class Batcher:
         try:
             self._remote.start(joined([waiting.inputs for waiting in batch]), finish)
         except Exception as error:
-            self._loop.call_soon(finish, error)
+            self._loop.call_soon(finish, bare(error))
 
     def _finish_remote(self, batch: Sequence[Waiting], start: float, outcome: Tensors | Exception) -> None:
         self._running -= 1
@@ -216,12 +216,12 @@ class Batcher:
         self._schedule()
 
     def _split_outcome(self, batch: Sequence[Waiting], outcome: Tensors | Exception) -> list[Tensors | Exception]:
-        if not isinstance(outcome, Exception):
-            try:
-                return list(self._split([waiting.inputs for waiting in batch], outcome))
-            except RuntimeFailure as error:
-                outcome = error
-        return [outcome] * len(batch)
+        if isinstance(outcome, Exception):
+            return [outcome] * len(batch)
+        try:
+            return list(self._split([waiting.inputs for waiting in batch], outcome))
+        except RuntimeFailure as error:
+            return [bare(error)] * len(batch)
 
     def is_free(self) -> bool:
         """Whether the whole queue runs in this turn of the event loop."""
@@ -264,18 +264,18 @@ class Batcher:
     def _call(self, batch: Sequence[Waiting]) -> Answers:
         start = time.perf_counter()
         parts = [waiting.inputs for waiting in batch]
-        try:
-            answers: list[Tensors | Exception] = list(self._split(parts, self._runtime.predict(joined(parts))))
-        except Exception as error:
+        answers = self._tried(parts)
+        if len(parts) > 1 and isinstance(answers[0], Exception):
             # One bad row must not fail the others: each request is tried alone.
-            answers = [error] if len(batch) == 1 else [self._alone(waiting) for waiting in batch]
+            answers = [answer for part in parts for answer in self._tried([part])]
         return answers, start, time.perf_counter() - start
 
-    def _alone(self, waiting: Waiting) -> Tensors | Exception:
+    def _tried(self, parts: Sequence[Tensors]) -> list[Tensors | Exception]:
+        """The outputs of each request, or for each the error of the call."""
         try:
-            return self._runtime.predict(waiting.inputs)
+            return list(self._split(parts, self._runtime.predict(joined(parts))))
         except Exception as error:
-            return error
+            return [bare(error)] * len(parts)
 
     def _split(self, parts: Sequence[Tensors], outputs: Tensors) -> list[Tensors]:
         """The outputs of joined requests -> the outputs of each request."""
@@ -313,6 +313,16 @@ BEYOND_TABLE = re.compile(
     r"|index out of range in self|gather index out of bounds"  # PyTorch, LiteRT
 )
 """How runtimes refuse an id beyond a table whose size the manifest does not name."""
+
+
+def bare(error: Exception) -> Exception:
+    """An error to be kept, without its traceback and its causes.
+
+    Their frames refer to the tensors, to the model, and by way of a future or a batch to the error itself: all of these
+    would stay until the interpreter next looks for cycles.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def failure(name: str, error: Exception, inputs: Tensors | None = None) -> RosettaError:

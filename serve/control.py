@@ -143,8 +143,8 @@ def _end(model: ServedModel) -> None:
 def _end_after_last_answer(model: ServedModel, seconds: float) -> None:
     """End a model that no new request gets, once the last of those that have it is answered, or after so many seconds.
 
-    A request under way holds its model, so that the interpreter counts them: no request pays for another count. The
-    traceback of one that failed may hold it longer, until the interpreter next looks for cycles.
+    A request under way holds its model, so that the interpreter counts them: no request pays for another count. One
+    that failed holds it no longer, since no error that is kept has a traceback.
     """
     if model.loaded is None:
         return

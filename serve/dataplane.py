@@ -268,13 +268,14 @@ class DataPlane:
         future = self._own_pools.get(model.key, self._pool).submit(call)
         try:
             outputs, queued, computed = future.result(seconds)
-        except PoolTimeout as error:
+        except PoolTimeout:
             future.cancel()  # nobody waits for it any more
             self._note_timeout(model, start, seconds)
-            raise _too_slow(model, seconds) from error
+            raise _too_slow(model, seconds) from None
         except Exception as error:
-            known = failure(model.name, error, request.inputs)
-            raise known from (None if known is error else error)
+            raise failure(model.name, error, request.inputs) from None
+        finally:
+            del future  # it has the error, and the error's traceback has this frame: the cycle would hold the tensors
         if model.key in self._own_pools:
             model.breaker.answered()
         stats, rows = self.stats[model.key], model.described.rows_of(request.inputs)

@@ -135,6 +135,10 @@ class Pipeline:
     ) -> None:
         if future.cancelled():
             return
+        failure = future.exception()
+        if isinstance(failure, Exception):  # raised here, it would refer to this frame, and that to it
+            done(self.failed(failure, start))
+            return
         try:
             answered = future.result()
             rows = self._plane.finish(self._model, request, start, answered)
