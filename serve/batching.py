@@ -16,7 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from contract.errors import DeadlineExceeded, InputError, Overloaded, RosettaError, RuntimeFailure, one_line
+from contract.errors import (
+    DeadlineExceeded,
+    InputError,
+    ModelUnavailable,
+    Overloaded,
+    RosettaError,
+    RuntimeFailure,
+    one_line,
+)
 from contract.tensors import Tensors
 from serve.catalog import ServedModel
 from serve.protocol import Reply
@@ -158,8 +166,12 @@ class Batcher:
             if self._remote is not None:
                 self._call_remote(batch)
                 continue
+            try:
+                done = self._loop.run_in_executor(self._pool, self._call, batch)
+            except RuntimeError:  # the pool is shut down
+                self._end(batch)
+                continue
             self._running += 1
-            done = self._loop.run_in_executor(self._pool, self._call, batch)
             done.add_done_callback(lambda done, batch=batch: self._finish_slow(batch, done))  # type: ignore[misc]
 
     @property
@@ -291,8 +303,16 @@ class Batcher:
 
     def _finish_slow(self, batch: Sequence[Waiting], done: asyncio.Future[Answers]) -> None:
         self._running -= 1
-        self._finish(batch, *done.result())
+        if done.cancelled():  # the pool was shut down before the call began
+            self._end(batch)
+        else:
+            self._finish(batch, *done.result())
         self._schedule()
+
+    def _end(self, batch: Sequence[Waiting]) -> None:
+        for waiting in batch:
+            if not waiting.future.done():
+                waiting.future.set_exception(ended(self.model.name))
 
     def _finish(
         self, batch: Sequence[Waiting], answers: Sequence[Tensors | Exception], start: float, seconds: float
@@ -323,6 +343,11 @@ def bare(error: Exception) -> Exception:
     """
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
+
+
+def ended(name: str) -> ModelUnavailable:
+    """The error of a call that cannot begin any more."""
+    return ModelUnavailable(f"{name} is not called any more: the service ends. Send the request again in a moment.")
 
 
 def failure(name: str, error: Exception, inputs: Tensors | None = None) -> RosettaError:

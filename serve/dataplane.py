@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as PoolTimeout
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
@@ -27,7 +27,7 @@ from contract.image import HELD_BYTES, held_bytes, image_to_batch
 from contract.manifest import ImageSpec
 from contract.tensors import Tensors
 from serve.apart.runtime import ApartRuntime
-from serve.batching import RELAYED, Answered, Batcher, Limits, failure
+from serve.batching import RELAYED, Answered, Batcher, Limits, ended, failure
 from serve.callers import Callers
 from serve.catalog import Catalog, ServedModel, load_catalog
 from serve.control import Control, Done, done_in
@@ -193,7 +193,7 @@ class DataPlane:
         }
 
     def close(self) -> None:
-        """Let running calls finish, write the last statistics, and end every runtime."""
+        """Write the last statistics, and end every runtime. Calls that did not begin or end by then are unavailable."""
         self._is_closing.set()
         for pool in (self._pool, self.readers, *self._own_pools.values()):
             pool.shutdown(wait=False, cancel_futures=True)
@@ -242,8 +242,10 @@ class DataPlane:
 
     def _note_timeout(self, model: ServedModel, start: float, seconds: float) -> None:
         """A request's own limit may be short: only one as long as the service's says something about the model."""
-        own = self._own_pools.get(model.key) if self._is_served(model) else None
-        if own is not None and seconds >= self.settings.timeout and model.breaker.timed_out(start, seconds):
+        own = self._own_pools.get(model.key)
+        if own is None or self._is_closing.is_set() or not self._is_served(model):
+            return
+        if seconds >= self.settings.timeout and model.breaker.timed_out(start, seconds):
             log.warning("%s is not served: %s", model.name, model.breaker.trouble)
             own.submit(self._try_until_it_answers, model)
 
@@ -265,13 +267,18 @@ class DataPlane:
             called = self.clock()
             return runtime.predict(request.inputs), called - began, self.clock() - called
 
-        future = self._own_pools.get(model.key, self._pool).submit(call)
+        try:
+            future = self._own_pools.get(model.key, self._pool).submit(call)
+        except RuntimeError:  # the pool is shut down
+            raise ended(model.name) from None
         try:
             outputs, queued, computed = future.result(seconds)
         except PoolTimeout:
             future.cancel()  # nobody waits for it any more
             self._note_timeout(model, start, seconds)
             raise _too_slow(model, seconds) from None
+        except CancelledError:
+            raise ended(model.name) from None
         except Exception as error:
             raise failure(model.name, error, request.inputs) from None
         finally:

@@ -98,7 +98,7 @@ class ListeningServer(Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._front.is_ending = True
         if self._grpc is not None:
-            await self._grpc.stop()
+            self._grpc.end()
         for server in self.servers:
             server.close()
         taken = []
@@ -107,6 +107,12 @@ class ListeningServer(Server):
             listener.close()  # at once: if it is the last of its copies, what comes in between is lost
         await self._open(taken)
         await super().shutdown()
+
+    async def _wait_tasks_to_complete(self) -> None:
+        """uvicorn waits here for what HTTP has under way, before the models end: wait for gRPC's calls, too."""
+        await super()._wait_tasks_to_complete()
+        if self._grpc is not None:
+            await self._grpc.wait()
 
     async def _open(self, taken: Iterable[socket.socket]) -> None:
         loop = asyncio.get_running_loop()

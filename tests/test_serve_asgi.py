@@ -650,13 +650,15 @@ def test_a_node_process_killed_under_load_fails_only_its_own_requests(single: Se
     assert "Traceback" not in single.log
 
 
-def test_sigterm_finishes_what_was_accepted(single: Service, pixels: Any) -> None:
+def test_sigterm_finishes_what_was_accepted(single: Service, light: Path, pixels: Any) -> None:
     """Requests that hang in Node when the signal comes are answered, and so is one whose body is still on its way."""
+    picture = (light / "samples" / "0000.png").read_bytes()
     (node,) = (process for process, name in single.descendants().items() if "node" in name.lower())
     tfjs, body = "/v2/models/keras_cnn-tfjs/infer", infer_json(pixels)
     halt(node)
     with ThreadPoolExecutor(6) as pool:
-        sent = [pool.submit(single.ask, "POST", tfjs, body) for _ in range(5)]
+        sent = [pool.submit(single.ask, "POST", tfjs, body) for _ in range(4)]
+        sent.append(pool.submit(single.ask, "POST", "/predict/keras_cnn-tfjs", picture))
         whole = post_bytes(INFER, body)
         with socket.create_connection(("127.0.0.1", single.port), timeout=20) as slow:
             slow.sendall(whole[:-10])

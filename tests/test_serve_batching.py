@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract.errors import DeadlineExceeded, InputError, Overloaded, RosettaError, RuntimeFailure
+from contract.errors import DeadlineExceeded, InputError, ModelUnavailable, Overloaded, RosettaError, RuntimeFailure
 from contract.manifest import Manifest, TensorSpec
 from contract.parity_result import Status
 from contract.tensors import Tensors
@@ -593,6 +593,37 @@ def test_a_model_that_hangs_blocks_neither_the_loop_nor_other_models() -> None:
 
     asyncio.run(main())
     plane.close()
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["the event loop's call runs", "a thread's call runs"])
+def test_what_waits_when_the_service_ends_is_unavailable(caplog: pytest.LogCaptureFixture, order: int) -> None:
+    """In a queue, in the pool, or not there yet. The call that runs gives its answer."""
+    model = served(Hanging())
+    plane = DataPlane(Catalog([model]), Settings())
+    model.runtime.open.clear()  # type: ignore[attr-defined]
+
+    async def infer(number: float) -> Any:
+        return (await plane.infer(model, request(number), plane.clock()))[0]["y"].item()
+
+    async def infer_now(number: float) -> Any:
+        outputs, _ = await asyncio.to_thread(plane.infer_now, model, request(number), plane.clock())
+        return outputs["y"].item()
+
+    async def main() -> None:
+        calls: list[asyncio.Future[Any]] = []
+        for way in [infer, infer_now][::order] * 2:
+            calls.append(asyncio.ensure_future(way(1)))
+            await asyncio.sleep(0.05)
+        plane.close()
+        calls += [asyncio.ensure_future(way(1)) for way in (infer, infer_now)]
+        async with asyncio.timeout(10):
+            answer, *others = await asyncio.gather(*calls, return_exceptions=True)
+        assert answer == 2
+        words = "double-onnx is not called any more: the service ends. Send the request again in a moment."
+        assert [(type(error), str(error)) for error in others] == [(ModelUnavailable, words)] * 5
+
+    asyncio.run(main())
+    assert not caplog.records
 
 
 def test_a_time_limit_is_never_longer_than_the_services() -> None:

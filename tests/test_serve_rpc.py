@@ -1,10 +1,16 @@
 """The protocol over gRPC: NVIDIA's client against the real service, and the calls that it has no words for."""
 
+import contextlib
 import itertools
+import os
 import queue
 import re
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +29,17 @@ from serve.__main__ import check_grpc
 from serve.keys import add_key
 from serve.rpc.messages import HEALTH, INFERENCE, REFLECTION, message, pool
 from serve.rpc.proto_files import read_proto
+from serve.rpc.server import GRACE_SECONDS
 from serve.settings import SettingError, Settings
 from tests.conftest import NUMBERS, write_every_type
-from tests.serving import Service, free_port, listens, started, wait_until
+from tests.serving import Service, free_port, halt, listens, started, wait_until
 from tests.test_docs import write_model
 from tests.test_serve_tls import make_certificate
 
 MODEL, TYPED = "keras_cnn-onnx", "every_type-onnx"
+
+PROMPTLY = 10
+"""Seconds; far less than a request's time limit."""
 
 
 # The messages
@@ -382,6 +392,54 @@ def test_keys_tls_and_two_workers(artifacts_of_types: Path, tmp_path: Path) -> N
         before = {code("ServerLive", b"") for _ in range(5)}
         make_certificate(tmp_path / "made")
         assert before | {code("ServerLive", b"") for _ in itertools.repeat(None, 5)} == {"OK"}
+
+
+def infer_in_stream(service: tuple[Service, int], body: bytes) -> bytes:
+    """The answer to the only message of a stream, which goes on."""
+    ended = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        yield body
+        ended.wait(60)
+
+    with grpc.insecure_channel(f"127.0.0.1:{service[1]}") as channel:
+        answers = channel.stream_stream(f"/{INFERENCE}/ModelStreamInfer")(messages(), timeout=30)
+        try:
+            answer: bytes = next(answers)
+            return answer
+        finally:
+            ended.set()
+
+
+@pytest.mark.parametrize("way", ["a call", "a stream"])
+def test_the_end_waits_for_a_slow_answer_and_not_for_a_stream_in_which_nothing_is_due(
+    artifacts: Path, tmp_path: Path, pixels: NDArray[np.float32], way: str
+) -> None:
+    """Node hangs when the signal comes, and for longer than a silent stream has."""
+    shutil.copytree(artifacts / "keras_cnn" / "tfjs", tmp_path / "artifacts" / "keras_cnn" / "tfjs")
+    port, body = free_port(), asked("keras_cnn-tfjs")
+    with contextlib.ExitStack() as stack:
+        running = stack.enter_context(started(tmp_path / "artifacts", tmp_path / "output", GRPC_PORT=str(port)))
+        wait_until(lambda: listens(port))
+        (node,) = (process for process, name in running.descendants().items() if "node" in name.lower())
+        silent = stack.enter_context(triton.InferenceServerClient(f"127.0.0.1:{port}"))
+        answers: queue.Queue[Any] = queue.Queue()
+        silent.start_stream(lambda result, error: answers.put(error))
+        silent.async_stream_infer("keras_cnn-tfjs", [tensor(pixels)])
+        assert answers.get(timeout=20) is None
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        halt(node)
+        if way == "a call":
+            called = thread.submit(call, (running, port), "ModelInfer", body)
+        else:
+            called = thread.submit(infer_in_stream, (running, port), body)
+        time.sleep(0.5)
+        running.process.terminate()
+        time.sleep(GRACE_SECONDS + 1)
+        os.kill(node, signal.SIGCONT)
+        assert len(called.result(20)) > 40
+        assert running.process.wait(PROMPTLY) == 0
+        assert "Traceback" not in running.log
 
 
 def test_a_port_that_cannot_be_had_ends_the_start(service: tuple[Service, int]) -> None:

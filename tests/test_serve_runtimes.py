@@ -400,6 +400,22 @@ def test_a_node_process_that_hangs_is_replaced(
     assert ask(node, images[:batch]).shape == (batch, 10)
 
 
+def test_calls_of_a_runtime_that_is_closed_are_unavailable_and_start_no_process(
+    node: tfjs.TFJSRuntime, images: Images
+) -> None:
+    """The one under way, the one that waits for it, and a later one."""
+    process = node.process_id
+    halt(process)
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(ask, node, images[:2]) for _ in range(2)]
+        wait_until(node._lock.locked)
+        node.close()
+        for call in (*calls, pool.submit(ask, node, images[:2])):
+            with pytest.raises(ModelUnavailable, match="The Node process of keras_cnn-tfjs has ended"):
+                call.result(20)
+    assert node.process_id == process and node._child.poll() is not None
+
+
 def test_a_call_that_fails_halfway_ends_the_node_process(
     node: tfjs.TFJSRuntime, loaded: Loaded, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:

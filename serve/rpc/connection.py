@@ -228,6 +228,11 @@ class Connection(Http2, asyncio.Protocol):
             self.ping()
         self._write()
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is due to a message that came."""
+        return any(call.working for call in self._calls.values())
+
     def end(self) -> None:
         """Take no more calls, and close once those under way are answered."""
         self.go_away(NO_ERROR)
@@ -386,6 +391,7 @@ class Connection(Http2, asyncio.Protocol):
             yield await self._plain(call)
             if call.stream in self._calls:  # else all of it is given back
                 self._give_back(call, call.working)
+            call.working = 0
 
     async def _plain(self, call: Call) -> bytes:
         """The next message, decompressed: it counts in both forms until its answer. Raises Failed."""

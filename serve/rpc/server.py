@@ -29,6 +29,7 @@ CODES = {400: 3, 401: 16, 403: 7, 404: 5, 413: 8, 415: 3, 429: 8, 503: 14, 504: 
 INVALID_ARGUMENT, INTERNAL = 3, 13
 
 GRACE_SECONDS = 5.0
+"""How long the end waits for streams in which nothing is due."""
 
 log = logging.getLogger(__name__)
 
@@ -156,11 +157,17 @@ class Server:
         except OSError as error:
             raise SettingError(f"GRPC_PORT={settings.grpc_port} cannot be listened on. Set another one.") from error
 
-    async def stop(self) -> None:
-        """Take no more calls, and let those under way finish, within a time limit."""
+    def end(self) -> None:
+        """Take no more calls."""
         self._server.close()
         for connection in list(self._connections):
             connection.end()
-        end = asyncio.get_running_loop().time() + GRACE_SECONDS
-        while self._connections and asyncio.get_running_loop().time() < end:
+
+    async def wait(self) -> None:
+        """Let the calls under way finish, within a request's time limit. Callers who send nothing have less."""
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        while self._connections and (waited := loop.time() - start) < self._plane.settings.timeout:
+            if waited > GRACE_SECONDS and not any(connection.is_answering for connection in self._connections):
+                return
             await asyncio.sleep(0.02)

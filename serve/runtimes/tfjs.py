@@ -57,13 +57,14 @@ class TFJSRuntime:
         self._dtypes = {spec.name: spec.dtype for spec in manifest.outputs}
         self._lock = threading.Lock()  # one frame at a time
         self._numbers = itertools.count(1)
+        self._is_closed = False
         self._child = self._start()
         self.title = f"TF.js {self._version}"
 
     def predict(self, inputs: Tensors) -> Tensors:
         """Raises InputError for a whole number that TF.js cannot hold, and RuntimeFailure when the child dies or hangs.
 
-        The next call starts a new child.
+        The next call starts a new child. Raises ModelUnavailable once the runtime is closed, also for a call under way.
         """
         return self._call({name: _held(name, value) for name, value in inputs.items()}, None)
 
@@ -73,6 +74,8 @@ class TFJSRuntime:
 
     def _call(self, inputs: Tensors, nodes: Sequence[str] | None) -> Tensors:
         with self._lock:
+            if self._is_closed:
+                raise self._ended()
             if self._child.poll() is not None:
                 self._restart()
             number, deadline = next(self._numbers), time.monotonic() + CALL_SECONDS
@@ -86,6 +89,8 @@ class TFJSRuntime:
                 self._stop()
                 if not isinstance(error, Exception):
                     raise
+                if self._is_closed:
+                    raise self._ended() from error
                 raise RuntimeFailure(f"The Node process of {self._name} failed ({error}). It is restarted.") from error
         if "error" in header:
             raise RuntimeFailure(f"TF.js could not run {self._name}: {header['error']}")
@@ -95,7 +100,14 @@ class TFJSRuntime:
                 self._answers[layout] = known
         return self._tensors(known.outputs, payload)
 
+    def _ended(self) -> ModelUnavailable:
+        return ModelUnavailable(
+            f"The Node process of {self._name} has ended, since the service ends or another model has its place. "
+            "Send the request again."
+        )
+
     def close(self) -> None:
+        self._is_closed = True
         self._child.kill()  # first: a call that hangs has the lock until its child ends
         with self._lock:
             self._stop()
