@@ -56,7 +56,10 @@ def write_old(model: Any, file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", STACKS)
-def test_a_model_that_begins_without_an_input_layer_keeps_its_inputs_shape(tmp_path: Path, name: str) -> None:
+def test_a_model_that_begins_without_an_input_layer_keeps_its_inputs_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where a reader writes its copies
     stack, shape = STACKS[name]
     tf_keras.utils.set_random_seed(3)
     model = tf_keras.Sequential(stack())
