@@ -27,6 +27,7 @@ def exported(artifact: Path, format: str) -> tuple[int, str]:
 
 def write_first(folder: Path, takes: str, variables: str) -> dict[str, Any]:
     """A SavedModel of TensorFlow 1, and a row with its answer: ids of a table, rows, or texts."""
+    row: list[Any]
     with v1.Graph().as_default(), v1.Session() as session:
         v1.set_random_seed(5)
         is_resource = variables == "resources"

@@ -41,7 +41,7 @@ def add_entries(config: Any) -> bool:
 
 
 def _add_entry(model: Any) -> bool:
-    layers = model.get("layers") if isinstance(model, dict) else model  # before Keras 2.2.3 it was a list
+    layers: Any = model.get("layers") if isinstance(model, dict) else model  # before Keras 2.2.3 it was a list
     try:
         first = layers[0]["config"]
         shape = first["batch_input_shape"]
