@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from contract.cell import kernel
 from contract.code import ROOT
 
 HOST = "127.0.0.1"
@@ -81,7 +83,13 @@ def started(name: str, command: Sequence[str], ready: str, folder: Path = ROOT, 
     start = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            arguments, env=keep | {"PORT": str(port)} | settings, cwd=folder, stdout=output, stderr=output
+            arguments,
+            env=keep | {"PORT": str(port)} | settings,
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            # However a measurement ends, killed too, its server ends with it.
+            preexec_fn=partial(kernel.die_with_parent, signal.SIGTERM),
         )
     try:
         seconds = _wait_until_ready(process, port, ready, log, start)

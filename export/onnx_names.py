@@ -1,7 +1,8 @@
 """Other names for the tensors of an ONNX graph, in which each tensor has one name and an output is called as it is."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from onnx import FunctionProto, GraphProto, ModelProto, helper
 
@@ -40,6 +41,21 @@ def rename(model: ModelProto, names: Mapping[str, str]) -> None:
     for graph in graphs_in(model):
         if isinstance(graph, GraphProto):  # a function has names of its own
             _rename_in(graph, changes)
+
+
+def clean_between(model: ModelProto, ends: Collection[str]) -> None:
+    """Give nodes, and tensors that are not among the `ends`, names that TensorFlow takes for its scopes."""
+    known = tensors_of(model)
+    taken = {*ends, *known}
+    changes = {}
+    for name in known:
+        if name not in ends and (wanted := _plain(name)) != name:
+            changes[name] = _numbered(wanted, taken) if wanted in taken else wanted
+            taken.add(changes[name])
+    rename(model, changes)
+    for graph in graphs_in(model):
+        for node in graph.node:
+            node.name = _plain(node.name)
 
 
 def tensors_of(model: ModelProto) -> dict[str, None]:
@@ -81,6 +97,12 @@ def _rename_in(graph: GraphProto, names: Mapping[str, str]) -> None:
         sparse.values.name = names.get(sparse.values.name, sparse.values.name)
     for note in graph.quantization_annotation:
         note.tensor_name = names.get(note.tensor_name, note.tensor_name)
+
+
+def _plain(name: str) -> str:
+    """The name without what TensorFlow's scopes do not take: dots and slashes say where in a network it is."""
+    plain = re.sub(r"[^A-Za-z0-9_./]", "_", name)
+    return f"n{plain}" if plain[:1] in ("_", "/") else plain
 
 
 def _numbered(name: str, taken: Mapping[str, None] | set[str]) -> str:

@@ -24,6 +24,7 @@ from contract.manifest import Manifest
 from export import signatures
 from export.known_operators import in_known_operators
 from export.onnx_graph import name_gelu
+from export.onnx_names import clean_between
 from export.onnx_operators import translation
 from export.overflow import keep_finite
 
@@ -55,6 +56,7 @@ def export(parent: Path, manifest: Manifest, target: Path, **options: Any) -> Se
             _fix_batch(copy, manifest, manifest.batch)
         name_gelu(Path(copy))
         keep_finite(Path(copy))
+        _name_plainly(copy, manifest)
         model = _convert(copy, scratch, manifest, options)
     names = [spec.name for spec in manifest.inputs]
 
@@ -96,6 +98,13 @@ def _convert(path: str, scratch: str, manifest: Manifest, options: Mapping[str, 
         if where is None:
             raise
         raise ExportError(f"onnx2tf failed at {where[1]} of {manifest.name}: {one_line(error)}") from error
+
+
+def _name_plainly(path: str, manifest: Manifest) -> None:
+    """Rename what lies between inputs and outputs: what was a TF Lite file has names such as `relu;bias_add`."""
+    model = onnx.load(path)
+    clean_between(model, {spec.name for spec in (*manifest.inputs, *manifest.outputs)})
+    onnx.save(model, path)
 
 
 def _fix_batch(path: str, manifest: Manifest, batch: int) -> None:

@@ -26,21 +26,21 @@ them."""
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.json` and its weight files: convolution, bias and relu are fused, constants are folded."""
-    return _converted(load_converter(), parent, target)
+    return _converted(load_converter(), parent, manifest, target)
 
 
 def unfused(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write the same with no operators fused: inside loops, fused ones get shapes that TF.js does not accept."""
     conversion = load_converter()
     with _nothing_fused(conversion):
-        return _converted(conversion, parent, target)
+        return _converted(conversion, parent, manifest, target)
 
 
 def with_functions(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write the same with the body of each loop as a function: only so does TF.js run recurrent layers."""
     conversion = load_converter()
     with _nothing_fused(conversion):
-        files = _converted(conversion, parent, target, control_flow_v2=True)
+        files = _converted(conversion, parent, manifest, target, control_flow_v2=True)
     graph = target / "model.json"
     model = json.loads(graph.read_bytes())
     functions = model["modelTopology"].get("library", {}).get("function", [])
@@ -87,7 +87,10 @@ def _list_results(function: dict[str, Any]) -> None:
             node["input"] = [handle, index, results.get(item, item), *control]
 
 
-def _converted(conversion: Any, parent: Path, target: Path, **more: Any) -> Sequence[Path]:
+def _converted(conversion: Any, parent: Path, manifest: Manifest, target: Path, **more: Any) -> Sequence[Path]:
+    texts = [spec.name for spec in (*manifest.inputs, *manifest.outputs) if spec.dtype == "bytes"]
+    if texts:
+        raise ExportError(f"Its {texts[0]} holds texts, and TF.js models are served with numbers and bool alone.")
     optimise = conversion.optimize_graph
     conversion.optimize_graph = lambda graph, *others, **more: optimise(
         without_missing_operators(graph), *others, **more

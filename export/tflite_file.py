@@ -29,11 +29,11 @@ class _Aligned(schema.BufferT):  # type: ignore[misc]
 
     def __init__(self, data: Any) -> None:
         super().__init__()
-        self.bytes = b"" if data is None else np.asarray(data, np.uint8).tobytes()
+        self.bytes = None if data is None else np.asarray(data, np.uint8).tobytes()
 
     def Pack(self, builder: Any) -> Any:
         data = None
-        if self.bytes:
+        if self.bytes is not None:
             builder.StartVector(1, len(self.bytes), ALIGNMENT)
             builder.head -= len(self.bytes)
             builder.Bytes[builder.Head() : builder.Head() + len(self.bytes)] = self.bytes

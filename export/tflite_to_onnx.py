@@ -4,12 +4,14 @@ Only a TF Lite file that somebody brought goes this way: our own come from a Sav
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tf2onnx
 from ai_edge_litert.interpreter import Interpreter
+from tensorflow.lite.python import schema_py_generated as schema
 
 from contract.errors import ExportError
 from contract.manifest import Manifest, TensorSpec
@@ -24,7 +26,7 @@ CONVERTERS = ("tf2onnx", "ai-edge-litert", "onnx")
 def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write `model.onnx`, with the source's names. 8-bit numbers stay 8-bit numbers. Raises ExportError."""
     file, path = parent / "model.tflite", target / "model.onnx"
-    content = _named_apart(without_sparse(file.read_bytes()))
+    content = _named_apart(_with_empty_constants(without_sparse(file.read_bytes())))
     interpreter = Interpreter(model_content=content)
     if "VAR_HANDLE" in {operator["op_name"] for operator in interpreter._get_ops_details()}:
         raise ExportError(f"{manifest.name} keeps a state between its calls, which a graph of ONNX cannot.")
@@ -42,6 +44,32 @@ def export(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
         )
     finish_onnx(path, manifest)
     return [path]
+
+
+def _with_empty_constants(content: bytes) -> bytes:
+    """The file with a buffer for each constant without values, such as the shape of a scalar.
+
+    tf2onnx takes a tensor without a buffer for one that an operator writes, and does not find it.
+    """
+    model = unpacked(content)
+    empty = [] if model is None else [tensor for graph in model.subgraphs for tensor in _empty_constants(model, graph)]
+    if not empty:
+        return content
+    buffer = schema.BufferT()
+    buffer.data = np.zeros(0, np.uint8)
+    model.buffers.append(buffer)
+    for tensor in empty:
+        tensor.buffer = len(model.buffers) - 1
+    return packed(model)
+
+
+def _empty_constants(model: Any, graph: Any) -> Iterator[Any]:
+    """The tensors of a graph that hold no values, have no buffer, and come from nowhere."""
+    written = {place for ends in (graph.inputs, *(each.outputs for each in graph.operators)) for place in ends}
+    for place, tensor in enumerate(graph.tensors):
+        has_values = tensor.shape is None or np.prod(tensor.shape) > 0
+        if not has_values and place not in written and model.buffers[tensor.buffer].data is None:
+            yield tensor
 
 
 def _named_apart(content: bytes) -> bytes:

@@ -9,6 +9,7 @@ import pytest
 
 from bring.description import Description, parse_preprocess
 from bring.source import write_source
+from contract.errors import BroughtError
 from contract.manifest import Manifest
 from serve.runtimes import load_runtime
 
@@ -98,3 +99,28 @@ def test_whole_numbers_of_every_kind_are_taken(tmp_path: Path, dtype: str) -> No
     manifest, got = answers_of(path, tmp_path, Description(), rows)
     assert (manifest.inputs[0].name, manifest.inputs[0].dtype) == ("x", rows.dtype.name)
     np.testing.assert_allclose(got, rows @ kernel, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("has", ["nothing", "outputs"])
+def test_what_a_signature_leaves_out_is_as_tfjs_takes_it(tmp_path: Path, has: str) -> None:
+    """Placeholders go in, and what no node reads comes out."""
+    kernel = RANDOM.normal(size=(6, 3)).astype(np.float32)
+    path = write_graph(tmp_path / "web", "DT_FLOAT", [6], kernel) / "model.json"
+    content = json.loads(path.read_bytes())
+    del content["signature"]
+    if has == "outputs":
+        content["userDefinedMetadata"] = {"signature": {"outputs": {"scores": {"name": "y"}}}}
+    path.write_text(json.dumps(content))
+    rows = RANDOM.normal(size=(4, 6)).astype(np.float32)
+    manifest, got = answers_of(path, tmp_path, Description(answers="values"), rows)
+    assert [(spec.name, spec.shape) for spec in manifest.inputs] == [("x", (None, 6))]
+    assert [(spec.name, spec.shape) for spec in manifest.outputs] == [
+        ("scores" if has == "outputs" else "y", (None, 3))
+    ]
+    np.testing.assert_allclose(got, rows @ kernel, atol=1e-5)
+
+
+def test_texts_are_refused_with_what_to_bring(tmp_path: Path) -> None:
+    path = write_graph(tmp_path / "web", "DT_STRING", [6], np.zeros((6, 3), np.float32))
+    with pytest.raises(BroughtError, match=r"'x' holds texts.* Bring the SavedModel"):
+        write_source(path, tmp_path / "net", "net", Description())

@@ -755,6 +755,16 @@ def test_a_tflite_file_that_does_more_than_compute(
     assert_refused(tflite_file(tmp_path, code, custom, group), names)
 
 
+def calling(called: str, within: str, operator: str) -> dict[str, Any]:
+    """A graph that calls a function; another one, which `body` calls, has the operator."""
+    functions = [
+        {"signature": {"name": "body"}, "nodeDef": [{"op": "If", "attr": {"f": {"func": {"name": within}}}}]},
+        {"signature": {"name": "other"}, "nodeDef": [{"op": operator}]},
+    ]
+    node = {"name": "y", "op": "While", "attr": {"branches": {"list": {"func": [{"name": called}]}}}}
+    return {"node": [node], "library": {"function": functions}}
+
+
 TFJS: dict[str, Any] = {
     "modelTopology": {"node": [{"name": "y", "op": "Relu"}], "library": {"function": []}},
     "weightsManifest": [],
@@ -769,6 +779,9 @@ TFJS: dict[str, Any] = {
         ("modelTopology/node", [{"name": "y", "op": "Print"}], "Print"),
         ("modelTopology/node", [{"name": "y", "op": "constructor"}], "constructor"),
         ("modelTopology/library/function", [{"nodeDef": [{"name": "y", "op": "Evil"}]}], "Evil"),
+        ("modelTopology", calling("body", "other", "Evil"), "Evil"),
+        ("modelTopology", calling("other", "other", "Evil"), "Evil"),
+        ("modelInitializer", calling("body", "other", "Evil"), "Evil"),
         ("modelInitializer", {"node": [{"name": "y", "op": "Evil"}]}, "Evil"),
         ("modelInitializer", {"node": [], "library": {"function": [{"nodeDef": [{"op": "Evil"}]}]}}, "Evil"),
         ("weightsManifest", [{"paths": ["../../etc/passwd"], "weights": []}], "../../etc/passwd"),
@@ -786,6 +799,13 @@ def test_a_tfjs_model_that_does_more_than_compute(tmp_path: Path, path: str, val
     place[last] = value
     (tmp_path / "model.json").write_text(json.dumps(model))
     assert_refused(tmp_path, names)
+
+
+def test_a_function_that_a_tfjs_model_never_calls_does_nothing(tmp_path: Path) -> None:
+    """Converters leave what summed up the training."""
+    model = TFJS | {"modelTopology": calling("body", "body", "OptionalNone")}
+    (tmp_path / "model.json").write_text(json.dumps(model))
+    assert examine(tmp_path).findings == ()
 
 
 # --- Keras

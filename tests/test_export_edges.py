@@ -42,6 +42,7 @@ from contract.manifest import (
 from contract.parity_result import PARITY
 from export import EXPORTERS, Route, export_artifact, exported_from
 from export.onnx_graph import finish_onnx
+from export.onnx_names import rename, tensors_of
 from serve.runtimes import Runtime, load_runtime
 
 SOURCES = {"keras_cnn": "keras", "torch_cnn": "torch"}
@@ -656,3 +657,19 @@ def export(*arguments: str | Path) -> Done:
     """Convert in a separate process, as the Makefile does."""
     command = [sys.executable, "-m", "export", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_onnx2tf_takes_any_name_between_inputs_and_outputs(artifacts: Path, tmp_path: Path, load: Load) -> None:
+    """What tf2onnx makes of a TF Lite file has names of several operators, one after the other."""
+    parent = Path(shutil.copytree(artifacts / "torch_cnn" / "onnx", tmp_path / "onnx"))
+    model = onnx.load(parent / "model.onnx")
+    ends = {value.name for value in (*model.graph.input, *model.graph.output)}
+    rename(model, {name: f"_{name};bias add" for name in tensors_of(model) if name not in ends})
+    for node in model.graph.node:
+        node.name = f"{node.name};relu:0"
+    onnx.save(model, parent / "model.onnx")
+    rewrite_manifest(parent)
+    number = [route.name for route in EXPORTERS["onnx", "savedmodel"]].index("onnx2tf")
+    assert export(parent, "savedmodel", "--route", str(number)).returncode == 0
+    pixels = np.random.default_rng(0).random((3, 28, 28, 1), np.float32)
+    assert_same_answers(load(parent), load(tmp_path / "savedmodel"), pixels)

@@ -13,6 +13,7 @@ from bring.description import Description, parse_preprocess
 from bring.source import write_source
 from contract.code import ROOT
 from contract.manifest import Manifest, read_manifest
+from export.tflite_file import packed, unpacked
 from serve.runtimes import load_runtime
 
 RANDOM = np.random.default_rng(11)
@@ -95,3 +96,36 @@ def test_pictures_as_bytes_stay_bytes(tmp_path: Path) -> None:
     pixels = RANDOM.integers(0, 256, (4, 6, 7, 3), np.uint8)
     answers = load_runtime(tmp_path / "net" / "tflite", manifest).predict({manifest.inputs[0].name: pixels})
     np.testing.assert_allclose(answers[manifest.outputs[0].name], pixels.mean(axis=(1, 2)), rtol=1e-5)
+
+
+def branching(rows: Any) -> dict[str, Any]:
+    """Its condition is a scalar, whose shape is a constant without values."""
+    score = tf.sigmoid(rows @ HEAD[:, :1])
+    is_high = tf.reshape(score >= 0.5, [])
+    return {"scores": tf.cond(is_high, lambda: tf.sigmoid(rows @ HEAD[:, 1:2]), lambda: score)}
+
+
+def without_empty_buffers(content: bytes) -> bytes:
+    """As older converters wrote it."""
+    model = unpacked(content)
+    for buffer in model.buffers:
+        if buffer.data is not None and not len(buffer.data):
+            buffer.data = None
+    return packed(model)
+
+
+@pytest.mark.filterwarnings(r"ignore:[\s\S]*tf.lite.Interpreter is deprecated:UserWarning")
+def test_a_branch_stays_a_branch(tmp_path: Path) -> None:
+    function = tf.function(branching, input_signature=[tf.TensorSpec((1, 5), name="rows")])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], None)
+    (tmp_path / "net.tflite").write_bytes(without_empty_buffers(converter.convert()))
+    source = write_source(tmp_path / "net.tflite", tmp_path / "net", "net", Description(kind="tensors")).manifest
+    command = [sys.executable, "-m", "export", str(tmp_path / "net" / "tflite"), "onnx"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    there = load_runtime(tmp_path / "net" / "onnx", read_manifest(tmp_path / "net" / "onnx"))
+    rows = RANDOM.normal(size=(8, 5)).astype(np.float32)
+    expected = [branching(row[None])["scores"][0] for row in rows]
+    assert len(set(rows @ HEAD[:, 0] >= 0)) == 2, "both branches run"
+    got = [there.predict({source.inputs[0].name: row[None]})[source.outputs[0].name][0] for row in rows]
+    np.testing.assert_allclose(got, expected, atol=1e-5)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bring import names
 from bring.description import Description
 from bring.probe import Arrays
+from bring.readers.keras_entries import NOTE, with_entries
 from bring.wrapping import Source, Wrapping
 from contract.errors import BroughtError, one_line
 from contract.manifest import TensorSpec
@@ -50,10 +51,11 @@ class KerasSource:
     fit = "stretch"
 
     def __init__(self, path: Path, description: Description) -> None:
-        self._path = path
         named = _named(path)
         self._suffix = named.suffix
         try:
+            mended = with_entries(named) if self._suffix == ".h5" else None
+            self._path = named = mended or named
             self._model = load_keras_file(named, description.trusted)
         except Exception as error:  # Keras may raise anything on a damaged file
             raise BroughtError(f"Keras {keras.__version__} cannot read {path.name}: {one_line(error, 600)}") from error
@@ -68,9 +70,11 @@ class KerasSource:
             list(map(spec_of, self._model.outputs, outputs)),
         )
         self.computed_in = computed_in(self._model)
+        notes = [NOTE] if mended else []
         if self.computed_in:
             counts = ", ".join(f"{count} in {dtype}" for dtype, count in self.computed_in.items())
-            self.note = f"Its layers with weights do not all compute in float32: {counts}."
+            notes.append(f"Its layers with weights do not all compute in float32: {counts}.")
+        self.note = " ".join(notes)
         layers = [type(layer).__name__ for layer in self._model.layers[:FIRST]]
         self.scales = any(layer in SCALING for layer in layers)
 

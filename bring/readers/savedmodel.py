@@ -13,6 +13,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from bring import names
 from bring.description import WHOLE, Description
 from bring.probe import Arrays
+from bring.readers import savedmodel_v1
 from bring.wrapping import Wrapping
 from contract.errors import BroughtError, one_line
 from contract.manifest import Manifest, TensorSpec
@@ -23,6 +24,9 @@ ENDINGS: Mapping[str, Callable[[Any], Any]] = {
     "sigmoid": tf.sigmoid,
     "both": lambda p: tf.concat([1 - p, p], 1),
 }
+
+
+FROZEN = "TensorFlow 1 wrote it: its variables are constants now, since TensorFlow 2 does not save those of that time."
 
 
 class SavedModelSource:
@@ -46,9 +50,14 @@ class SavedModelSource:
                 f"{path.name} has the signatures {', '.join(known) or 'none'}: expected one called serving_default. "
                 "Save it with tf.saved_model.save(model, folder, signatures=...), or with keras's model.export(folder)."
             )
-        self._function = known.get("serving_default") or next(iter(known.values()))
-        inputs: dict[str, Any] = self._function.structured_input_signature[1]
-        outputs: dict[str, Any] = self._function.structured_outputs
+        key = "serving_default" if "serving_default" in known else next(iter(known))
+        self._function: Any = known[key]
+        inputs: Mapping[str, Any] = self._function.structured_input_signature[1]
+        outputs: Mapping[str, Any] = self._function.structured_outputs
+        self._first = _of_tensorflow_1(path, key)
+        if self._first:
+            inputs, outputs, self._function, _ = self._first
+            self.note = FROZEN
         self._input_keys, self._output_keys = sorted(inputs), sorted(outputs)
         entries = [spec_of(inputs[key], key) for key in self._input_keys]
         if any(spec.dtype in WHOLE for spec in entries):  # to look costs a copy of all weights
@@ -62,12 +71,26 @@ class SavedModelSource:
 
     def write(self, folder: Path, wrapping: Wrapping) -> Sequence[Path]:
         """Saved again, with a signature for any batch and one for a single row."""
+        if self._first:  # without the loaded model, which has what initialises the variables that are gone
+            return save_wrapped(self._call, self._first.tables, folder, wrapping)
         variables = self._function.graph.variables or self._function.variables
         return save_wrapped(self._call, [*variables, self._model], folder, wrapping)
 
     def _call(self, *tensors: Any) -> Sequence[Any]:
-        answers = self._function(**dict(zip(self._input_keys, tensors, strict=True)))
+        if self._first:
+            answers = self._function(*tensors)
+        else:
+            answers = self._function(**dict(zip(self._input_keys, tensors, strict=True)))
         return [answers[key] for key in self._output_keys]
+
+
+def _of_tensorflow_1(path: Path, key: str) -> savedmodel_v1.Frozen | None:
+    """The signature with constants in place of variables, where TensorFlow 1 wrote it and that can be had."""
+    try:
+        graph = savedmodel_v1.graph_of(path)
+        return savedmodel_v1.frozen(path, graph, key) if graph else None
+    except Exception:  # TensorFlow may raise anything; then it is as TensorFlow 2 reads it
+        return None
 
 
 def save_wrapped(

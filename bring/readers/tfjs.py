@@ -35,12 +35,14 @@ class TFJSSource:
     def __init__(self, path: Path, description: Description) -> None:
         self._file = path
         self._content = json.loads(self._file.read_bytes())
-        signature = self._content.get("signature") or (self._content.get("userDefinedMetadata") or {}).get("signature")
-        if not signature or not signature.get("inputs") or not signature.get("outputs"):
+        signature = signature_of(self._content)
+        self._is_signed = signature == _given(self._content)
+        if not signature["inputs"] or not signature["outputs"]:
             raise BroughtError(
-                f"{self._file.name} has no signature, which names its inputs and outputs. "
-                "Convert the model again with a newer tensorflowjs converter."
+                f"{self._file.name} has no signature, which names its inputs and outputs, and its graph has no "
+                "placeholder or no end. Convert the model again with a newer tensorflowjs converter."
             )
+        self._content["signature"] = signature
         self.inputs, self.outputs, self.renamed = names.own(
             *(_specs(signature[kind]) for kind in ("inputs", "outputs"))
         )
@@ -82,9 +84,42 @@ class TFJSSource:
             around.end(wrapping)
         if constants := around.finish():
             (folder / around.file).write_bytes(constants)
-        if around.content != self._content:
+        if around.content != self._content or not self._is_signed:
             (folder / "model.json").write_text(json.dumps(around.content), encoding="utf-8")
         return [folder / around.file] if constants else []
+
+
+def signature_of(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The tensors that go in and come out, each by its name, with its dtype and its sizes where they are known.
+
+    What the file does not say is as TF.js takes it: placeholders go in, and what no node reads comes out.
+    """
+    given, nodes = _given(content), content["modelTopology"]["node"]
+    read = {end.lstrip("^").partition(":")[0] for node in nodes for end in node.get("input") or []}
+    entries = {node["name"]: _tensor(node) for node in nodes if node["op"].startswith("Placeholder")}
+    ends = [node for node in nodes if node["name"] not in read and node["op"] not in ("Const", "NoOp")]
+    exits = {node["name"]: _tensor(node) for node in ends if node["name"] not in entries}
+    known = {f"{node['name']}:0": _tensor(node) for node in nodes}
+    return {
+        kind: {
+            name: {**known.get(f"{tensor['name'].removesuffix(':0')}:0", {}), **tensor}
+            for name, tensor in (given.get(kind) or default).items()
+        }
+        for kind, default in (("inputs", entries), ("outputs", exits))
+    }
+
+
+def _given(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    return content.get("signature") or (content.get("userDefinedMetadata") or {}).get("signature") or {}
+
+
+def _tensor(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A node's first output, as a signature describes it."""
+    attributes = node.get("attr") or {}
+    types = (attributes.get(name, {}).get("type") for name in ("dtype", "DstT", "T"))
+    dtype = next(filter(None, types), "DT_FLOAT")
+    shape = (attributes.get("shape") or {}).get("shape")
+    return {"name": f"{node['name']}:0", "dtype": dtype, **({"tensorShape": shape} if shape else {})}
 
 
 def _specs(tensors: Mapping[str, Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
@@ -92,6 +127,11 @@ def _specs(tensors: Mapping[str, Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
     for name, tensor in tensors.items():
         sizes = [int(dim["size"]) for dim in (tensor.get("tensorShape") or {}).get("dim", [])]
         dtype = DTYPES.get(str(tensor.get("dtype")))
+        if tensor.get("dtype") == "DT_STRING":
+            raise BroughtError(
+                f"{name!r} holds texts, and TF.js models are served with numbers and bool alone. Bring the SavedModel "
+                "that it was made from."
+            )
         if dtype is None:
             raise BroughtError(f"{name!r} is {tensor.get('dtype')}: TF.js runs real and whole numbers, and bool.")
         shape = tuple(None if size < 0 else size for size in sizes)

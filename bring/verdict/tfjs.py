@@ -1,6 +1,7 @@
 """TF.js models, from their bytes: model.json and the weight files that it names."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,33 @@ def file(path: Path, max_bytes: int) -> Examination:
 
 
 def _operators(model: dict[str, Any]) -> dict[str, None]:
-    """The operators of the graph, of the functions that it calls, and of the graph that runs when it is loaded."""
+    """The operators of the graph, of the functions that it calls, and of the graph that runs when it is loaded.
+
+    Converters leave functions in the library that no node calls any more, such as those of training's summaries. A
+    function without a name counts as called.
+    """
     names: dict[str, None] = {}
     for graph in (model["modelTopology"], model.get("modelInitializer") or {}):
-        functions = (graph.get("library") or {}).get("function") or []
-        nodes = [*graph.get("node", []), *(node for function in functions for node in function.get("nodeDef") or [])]
-        names |= {str(node["op"]): None for node in nodes}
+        waiting, functions = list(graph.get("node", [])), {}
+        for function in (graph.get("library") or {}).get("function") or []:
+            nodes, name = function.get("nodeDef") or [], (function.get("signature") or {}).get("name")
+            if name is None or name in functions:
+                waiting += nodes
+            else:
+                functions[name] = nodes
+        while waiting:
+            node = waiting.pop()
+            names[str(node["op"])] = None
+            for name in [str(node["op"]), *_called(node)]:
+                waiting += functions.pop(name, [])
     return names
+
+
+def _called(node: dict[str, Any]) -> Iterator[str]:
+    """The names of the functions in a node's attributes."""
+    for attribute in (node.get("attr") or {}).values():
+        listed = (attribute.get("list") or {}).get("func") or []
+        yield from (str(each["name"]) for each in [attribute.get("func"), *listed] if each)
 
 
 def _size(weight: dict[str, Any]) -> int | None:
