@@ -103,8 +103,8 @@ def _write_tensorflow(folder: Path) -> None:
     converter.allow_custom_ops = True
     (folder / "custom.tflite").write_bytes(converter.convert())
 
-    unused: Manifest = None  # type: ignore[assignment]
-    savedmodel_to_tfjs.export(folder / "savedmodel", unused, folder / "tfjs")
+    manifest = Manifest("net", "savedmodel", None, (), (), None, ())
+    savedmodel_to_tfjs.export(folder / "savedmodel", manifest, folder / "tfjs")
 
 
 class Net(torch.nn.Module):
