@@ -26,6 +26,11 @@ CONTENTS = {
 """Where a message has the values of each datatype. Those of FP16 and BF16 are raw."""
 
 
+MAX_VALUES, MAX_DIMENSIONS = 1_048_576, 64
+"""Of one input, by its fields. A byte may be a value, so that a message holds four million; each becomes an object of
+Python's, and no other thread runs meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """A request as it came."""
@@ -67,6 +72,10 @@ def _read_fields(message: Any, sizes: list[int], payload: memoryview | bytes, ma
 
 def _input(tensor: Any, size: int | None) -> dict[str, Any]:
     """An input as JSON has it: its values, or how many raw bytes they are."""
+    if len(tensor.shape) > MAX_DIMENSIONS:
+        raise InputError(
+            f"The input {tensor.name[:80]!r} has {len(tensor.shape)} dimensions, expected {MAX_DIMENSIONS} at most."
+        )
     described: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
     parameters = _parameters(tensor)
     if size is not None:
@@ -79,7 +88,13 @@ def _input(tensor: Any, size: int | None) -> dict[str, Any]:
     field = CONTENTS.get(tensor.datatype)
     if field is None:
         raise InputError(f"The input {tensor.name[:80]!r} of datatype {tensor.datatype[:80]!r} has to be raw.")
-    values = list(getattr(tensor.contents, field))
+    contents = getattr(tensor.contents, field)
+    if len(contents) > MAX_VALUES:
+        raise InputError(
+            f"The input {tensor.name[:80]!r} has {len(contents)} values, expected {MAX_VALUES} at most. Send large "
+            "tensors as raw_input_contents."
+        )
+    values = list(contents)
     if field == "bytes_contents":
         values = [value.decode("utf-8", "surrogateescape") for value in values]
     return described | {"parameters": parameters, "data": values}
