@@ -46,12 +46,12 @@ class Peer:
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
 
-    def call(self, stream: int) -> None:
-        """Ask whether the service is live."""
-        path = f"/{INFERENCE}/ServerLive"
+    def call(self, stream: int, name: str = "ServerLive", body: bytes = EMPTY) -> None:
+        """Ask whether the service is live, or send another call."""
+        path = f"/{INFERENCE}/{name}"
         fields = {":method": "POST", ":scheme": "http", ":path": path, "content-type": "application/grpc"}
         self.send(frame(http2.HEADERS, http2.END_HEADERS, stream, self._encoder.encode(list(fields.items()))))
-        self.send(frame(http2.DATA, http2.END_STREAM, stream, EMPTY))
+        self.send(frame(http2.DATA, http2.END_STREAM, stream, body))
 
     async def frames_until(self, is_last: Callable[[Frame], bool]) -> list[Frame]:
         """What comes, to this frame. Raises IncompleteReadError where the connection ends before."""
@@ -135,3 +135,31 @@ def test_a_flood_of_frames_lets_others_have_their_turns(plane: DataPlane, monkey
         assert acks(await reading) == 5001  # none is lost, and what comes behind them is read, too
 
     play(plane, scene)
+
+
+def test_a_stream_of_many_messages_lets_others_have_their_turns(
+    plane: DataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them is refused at once, so that nothing else makes it wait."""
+    monkeypatch.setattr(connection, "TURN_SECONDS", -1.0)
+
+    async def scene(loop: Loop, connect: Connect) -> None:
+        flood = await connect()
+        flood.send(frame(http2.WINDOW_UPDATE, 0, 0, struct.pack(">I", 10**6)))
+        flood.send(frame(http2.SETTINGS, 0, 0, struct.pack(">HI", http2.INITIAL_WINDOW_SIZE, 10**6)))
+        flood.call(1, "ModelStreamInfer", EMPTY * 2000)
+        reading = asyncio.ensure_future(flood.frames_until(is_end))
+        turns = 0
+        while not reading.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert sum(kind == http2.DATA for kind, *_ in reading.result()) == 2000
+        assert turns > 2000
+
+    play(plane, scene)
+
+
+def is_end(each: Frame) -> bool:
+    """Whether a call ends with it."""
+    kind, flags, _, _ = each
+    return kind == http2.HEADERS and bool(flags & http2.END_STREAM)
