@@ -9,11 +9,8 @@ import http.client
 import io
 import json
 import os
-import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,25 +20,12 @@ import pytest
 from PIL import Image
 
 from tests.conftest import NUMBERS, write_every_type
+from tests.costs import DOZEN, GIVES_BACK, MEMORY_MB, TRIES, WAIT_SECONDS, Cost, Costs, Meter, Send
 from tests.serving import Service, started
 from tests.test_docs import write_model
 from tests.test_serve_fuzz import LENGTH, PICTURE, TIMEOUT, Fuzzer, Request, ask, large_picture_in_few_bytes
 
 CASES = int(os.environ.get("FUZZ_CASES") or 240)
-
-CPU_SECONDS, MEMORY_MB, WAIT_SECONDS = 0.5, 300, 0.05
-"""What a request of less than a million bytes may cost, and how long a health check may wait meanwhile."""
-
-DOZEN = 12
-
-TRIES = 6
-"""The machine may be busy with something else: a body is too dear if it is so each time."""
-
-PAUSE, DELAYS = 0.003, 3
-"""Seconds between two health checks, and how often a check has to wait for a processor: there, at its answer, and in
-between for whoever holds the interpreter."""
-
-TICK = os.sysconf("SC_CLK_TCK")
 
 INFER, TYPED, ROWS = "/v2/models/keras_cnn-onnx/infer", "/v2/models/every_type-onnx/infer", "/v1/models/keras_cnn-onnx"
 GZIP = {"Content-Encoding": "gzip"}
@@ -123,110 +107,65 @@ HOSTILE: dict[str, Request] = {
 """Each is less than a million bytes."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Of one request, or of several."""
+@contextlib.contextmanager
+def over_http(port: int) -> Iterator[Send[Request]]:
+    """Sends requests on a connection that is kept."""
 
-    cpu: float
-    """Seconds."""
-    memory: float
-    """MB more than before, at the most."""
-    wait: float
-    """Seconds: the longest health check."""
+    def send(request: Request) -> int:
+        code, answer = ask(connection, request)
+        assert code < 500 or b'"error"' in answer, (request[:2], answer[:300])
+        _, path, body, headers = request
+        return len(path) + len(body) + sum(len(name) + len(value) for name, value in headers.items())
 
-    @property
-    def is_too_high(self) -> bool:
-        return not self.is_within(Cost(CPU_SECONDS, MEMORY_MB, WAIT_SECONDS))
-
-    def is_within(self, most: "Cost") -> bool:
-        return self.cpu <= most.cpu and self.memory <= most.memory and self.wait <= most.wait
-
-    def least(self, other: "Cost") -> "Cost":
-        """The lower value of each."""
-        return Cost(min(self.cpu, other.cpu), min(self.memory, other.memory), min(self.wait, other.wait))
-
-
-class Meter:
-    """Sends requests to a service with one worker, and measures what they cost there."""
-
-    def __init__(self, service: Service) -> None:
-        (worker,) = service.workers()
-        self._process = Path(f"/proc/{worker}")
-        self._port = service.port
-        self._waits, self._delays = [0.0], [0.0]
-        self._is_done = threading.Event()
-        self._checks = threading.Thread(target=self._keep_checking)
-
-    def _connect(self) -> contextlib.closing[http.client.HTTPConnection]:
-        return contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT))
-
-    def __enter__(self) -> "Meter":
-        self._checks.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_done.set()
-        self._checks.join(TIMEOUT)
-
-    def _keep_checking(self) -> None:
-        with self._connect() as connection:
-            while True:
-                start = time.perf_counter()
-                if self._is_done.wait(PAUSE):
-                    return
-                self._delays.append(time.perf_counter() - start - PAUSE)  # a busy machine's, which is not the service's
-                start = time.perf_counter()
-                code, _ = ask(connection, ("GET", "/v2/health/live", b"", {}))
-                self._waits.append(time.perf_counter() - start if code == 200 else TIMEOUT)
-
-    def cost(self, requests: Sequence[Request]) -> Cost:
-        """What they cost, one after the other."""
-        (self._process / "clear_refs").write_text("5")  # the peak is that of the memory from now on
-        memory, cpu = self._memory("VmRSS"), self._cpu()
-        self._waits.clear()
-        self._delays.clear()
-        with self._connect() as connection:
-            for request in requests:
-                code, body = ask(connection, request)
-                assert code < 500 or b'"error"' in body, (request[:2], body[:300])
-        time.sleep(0.005)  # the health check that waited is answered
-        wait = max(self._waits, default=TIMEOUT) - DELAYS * max(self._delays, default=0.0)
-        return Cost(self._cpu() - cpu, self._memory("VmHWM") - memory, wait)
-
-    def least_cost(self, requests: Sequence[Request]) -> Cost:
-        """Of several tries, until it is not too high."""
-        cost = self.cost(requests)
-        for _ in range(TRIES - 1):
-            if not cost.is_too_high:
-                break
-            time.sleep(0.1)
-            cost = cost.least(self.cost(requests))
-        return cost
-
-    def _memory(self, name: str) -> float:
-        lines = (self._process / "status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
-
-    def _cpu(self) -> float:
-        fields = (self._process / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)) as connection:
+        yield send
 
 
 @pytest.fixture(scope="module")
-def meter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meter]:
-    folder = tmp_path_factory.mktemp("cost")
-    write_model(folder / "artifacts" / "keras_cnn" / "onnx")
-    write_every_type(folder / "artifacts" / "every_type" / "onnx", [*NUMBERS, "bytes"])
-    with started(folder / "artifacts", folder / "output", SERVE_CONTROL="1") as service, Meter(service) as meter:
+def artifacts_of_cost(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cost") / "artifacts"
+    write_model(folder / "keras_cnn" / "onnx")
+    write_every_type(folder / "every_type" / "onnx", [*NUMBERS, "bytes"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(artifacts_of_cost: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    output = tmp_path_factory.mktemp("cost_output") / "service"
+    with started(artifacts_of_cost, output, SERVE_CONTROL="1") as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def meter(service: Service) -> Iterator[Meter[Request]]:
+    with Meter(service, partial(over_http, service.port)) as meter:
+        yield meter
+
+
+@pytest.fixture(scope="module")
+def meter_of_memory(artifacts_of_cost: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meter[Request]]:
+    """Of a service that keeps no memory."""
+    output = tmp_path_factory.mktemp("cost_output") / "service"
+    with (
+        started(artifacts_of_cost, output, SERVE_CONTROL="1", **GIVES_BACK) as service,
+        Meter(service, partial(over_http, service.port)) as meter,
+    ):
         yield meter
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_small_request_costs_little_and_holds_up_no_health_check(meter: Meter, name: str) -> None:
+def test_a_small_request_costs_little_and_holds_up_no_health_check(meter: Meter[Request], name: str) -> None:
     assert len(HOSTILE[name][2]) < 1_000_000
     cost = meter.least_cost([HOSTILE[name]])
-    print(f"\n{name}: {len(HOSTILE[name][2])} bytes, {cost}")
+    print(f"\n{name}: {cost}")
     assert not cost.is_too_high
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_small_request_takes_little_memory(meter_of_memory: Meter[Request], name: str) -> None:
+    cost = meter_of_memory.cost([HOSTILE[name]])
+    print(f"\n{name}: {cost}")
+    assert cost.memory <= MEMORY_MB
 
 
 COUNTED = Cost(0.2, 200, WAIT_SECONDS)
@@ -234,26 +173,28 @@ COUNTED = Cost(0.2, 200, WAIT_SECONDS)
 
 
 @pytest.mark.parametrize("name", ["10 million lists", "10 million lists in a tensor"])
-def test_lists_that_are_too_many_are_refused_before_they_are_read(meter: Meter, name: str) -> None:
-    assert code_of(meter, name) == 400
+def test_lists_that_are_too_many_are_refused_before_they_are_read(
+    service: Service, meter: Meter[Request], name: str
+) -> None:
+    assert code_of(service, name) == 400
     costs = (meter.cost([HOSTILE[name]]) for _ in range(TRIES))
     assert any(cost.is_within(COUNTED) for cost in costs)
 
 
 @pytest.mark.parametrize("name", ["2 layers", "401 layers"])
-def test_a_second_layer_of_compression_is_refused(meter: Meter, name: str) -> None:
-    assert code_of(meter, name) == 415
+def test_a_second_layer_of_compression_is_refused(service: Service, name: str) -> None:
+    assert code_of(service, name) == 415
 
 
-def test_two_hostile_bodies_at_once_are_refused_and_leave_no_memory(meter: Meter) -> None:
-    before = meter._memory("VmRSS")
+def test_two_hostile_bodies_at_once_are_refused_and_leave_no_memory(service: Service, meter: Meter[Request]) -> None:
+    before = meter.memory()
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(partial(code_of, meter), ["10 million lists"] * 2)) == [400, 400]
-    assert meter._memory("VmRSS") - before < 100
+        assert list(pool.map(partial(code_of, service), ["10 million lists"] * 2)) == [400, 400]
+    assert meter.memory() - before < 100
 
 
-def code_of(meter: Meter, name: str) -> int:
-    with meter._connect() as connection:
+def code_of(service: Service, name: str) -> int:
+    with contextlib.closing(service.connect()) as connection:
         return ask(connection, HOSTILE[name])[0]
 
 
@@ -297,18 +238,13 @@ def amplified(random: np.random.Generator) -> Request:
     return "POST", path, gzip.compress(text.replace(b"%b", unit * (times // text.count(b"%b"))), 1), GZIP
 
 
-def test_no_hostile_body_costs_much(meter: Meter) -> None:
-    """They are sent by the dozen: where a dozen costs no more than one may, none does."""
+def test_no_hostile_body_costs_much(meter_of_memory: Meter[Request]) -> None:
     random = np.random.default_rng(CASES)
     fuzzer = Fuzzer(CASES, np.zeros((1, 28, 28, 1), np.float32), ["keras_cnn-onnx"])
-    sent, seconds, dear = 0, 0.0, []
+    costs = Costs(meter_of_memory)
     for start in range(0, CASES, DOZEN):
-        requests = [
-            amplified(random) if place % 3 == 0 else fuzzer.make()[1] for place in range(min(DOZEN, CASES - start))
-        ]
-        cost = meter.cost(requests)
-        sent, seconds = sent + sum(len(request[2]) for request in requests), seconds + cost.cpu
-        if cost.is_too_high:
-            dear += [(request, cost) for request in requests if (cost := meter.least_cost([request])).is_too_high]
-    print(f"\n{CASES} hostile bodies, {sent / CASES:.0f} bytes each: {1e6 * seconds / sent:.2f} s of CPU a megabyte")
-    assert [(request[1], request[2][:200], cost) for request, cost in dear] == []
+        places = range(min(DOZEN, CASES - start))
+        costs.add([amplified(random) if place % 3 == 0 else fuzzer.make()[1] for place in places])
+    print(f"\n{costs}")
+    assert [(request[1], request[2][:200], cost) for request, cost in costs.dear] == []
+    assert costs.growth <= MEMORY_MB

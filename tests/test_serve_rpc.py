@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
 from contract.code import ROOT
+from contract.errors import InputError
 from serve.__main__ import check_grpc
 from serve.keys import add_key
-from serve.rpc.messages import HEALTH, INFERENCE, REFLECTION, message, pool
+from serve.rpc import tensors
+from serve.rpc.messages import HEALTH, INFERENCE, REFLECTION, ModelInferRequest, message, pool
 from serve.rpc.proto_files import read_proto
 from serve.rpc.server import GRACE_SECONDS
 from serve.settings import SettingError, Settings
@@ -311,6 +314,31 @@ def test_a_request_that_does_not_fit_is_refused(
     got = refused(service, "ModelInfer", body)
     assert (got[0].name, words in got[1]) == (code, True), got
     assert call(service, "ModelInfer", asked())
+
+
+def test_messages_without_tensors_are_small(service: tuple[Service, int]) -> None:
+    """They are read in the event loop, which holds up all others."""
+    body = message("inference.RepositoryModelLoadRequest")(model_name="x" * 70_000).SerializeToString()
+    code, words = refused(service, "RepositoryModelLoad", body)
+    assert (code.name, "expected 65536 at most" in words) == ("RESOURCE_EXHAUSTED", True)
+    request = message("grpc.reflection.v1alpha.ServerReflectionRequest")(list_services="x" * 70_000)
+    with grpc.insecure_channel(f"127.0.0.1:{service[1]}") as channel, pytest.raises(grpc.RpcError) as caught:
+        list(channel.stream_stream(f"/{REFLECTION}/ServerReflectionInfo")(iter([request.SerializeToString()])))
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_an_input_has_so_many_dimensions(service: tuple[Service, int]) -> None:
+    code, words = refused(service, "ModelInfer", asked(shape=[1] * 65))
+    assert (code.name, "65 dimensions, expected 64" in words) == ("INVALID_ARGUMENT", True)
+
+
+def test_the_strings_of_an_input_are_counted_before_they_are_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensors, "MAX_VALUES", 3)
+    for count, is_refused in ((3, False), (4, True)):
+        sent = ModelInferRequest()
+        sent.inputs.add(name="x", datatype="BYTES", shape=[count]).contents.bytes_contents.extend([b"a"] * count)
+        with pytest.raises(InputError, match="is 4 byte strings, expected 3 at most") if is_refused else nullcontext():
+            assert tensors._input(sent.inputs[0], None)["data"] == ["a"] * 3
 
 
 def test_damaged_messages_are_refused_or_answered(service: tuple[Service, int]) -> None:

@@ -369,6 +369,65 @@ def test_more_calls_than_may_be_at_once_are_refused_one_by_one() -> None:
     assert bytes(connection.out) == frame(http2.RST_STREAM, 0, 2 * http2.MAX_CALLS + 1, refused)
 
 
+class Calls(Http2):
+    """Some calls that are open, and how often it was told of room."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.tellings = 0
+        block = hpack.Encoder().encode([(":method", "POST")])
+        self.receive(PREFACE + frame(http2.SETTINGS))
+        for stream in range(1, 2 * count, 2):
+            self.receive(frame(http2.HEADERS, http2.END_HEADERS, stream, block))
+        self.tellings = 0
+
+    def on_room(self) -> None:
+        self.tellings += 1
+
+
+def first_window(size: int) -> bytes:
+    return frame(http2.SETTINGS, 0, 0, struct.pack(">HI", http2.INITIAL_WINDOW_SIZE, size))
+
+
+def window_update(stream: int, more: int) -> bytes:
+    return frame(http2.WINDOW_UPDATE, 0, stream, struct.pack(">I", more))
+
+
+def test_the_room_of_calls_is_looked_at_once_for_all_frames_that_came() -> None:
+    """Else frames of 13 bytes would cost a look at a thousand calls each."""
+    connection = Calls(3)
+    connection.receive((first_window(5) + window_update(0, 1) + window_update(1, 1)) * 100)
+    assert connection.tellings == 1
+    assert [connection.room(stream) for stream in (1, 3, 5, 7)] == [105, 5, 5, 0]
+    connection.receive(first_window(0) + first_window(2))
+    assert [connection.room(stream) for stream in (1, 3, 5, 7)] == [102, 2, 2, 0]
+    connection.send_data(3, b"xy")
+    connection.receive(first_window(1))
+    assert [connection.room(stream) for stream in (1, 3, 5)] == [101, -1, 1]
+
+
+def test_no_open_call_has_more_room_than_there_may_be() -> None:
+    connection = Calls(2)
+    connection.receive(window_update(1, LARGEST - 65_535))
+    connection.forget(1)  # of one that is over there is no window
+    connection.receive(first_window(65_536) + window_update(3, LARGEST - 65_537))
+    for frames in (window_update(3, 2), first_window(65_538)):
+        with pytest.raises(Violation) as caught:
+            connection.receive(frames)
+        assert caught.value.code == http2.FLOW_CONTROL_ERROR
+
+
+def test_what_is_late_is_taken_later() -> None:
+    connection, pings = Calls(0), [frame(http2.PING, 0, 0, bytes(7) + bytes((number,))) for number in range(3)]
+    connection.out.clear()
+    assert connection.receive(b"".join(pings) + pings[0][:5], until=0.0)
+    assert len(connection.out) == len(pings[0])
+    assert not connection.receive(b"", until=time.monotonic() + 100)
+    assert not connection.receive(pings[0][5:])
+    acknowledged = [frame(http2.PING, http2.ACK, 0, ping[9:]) for ping in [*pings, pings[0]]]
+    assert bytes(connection.out) == b"".join(acknowledged)
+
+
 def test_headers_mean_the_same_when_they_are_known_until_the_table_changes() -> None:
     seen: list[http2.Headers] = []
 

@@ -5,6 +5,7 @@ Python's grpcio has a thread and a loop of its own, and costs twice as much for 
 
 import asyncio
 import re
+import time
 import urllib.parse
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,6 +29,10 @@ CHECK_SECONDS, SILENT_SECONDS, PING_SECONDS = 2.0, 60.0, 20.0
 """How often a connection is looked at; after how long a silence it is asked whether it lives, and until when."""
 
 BYTES_A_SECOND = 50_000
+
+TURN_SECONDS = 0.005
+"""How long a connection takes frames, or a stream its messages, before all else has its turn: 256 KB that come at once
+may hold 20,000 frames, and a megabyte 200,000 messages."""
 
 PREFIX = 5
 """Bytes before each message: whether it is compressed, and its length."""
@@ -149,6 +154,8 @@ class Connection(Http2, asyncio.Protocol):
         self._stuck: float | None = None
         """Since when the caller does not read, if it does not."""
         self._check: asyncio.TimerHandle | None = None
+        self._turn: asyncio.Handle | None = None
+        """The next turn, where not all that came is taken."""
         self._is_counted = False
 
     # --- The connection
@@ -178,6 +185,8 @@ class Connection(Http2, asyncio.Protocol):
         self._connections.discard(self)
         if self._check is not None:
             self._check.cancel()
+        if self._turn is not None:
+            self._turn.cancel()
         if self._is_counted:
             self._plane.callers.give(self._peer, CONNECTIONS)
         for call in list(self._calls.values()):
@@ -185,12 +194,26 @@ class Connection(Http2, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard, self._pinged = self._loop.time(), None
+        self._take_turn(data)
+
+    def _take_turn(self, data: bytes = b"") -> None:
+        """Take what came, and what is left of it after a while in another turn. Nothing more is read until then."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
         try:
-            self.receive(data)
+            is_left = self.receive(data, time.monotonic() + TURN_SECONDS)
         except Violation as violation:
             self._give_up(violation.code)
-        else:
-            self._write()
+            return
+        self._write()
+        if self._transport.is_closing():
+            return
+        if is_left:
+            self._transport.pause_reading()
+            self._turn = self._loop.call_soon(self._take_turn)
+        elif not data and self._stuck is None:
+            self._transport.resume_reading()
 
     def _give_up(self, code: int) -> None:
         self.go_away(code)
@@ -203,7 +226,8 @@ class Connection(Http2, asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._stuck = None
-        self._transport.resume_reading()
+        if self._turn is None:
+            self._transport.resume_reading()
 
     def _write(self) -> None:
         if self.out and not self._transport.is_closing():
@@ -307,7 +331,8 @@ class Connection(Http2, asyncio.Protocol):
 
     def on_room(self) -> None:
         for call in list(self._waiting):
-            self._flush(call)
+            if self.room(call.stream) > 0:
+                self._flush(call)
 
     def _hold(self, call: Call, size: int) -> None:
         """Count so many bytes more of a call. Raises Overloaded over a limit: of all that is held, or of its caller."""
@@ -366,11 +391,15 @@ class Connection(Http2, asyncio.Protocol):
         self._write()
 
     async def _answer_stream(self, call: Call, answers: AsyncIterator[bytes]) -> None:
+        end = time.monotonic() + TURN_SECONDS
         try:
             async for answer in answers:
                 self._send(call, answer)
                 self._flush(call)
                 self._write()
+                if time.monotonic() > end:
+                    await asyncio.sleep(0)
+                    end = time.monotonic() + TURN_SECONDS
                 while len(call.out) > WAITING_BYTES:
                     call.drained = self._loop.create_future()
                     await call.drained

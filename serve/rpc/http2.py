@@ -4,7 +4,9 @@ The package hpack reads headers. The answers' are written without its table, so 
 all of HTTP/2 in Python costs more for each call than a small model does.
 """
 
+import math
 import struct
+import time
 from collections.abc import Iterable
 
 import hpack
@@ -79,7 +81,10 @@ class Http2:
         self._room, self._first_room, self._frame_bytes = 65_535, 65_535, 16_384
         """What may be sent of all calls, at first of a new one, and in one frame."""
         self._rooms: dict[int, int] = {}
-        """What may be sent of each call."""
+        """What may be sent of each call, besides `_first_room`, which a caller may change for all of them at once."""
+        self._most_room = 0
+        """No call in `_rooms` has more."""
+        self._is_roomier = False
         self._window, self._unread = 65_535, 0
         self._windows: dict[int, int] = {}
         """What may still come of each call whose request has not ended."""
@@ -109,15 +114,25 @@ class Http2:
 
     # --- What comes
 
-    def receive(self, data: bytes) -> None:
-        """Take what came. Raises Violation."""
+    def receive(self, data: bytes, until: float = math.inf) -> bool:
+        """Take what came. Raises Violation.
+
+        True where it is later than `until`, by `time.monotonic`, and there is more to take: call it again without data.
+        """
+        is_late = self._take_frames(data, until)
+        if self._is_roomier:  # once for all frames: a thousand calls may wait for room
+            self._is_roomier = False
+            self.on_room()
+        return is_late
+
+    def _take_frames(self, data: bytes, until: float) -> bool:
         data = self._rest + data if self._rest else data
         place, end = 0, len(data)
         if not self._has_begun:
             _insist(data.startswith(PREFACE[:end]))
             if end < len(PREFACE):
                 self._rest = data
-                return
+                return False
             self._has_begun, place = True, len(PREFACE)
         while end - place >= 9:
             high, low, kind, flags, stream = _head.unpack_from(data, place)
@@ -129,7 +144,11 @@ class Http2:
             payload = data[place + 9 : place + 9 + size]
             place += 9 + size
             self._take(kind, flags, stream & LARGEST, payload)
+            if time.monotonic() > until:
+                self._rest = data[place:]
+                return True
         self._rest = data[place:]
+        return False
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._block is not None and kind != CONTINUATION:
@@ -213,7 +232,7 @@ class Http2:
         if self.is_ending or len(self._rooms) >= MAX_CALLS:
             self.reset(stream, REFUSED_STREAM)
             return
-        self._rooms[stream], self._windows[stream] = self._first_room, WINDOW_BYTES
+        self._rooms[stream], self._windows[stream] = 0, WINDOW_BYTES
         self.on_headers(stream, headers)
         if flags & END_STREAM:
             self._end(stream)
@@ -249,8 +268,15 @@ class Http2:
             _insist(self._room <= LARGEST, FLOW_CONTROL_ERROR)
         elif stream in self._rooms:
             self._rooms[stream] += more
-            _insist(self._rooms[stream] <= LARGEST, FLOW_CONTROL_ERROR)
-        self.on_room()
+            self._most_room = max(self._most_room, self._rooms[stream])
+            self._check_rooms()
+        self._is_roomier = True
+
+    def _check_rooms(self) -> None:
+        """Raise Violation where a call has more room than there may be."""
+        if self._most_room + self._first_room > LARGEST:  # or a call had, which is over
+            self._most_room = max(self._rooms.values(), default=0)
+            _insist(self._most_room + self._first_room <= LARGEST, FLOW_CONTROL_ERROR)
 
     def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
         _insist(stream == 0)
@@ -261,14 +287,13 @@ class Http2:
         for name, value in struct.iter_unpack(">HI", payload):
             if name == INITIAL_WINDOW_SIZE:
                 _insist(value <= LARGEST, FLOW_CONTROL_ERROR)
-                self._rooms = {stream: room + value - self._first_room for stream, room in self._rooms.items()}
-                _insist(max(self._rooms.values(), default=0) <= LARGEST, FLOW_CONTROL_ERROR)
                 self._first_room = value
+                self._check_rooms()
             elif name == MAX_FRAME_SIZE:
                 _insist(16_384 <= value < 2**24)
                 self._frame_bytes = value
         self._frame(SETTINGS, ACK, 0, b"")
-        self.on_room()
+        self._is_roomier = True
 
     # --- What goes
 
@@ -296,7 +321,9 @@ class Http2:
 
     def room(self, stream: int) -> int:
         """How many bytes of a call may be sent now, in one frame."""
-        return min(self._room, self._rooms.get(stream, 0), self._frame_bytes)
+        if stream not in self._rooms:
+            return 0
+        return min(self._room, self._rooms[stream] + self._first_room, self._frame_bytes)
 
     def send_data(self, stream: int, data: bytes) -> None:
         """Send a part of an answer, for which there is room."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.json_format import ParseDict
 
-from contract.errors import InputError, RosettaError, UnknownModel
+from contract.errors import BodyTooLarge, InputError, RosettaError, UnknownModel
 from serve.callers import REQUESTS, ROWS
 from serve.catalog import ServedModel
 from serve.control import refuse_files
@@ -29,6 +29,9 @@ from serve.rpc.wire import split
 from serve.views import index_entries, server_metadata
 
 SERVING, NOT_SERVING = 1, 2
+
+MAX_MESSAGE = 65_536
+"""Bytes of a message other than for tensors: names, and some parameters. It is read while all else waits."""
 
 UNKNOWN = 5
 """gRPC's code for what is not there, in answers of the reflection."""
@@ -68,9 +71,9 @@ class Service:
         return [*calls, (HEALTH, "Check", self._check, "HealthCheckRequest", "HealthCheckResponse")]
 
     def read(self, path: str, body: bytes) -> Any:
-        """The message of a call other than for tensors."""
+        """The message of a call other than for tensors. Raises DecodeError or BodyTooLarge."""
         _, message, _ = self.calls[path]
-        return message.FromString(body)
+        return _read_small(message, body)
 
     def describe(self, path: str, message: Any) -> bytes:
         """Answer a call other than for tensors."""
@@ -166,7 +169,7 @@ class Service:
             message(f"grpc.reflection.v1alpha.ServerReflection{kind}") for kind in ("Request", "Response")
         )
         async for body in bodies:
-            request = request_class.FromString(body)
+            request = _read_small(request_class, body)
             answer = answer_class(valid_host=request.host, original_request=request)
             try:
                 self._describe(request, answer)
@@ -187,3 +190,9 @@ class Service:
             answer.file_descriptor_response.file_descriptor_proto.append(file.serialized_pb)
         else:
             raise InputError("The reflection lists services, and gives files by their names or by what is in them.")
+
+
+def _read_small(message: Any, body: bytes) -> Any:
+    if len(body) > MAX_MESSAGE:
+        raise BodyTooLarge(f"The message has {len(body)} bytes, expected {MAX_MESSAGE} at most: it brings no tensors.")
+    return message.FromString(body)

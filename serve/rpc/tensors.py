@@ -10,7 +10,7 @@ from contract.manifest import Manifest
 from contract.tensors import Tensors
 from serve.catalog import ServedModel
 from serve.protocol import InferRequest, oip, tensors
-from serve.protocol.json_text import MAX_TENSORS
+from serve.protocol.json_text import MAX_TENSORS, MAX_VALUES
 from serve.rpc.messages import ModelInferResponse
 
 CONTENTS = {
@@ -24,6 +24,8 @@ CONTENTS = {
     "BYTES": ("bytes_contents", np.object_),
 }
 """Where a message has the values of each datatype, and in which dtype. Those of FP16 and BF16 are raw."""
+
+MAX_DIMENSIONS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,10 @@ def _read_fields(message: Any, sizes: list[int], payload: memoryview | bytes, ma
 
 def _input(tensor: Any, size: int | None) -> dict[str, Any]:
     """An input as JSON has it: its values, numbers as one flat array, or how many raw bytes they are."""
+    if len(tensor.shape) > MAX_DIMENSIONS:
+        raise InputError(
+            f"The input {tensor.name[:80]!r} has {len(tensor.shape)} dimensions, expected {MAX_DIMENSIONS} at most."
+        )
     described: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
     parameters = _parameters(tensor)
     if size is not None:
@@ -80,11 +86,15 @@ def _input(tensor: Any, size: int | None) -> dict[str, Any]:
         raise InputError(f"The input {tensor.name[:80]!r} of datatype {tensor.datatype[:80]!r} has to be raw.")
     field, dtype = CONTENTS[tensor.datatype]
     values = getattr(tensor.contents, field)
-    if dtype is np.object_:
-        data: Any = [value.decode("utf-8", "surrogateescape") for value in values]
-    else:  # one copy of the message's own memory; a list would be an object for each value
-        data = np.array(values, dtype)
-    return described | {"parameters": parameters, "data": data}
+    if dtype is not np.object_:  # one copy of the message's own memory; a list would be an object for each value
+        return described | {"parameters": parameters, "data": np.array(values, dtype)}
+    if len(values) > MAX_VALUES:  # each becomes an object, and no other thread runs meanwhile
+        raise InputError(
+            f"The input {tensor.name[:80]!r} is {len(values)} byte strings, expected {MAX_VALUES} at most. Send "
+            "less at once."
+        )
+    strings = [value.decode("utf-8", "surrogateescape") for value in values]
+    return described | {"parameters": parameters, "data": strings}
 
 
 def _parameters(message: Any) -> dict[str, Any]:
