@@ -365,8 +365,8 @@ faults: verify ## Plant faults into copies of artifacts, and tabulate who sees t
 bench-serve: verify ## Measure the service beside the servers that you could use instead (SERVING="--only json --seconds 5")
 	$(PY) -m bench.serving --artifacts $(A) $(SERVING)
 
-fuzz: .venv/ready ## Send the service 100,000 hostile bodies, and fail where one costs much or disturbs others
-	FUZZ_CASES=100000 $(PY) -m pytest tests/test_serve_cost.py tests/test_serve_fuzz.py -s $(PYTEST)
+fuzz: .venv/ready ## Send the service 100,000 hostile bodies over HTTP and gRPC each, and fail where one costs much
+	FUZZ_CASES=100000 $(PY) -m pytest tests/test_serve_cost.py tests/test_serve_fuzz.py tests/test_serve_rpc_fuzz.py -s $(PYTEST)
 
 bench-page: verify web $(A)/samples/index.json ## Measure what the page itself costs a visitor, and write the table
 	@./bootstrap browser
