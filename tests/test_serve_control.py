@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from tritonclient import grpc as triton_grpc
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
@@ -30,7 +31,7 @@ from serve.catalog import Catalog, ServedModel, load_catalog
 from serve.dataplane import TRIAL_SECONDS, DataPlane
 from serve.protocol import InferRequest
 from serve.settings import Settings
-from tests.serving import Service, ask_on, halt, started, wait_until
+from tests.serving import Service, ask_on, free_port, halt, listens, started, wait_until
 from tests.test_docs import write_model
 
 MODEL, OTHER, APART = "keras_cnn-onnx", "other_cnn-onnx", "keras_cnn-tfjs"
@@ -165,6 +166,70 @@ def test_tritons_client_loads_and_unloads(service: Service) -> None:
         wait_until(lambda: all(client.is_model_ready(MODEL) for _ in range(6)))
         with pytest.raises(InferenceServerException, match="There is no artifact 'none'"):
             client.load_model("none")
+
+
+@contextlib.contextmanager
+def over_grpc(
+    artifacts: Path, output: Path, **more: str
+) -> Iterator[tuple[Service, triton_grpc.InferenceServerClient]]:
+    """A service with a gRPC port, and Triton's client of it."""
+    port = free_port()
+    with started(artifacts, output, GRPC_PORT=str(port), **more) as running:
+        wait_until(lambda: listens(port))
+        with triton_grpc.InferenceServerClient(f"127.0.0.1:{port}") as client:
+            yield running, client
+
+
+def probabilities(client: triton_grpc.InferenceServerClient, model: str = MODEL) -> Any:
+    sent = triton_grpc.InferInput("pixels", list(PIXELS.shape), "FP32")
+    sent.set_data_from_numpy(PIXELS)
+    return client.infer(model, [sent]).as_numpy("probabilities")[0]
+
+
+def test_a_new_artifact_is_loaded_and_unloaded_over_grpc(small: Path, tmp_path: Path) -> None:
+    with over_grpc(small, tmp_path / "output", SERVE_CONTROL="1") as (running, client):
+        old = probabilities(client)
+        with pytest.raises(InferenceServerException, match=f"There is no artifact '{OTHER}'") as caught:
+            client.load_model(OTHER)
+        assert caught.value.status() == "StatusCode.NOT_FOUND"
+        shutil.copytree(small / "keras_cnn", small / "other_cnn")
+        manifest = read_manifest(small / "other_cnn" / "onnx")
+        write_manifest(small / "other_cnn" / "onnx", type(manifest)(**{**vars(manifest), "model": "other_cnn"}))
+        turn(small / "other_cnn" / "onnx")
+        client.load_model(OTHER)
+        new = probabilities(client, OTHER)
+        logits = np.log(old)  # the opposite weights make opposite logits
+        np.testing.assert_allclose(new, np.exp(-logits) / np.exp(-logits).sum(), atol=1e-5)
+        assert [model.name for model in client.get_model_repository_index().models] == [MODEL, OTHER]
+        client.unload_model(OTHER)
+        assert not client.is_model_ready(OTHER)
+        with pytest.raises(InferenceServerException, match="it was unloaded") as caught:
+            probabilities(client, OTHER)
+        assert caught.value.status() == "StatusCode.UNAVAILABLE"
+        np.testing.assert_allclose(probabilities(client), old, atol=1e-6)
+        assert answer(running, OTHER) == 503  # it is the same for those who ask over HTTP
+
+
+def test_no_model_comes_with_a_call_of_grpc(small: Path, tmp_path: Path) -> None:
+    with over_grpc(small, tmp_path / "output", SERVE_CONTROL="1") as (_, client):
+        before = probabilities(client)
+        for brought in ({"config": "{}"}, {"config": "{}", "files": {"file:1/model.onnx": b"AAAA"}}):
+            with pytest.raises(InferenceServerException, match="send no 'config' and no files") as caught:
+                client.load_model(MODEL, **brought)
+            assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+        client.unload_model(MODEL, unload_dependents=True)
+        client.load_model(MODEL)
+        np.testing.assert_allclose(probabilities(client), before, atol=1e-6)
+
+
+def test_it_is_off_over_grpc_unless_the_settings_allow_it(small: Path, tmp_path: Path) -> None:
+    with over_grpc(small, tmp_path / "output") as (_, client):
+        for change_model in (client.load_model, client.unload_model):
+            with pytest.raises(InferenceServerException, match="SERVE_CONTROL=1") as caught:
+                change_model(MODEL)
+            assert caught.value.status() == "StatusCode.PERMISSION_DENIED"
+        assert client.is_model_ready(MODEL)
+        assert "model_repository" not in client.get_server_metadata().extensions
 
 
 def test_it_is_off_unless_the_settings_allow_it(small: Path) -> None:

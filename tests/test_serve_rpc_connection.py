@@ -18,8 +18,8 @@ from serve.settings import Settings
 from tests.serving import free_port
 from tests.test_serve_rpc_http2 import EMPTY, Frame, frame
 
-TIMEOUT = 600
-"""Seconds, most of which pass at once."""
+TIMEOUT = 20
+"""Seconds that a caller waits for what has to come."""
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -56,10 +56,11 @@ class Peer:
     async def frames_until(self, is_last: Callable[[Frame], bool]) -> list[Frame]:
         """What comes, to this frame. Raises IncompleteReadError where the connection ends before."""
         frames: list[Frame] = []
-        while not frames or not is_last(frames[-1]):
-            head = await self._reader.readexactly(9)
-            payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
-            frames.append((head[3], head[4], struct.unpack(">I", head[5:])[0], payload))
+        async with asyncio.timeout(TIMEOUT):
+            while not frames or not is_last(frames[-1]):
+                head = await self._reader.readexactly(9)
+                payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+                frames.append((head[3], head[4], struct.unpack(">I", head[5:])[0], payload))
         return frames
 
     async def pinged(self, payload: bytes) -> list[Frame]:
@@ -70,7 +71,8 @@ class Peer:
     async def is_hung_up_on(self) -> bool:
         """Whether the connection ends, and nothing else comes."""
         try:
-            return await self._reader.read() == b""
+            async with asyncio.timeout(TIMEOUT):
+                return await self._reader.read() == b""
         except ConnectionError:
             return True
 
@@ -100,7 +102,7 @@ def play(plane: DataPlane, scene: Play) -> None:
         server = Server(plane)
         await server.start()
         try:
-            await asyncio.wait_for(scene(loop, connect), TIMEOUT)
+            await scene(loop, connect)
         finally:
             for peer in peers:
                 await peer.close()
@@ -164,3 +166,85 @@ def is_end(each: Frame) -> bool:
     """Whether a call ends with it."""
     kind, flags, _, _ = each
     return kind == http2.HEADERS and bool(flags & http2.END_STREAM)
+
+
+# Keepalive
+
+ASKED = (http2.PING, 0, 0, b"are you?")
+"""The frame by which a silent caller is asked whether it is there."""
+
+
+def pass_by(loop: Loop, seconds: float) -> None:
+    loop.ahead += seconds
+
+
+async def is_live(peer: Peer, stream: int) -> bool:
+    peer.call(stream)
+    return (await peer.frames_until(is_end))[-1][2] == stream
+
+
+def test_a_caller_is_asked_after_a_minute_of_silence_and_not_before(plane: DataPlane) -> None:
+    async def scene(loop: Loop, connect: Connect) -> None:
+        peer = await connect()
+        for _ in range(3):  # each of its own pings ends the silence
+            pass_by(loop, connection.SILENT_SECONDS - 10)
+            await asyncio.sleep(0.01)
+            assert ASKED not in await peer.pinged(b"here I a")
+        pass_by(loop, connection.SILENT_SECONDS + 1)
+        assert await peer.frames_until(lambda each: each[0] == http2.PING) == [ASKED]
+
+    play(plane, scene)
+
+
+def test_a_silent_caller_that_answers_stays(plane: DataPlane) -> None:
+    async def scene(loop: Loop, connect: Connect) -> None:
+        peer = await connect()
+        for stream in (1, 3, 5):
+            pass_by(loop, connection.SILENT_SECONDS + 1)
+            await peer.frames_until(lambda each: each == ASKED)
+            peer.send(frame(http2.PING, http2.ACK, 0, ASKED[3]))
+            await asyncio.sleep(0.05)  # it is taken
+            pass_by(loop, connection.PING_SECONDS + 1)
+            await asyncio.sleep(0.01)  # the connection is looked at
+            assert await is_live(peer, stream)
+
+    play(plane, scene)
+
+
+def test_a_silent_caller_that_does_not_answer_is_let_go_alone(plane: DataPlane) -> None:
+    async def scene(loop: Loop, connect: Connect) -> None:
+        silent, other = await connect(), await connect()
+        pass_by(loop, connection.SILENT_SECONDS + 1)
+        for peer in (silent, other):
+            await peer.frames_until(lambda each: each == ASKED)
+        assert await is_live(other, 1)
+        pass_by(loop, connection.PING_SECONDS + 1)
+        assert await silent.is_hung_up_on()
+        assert await is_live(other, 3)
+
+    play(plane, scene)
+
+
+def test_a_caller_that_waits_is_let_go_no_sooner_than_the_last_moment(plane: DataPlane) -> None:
+    async def scene(loop: Loop, connect: Connect) -> None:
+        peer = await connect()
+        pass_by(loop, connection.SILENT_SECONDS + 1)
+        await peer.frames_until(lambda each: each == ASKED)
+        pass_by(loop, connection.PING_SECONDS - connection.CHECK_SECONDS - 1)
+        await asyncio.sleep(0.01)
+        assert await is_live(peer, 1)
+
+    play(plane, scene)
+
+
+def test_a_caller_may_ping_as_often_as_it_likes(plane: DataPlane) -> None:
+    """gRPC's own servers end a connection that pings more than twice in five minutes without a call."""
+
+    async def scene(loop: Loop, connect: Connect) -> None:
+        peer = await connect()
+        for number in range(300):
+            frames = await peer.pinged(struct.pack(">Q", number))
+            assert [each[0] for each in frames] == [http2.PING]
+        assert await is_live(peer, 1)
+
+    play(plane, scene)

@@ -194,5 +194,5 @@ class Service:
 
 def _read_small(message: Any, body: bytes) -> Any:
     if len(body) > MAX_MESSAGE:
-        raise BodyTooLarge(f"The message has {len(body)} bytes, expected {MAX_MESSAGE} at most: it brings no tensors.")
+        raise BodyTooLarge(f"The message has {len(body)} bytes, expected {MAX_MESSAGE} at most: no files come with it.")
     return message.FromString(body)
