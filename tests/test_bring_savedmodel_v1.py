@@ -85,3 +85,22 @@ def test_a_table_of_tensorflow_1_stays_a_table(tmp_path: Path) -> None:
     assert FROZEN in manifest.made_with["notes"]
     runtime = load_runtime(tmp_path / "net" / "savedmodel", manifest)
     np.testing.assert_array_equal(runtime.predict({"words": np.array(["b", "c", "a"], object)})["numbers"], expected)
+
+
+def test_of_a_graph_for_training_and_one_to_serve_the_latter_is_taken(tmp_path: Path) -> None:
+    builder = v1.saved_model.Builder(str(tmp_path / "first"))
+    for tags, factor in ((["train"], 2.0), ([], 3.0)):
+        with v1.Graph().as_default(), v1.Session() as session:
+            rows = v1.placeholder(tf.float32, [None, 4], "rows")
+            weight = v1.get_variable("weight", [4], initializer=v1.constant_initializer(1.0), use_resource=False)
+            signature = v1.saved_model.predict_signature_def({"rows": rows}, {"sums": rows * weight * factor})
+            session.run(v1.global_variables_initializer())
+            if tags:
+                builder.add_meta_graph_and_variables(session, tags, {"default": signature})
+            else:
+                builder.add_meta_graph(tags, {"default": signature})
+    builder.save()
+    manifest = write_source(tmp_path / "first", tmp_path / "net", "net", Description()).manifest
+    rows = np.arange(8, dtype=np.float32).reshape(2, 4)
+    got = load_runtime(tmp_path / "net" / "savedmodel", manifest).predict({"rows": rows})
+    np.testing.assert_array_equal(got["sums"], 3 * rows)

@@ -38,26 +38,16 @@ class SavedModelSource:
     """It cannot be seen reliably: variables and calls in the graph hide what comes first."""
 
     def __init__(self, path: Path, description: Description) -> None:
-        try:
-            self._model = tf.saved_model.load(str(path))
-        except Exception as error:  # TensorFlow may raise anything on a damaged folder
-            raise BroughtError(
-                f"TensorFlow {tf.__version__} cannot read {path.name}: {one_line(error, 600)}"
-            ) from error
-        known = dict(self._model.signatures)
-        if "serving_default" not in known and len(known) != 1:
-            raise BroughtError(
-                f"{path.name} has the signatures {', '.join(known) or 'none'}: expected one called serving_default. "
-                "Save it with tf.saved_model.save(model, folder, signatures=...), or with keras's model.export(folder)."
-            )
-        key = "serving_default" if "serving_default" in known else next(iter(known))
-        self._function: Any = known[key]
-        inputs: Mapping[str, Any] = self._function.structured_input_signature[1]
-        outputs: Mapping[str, Any] = self._function.structured_outputs
-        self._first = _of_tensorflow_1(path, key)
+        inputs: Mapping[str, Any]
+        outputs: Mapping[str, Any]
+        self._function: Any
+        self._first = _of_tensorflow_1(path)
         if self._first:
             inputs, outputs, self._function, _ = self._first
             self.note = FROZEN
+        else:
+            self._model, self._function = _loaded(path)
+            inputs, outputs = self._function.structured_input_signature[1], self._function.structured_outputs
         self._input_keys, self._output_keys = sorted(inputs), sorted(outputs)
         entries = [spec_of(inputs[key], key) for key in self._input_keys]
         if any(spec.dtype in WHOLE for spec in entries):  # to look costs a copy of all weights
@@ -84,11 +74,26 @@ class SavedModelSource:
         return [answers[key] for key in self._output_keys]
 
 
-def _of_tensorflow_1(path: Path, key: str) -> savedmodel_v1.Frozen | None:
-    """The signature with constants in place of variables, where TensorFlow 1 wrote it and that can be had."""
+def _loaded(path: Path) -> tuple[Any, Any]:
+    """The model as TensorFlow 2 reads it, and its signature. Raises BroughtError."""
     try:
-        graph = savedmodel_v1.graph_of(path)
-        return savedmodel_v1.frozen(path, graph, key) if graph else None
+        model = tf.saved_model.load(str(path))
+    except Exception as error:  # TensorFlow may raise anything on a damaged folder
+        raise BroughtError(f"TensorFlow {tf.__version__} cannot read {path.name}: {one_line(error, 600)}") from error
+    known = dict(model.signatures)
+    key = savedmodel_v1.chosen(known)
+    if key is None:
+        raise BroughtError(
+            f"{path.name} has the signatures {', '.join(known) or 'none'}: expected one called serving_default. "
+            "Save it with tf.saved_model.save(model, folder, signatures=...), or with keras's model.export(folder)."
+        )
+    return model, known[key]
+
+
+def _of_tensorflow_1(path: Path) -> savedmodel_v1.Frozen | None:
+    """Its signature with constants in place of variables, where TensorFlow 1 wrote it and that can be had."""
+    try:
+        return savedmodel_v1.read(path)
     except Exception:  # TensorFlow may raise anything; then it is as TensorFlow 2 reads it
         return None
 

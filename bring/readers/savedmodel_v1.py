@@ -5,7 +5,7 @@ not track) and of tables, and freezes no lookup in a variable that it knows from
 all of them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,19 +32,34 @@ class Frozen(NamedTuple):
     """What the call needs, and has to be saved with it."""
 
 
-def graph_of(folder: Path) -> MetaGraphDef | None:
-    """The only graph of a SavedModel that TensorFlow 1 wrote; None for any other."""
-    saved = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    (*others, graph) = saved.meta_graphs
-    return None if others or graph.HasField("object_graph_def") else graph
+def read(folder: Path) -> Frozen | None:
+    """The signature with its weights as constants.
 
-
-def frozen(folder: Path, graph: MetaGraphDef, key: str) -> Frozen | None:
-    """The signature `key` with its weights as constants; None where it needs more than those and tables.
-
-    Raises whatever TensorFlow raises for a damaged folder.
+    None where TensorFlow 2 wrote it, where it is not clear which graph or signature is meant, and where it needs more
+    than weights and tables. Raises whatever TensorFlow raises for a damaged folder.
     """
-    signature = graph.signature_def[key]
+    graph = _graph_of(folder)
+    key = graph and chosen([key for key in graph.signature_def if not key.startswith("__saved_model")])
+    return _frozen(folder, graph, graph.signature_def[key]) if graph and key else None
+
+
+def chosen(signatures: Collection[str]) -> str | None:
+    """The signature that is meant: `serving_default`, or the only one."""
+    if "serving_default" in signatures:
+        return "serving_default"
+    return next(iter(signatures)) if len(signatures) == 1 else None
+
+
+def _graph_of(folder: Path) -> MetaGraphDef | None:
+    """The graph that TensorFlow 1 wrote: the only one, or of several, as for training too, the one that is served."""
+    graphs = SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs
+    served = [graph for graph in graphs if len(graphs) == 1 or list(graph.meta_info_def.tags) in (["serve"], [])]
+    if len(served) != 1 or served[0].HasField("object_graph_def"):
+        return None
+    return served[0]
+
+
+def _frozen(folder: Path, graph: MetaGraphDef, signature: SignatureDef) -> Frozen | None:
     if any(not tensor.name for tensor in (*signature.inputs.values(), *signature.outputs.values())):
         return None  # a sparse tensor is three
     with v1.Graph().as_default() as loaded, v1.Session() as session:
