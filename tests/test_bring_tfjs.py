@@ -124,3 +124,12 @@ def test_texts_are_refused_with_what_to_bring(tmp_path: Path) -> None:
     path = write_graph(tmp_path / "web", "DT_STRING", [6], np.zeros((6, 3), np.float32))
     with pytest.raises(BroughtError, match=r"'x' holds texts.* Bring the SavedModel"):
         write_source(path, tmp_path / "net", "net", Description())
+
+
+def test_a_signature_that_names_no_tensor_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = write_graph(tmp_path / "web", "DT_FLOAT", [6], np.zeros((6, 3), np.float32)) / "model.json"
+    content = json.loads(path.read_bytes())
+    del content["signature"]["outputs"]["y"]["name"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(BroughtError, match=r"names no tensor of its graph for 'y'.* remove the signature"):
+        write_source(path, tmp_path / "net", "net", Description())

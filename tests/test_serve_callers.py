@@ -161,9 +161,7 @@ def test_a_kept_connection_answers_more_than_its_limits_one_after_the_other(serv
 def test_a_message_of_a_grpc_stream_counts_like_a_call(
     folder: Path, tmp_path: Path, limit: str, status: str, reason: str
 ) -> None:
-    port = free_port()
-    pixels = triton.InferInput("pixels", [1, 28, 28, 1], "FP32")
-    pixels.set_data_from_numpy(np.zeros((1, 28, 28, 1), np.float32))
+    port, pixels = free_port(), one_row()
     with (
         behind_a_gate(folder, tmp_path, GRPC_PORT=str(port), **{limit: "1"}) as (gateway, remote),
         contextlib.ExitStack() as clients,
@@ -184,6 +182,12 @@ def test_a_message_of_a_grpc_stream_counts_like_a_call(
             assert refused.value.status() == status
         assert answers.get(timeout=20) is None
         settle(gateway, "", 200)
+
+
+def one_row() -> triton.InferInput:
+    pixels = triton.InferInput("pixels", [1, 28, 28, 1], "FP32")
+    pixels.set_data_from_numpy(np.zeros((1, 28, 28, 1), np.float32))
+    return pixels
 
 
 @contextlib.contextmanager
@@ -239,9 +243,7 @@ def test_what_a_grpc_message_inflates_to_counts_until_its_answer(
     folder: Path, tmp_path: Path, limit: str, status: str, reason: str
 ) -> None:
     """On the wire both messages are a few bytes."""
-    port = free_port()
-    pixels = triton.InferInput("pixels", [1, 28, 28, 1], "FP32")
-    pixels.set_data_from_numpy(np.zeros((1, 28, 28, 1), np.float32))
+    port, pixels = free_port(), one_row()
     with (
         behind_a_gate(folder, tmp_path, GRPC_PORT=str(port), **{limit: "5000"}) as (gateway, remote),
         triton.InferenceServerClient(f"127.0.0.1:{port}") as client,

@@ -42,6 +42,12 @@ class TFJSSource:
                 f"{self._file.name} has no signature, which names its inputs and outputs, and its graph has no "
                 "placeholder or no end. Convert the model again with a newer tensorflowjs converter."
             )
+        for name, tensor in (*signature["inputs"].items(), *signature["outputs"].items()):
+            if not tensor.get("name"):
+                raise BroughtError(
+                    f"The signature of {self._file.name} names no tensor of its graph for {name!r}. Convert the model "
+                    "again, or remove the signature: then placeholders go in, and what no node reads comes out."
+                )
         self._content["signature"] = signature
         self.inputs, self.outputs, self.renamed = names.own(
             *(_specs(signature[kind]) for kind in ("inputs", "outputs"))
@@ -102,7 +108,7 @@ def signature_of(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     known = {f"{node['name']}:0": _tensor(node) for node in nodes}
     return {
         kind: {
-            name: {**known.get(f"{tensor['name'].removesuffix(':0')}:0", {}), **tensor}
+            name: {**known.get(f"{str(tensor.get('name')).removesuffix(':0')}:0", {}), **tensor}
             for name, tensor in (given.get(kind) or default).items()
         }
         for kind, default in (("inputs", entries), ("outputs", exits))
