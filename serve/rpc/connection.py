@@ -468,7 +468,7 @@ class Connection(Http2, asyncio.Protocol):
             self.send_headers(stream, ANSWER)
             call.has_begun = True
         while out and (room := self.room(stream)) > 0:
-            self.send_data(stream, bytes(out[:room]))
+            self.send_data(stream, out[:room])
             del out[:room]
         if out:
             self._waiting.add(call)

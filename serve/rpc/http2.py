@@ -297,7 +297,7 @@ class Http2:
 
     # --- What goes
 
-    def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+    def _frame(self, kind: int, flags: int, stream: int, payload: bytes | bytearray) -> None:
         size = len(payload)
         self.out += _head.pack(size >> 8, size & 0xFF, kind, flags, stream)
         self.out += payload
@@ -325,7 +325,7 @@ class Http2:
             return 0
         return min(self._room, self._rooms[stream] + self._first_room, self._frame_bytes)
 
-    def send_data(self, stream: int, data: bytes) -> None:
+    def send_data(self, stream: int, data: bytes | bytearray) -> None:
         """Send a part of an answer, for which there is room."""
         self._room -= len(data)
         self._rooms[stream] -= len(data)

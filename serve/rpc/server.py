@@ -28,6 +28,10 @@ CODES = {400: 3, 401: 16, 403: 7, 404: 5, 413: 8, 415: 3, 429: 8, 503: 14, 504: 
 
 INVALID_ARGUMENT, INTERNAL = 3, 13
 
+INFER, STREAM_INFER = f"/{INFERENCE}/ModelInfer", f"/{INFERENCE}/ModelStreamInfer"
+REFLECT = f"/{REFLECTION}/ServerReflectionInfo"
+"""The paths of calls that have no description of their own."""
+
 GRACE_SECONDS = 5.0
 """How long the end waits for streams in which nothing is due."""
 
@@ -42,15 +46,15 @@ class Handler:
 
     def unary(self, path: str) -> Callable[[Call, bytes], Awaitable[bytes]] | None:
         """What answers a call of one message by its path; None if nothing does."""
-        if path == f"/{INFERENCE}/ModelInfer":
+        if path == INFER:
             return self._infer
         return partial(self._describe, path) if path in self._service.calls else None
 
     def stream(self, path: str) -> Callable[[Call, AsyncIterator[bytes]], AsyncIterator[bytes]] | None:
         """What answers a call of many messages; None if nothing does."""
-        if path == f"/{INFERENCE}/ModelStreamInfer":
+        if path == STREAM_INFER:
             return self._stream
-        return self._reflect if path == f"/{REFLECTION}/ServerReflectionInfo" else None
+        return self._reflect if path == REFLECT else None
 
     async def _infer(self, call: Call, body: bytes) -> bytes:
         try:

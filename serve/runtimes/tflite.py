@@ -43,18 +43,21 @@ class LiteRTRuntime:
         self._lock = threading.Lock()  # an interpreter holds its tensors: one call at a time
 
     def predict(self, inputs: Tensors) -> Tensors:
-        is_one_row = self._has_rows and all(len(value) == 1 for value in inputs.values())
+        is_one_row = self._has_rows
+        if is_one_row:
+            for value in inputs.values():  # `all` of a generator costs as much as setting a tensor
+                is_one_row = is_one_row and len(value) == 1
         with self._lock:
             # A runner's outputs are copies: they stay as they are after the next call.
-            return dict((self._one if is_one_row else self._any)(**inputs))
+            return (self._one if is_one_row else self._any)(inputs)
 
-    def _runner(self, name: str) -> Callable[..., Tensors]:
+    def _runner(self, name: str) -> Callable[[Tensors], Tensors]:
         runner = self._interpreter.get_signature_runner(name)
         steps = {name: _Steps.of(detail) for name, detail in _details(runner).items() if name in self._floats}
         quantised = {name: each for name, each in steps.items() if each is not None}
         return _Quantised(_Signature(runner), quantised) if quantised else _Signature(runner)
 
-    def _without_signature(self, **inputs: NDArray[Any]) -> Tensors:
+    def _without_signature(self, inputs: Tensors) -> Tensors:
         # In the manifest's order: its names need not be the file's, which may hold any character.
         details = dict(zip(self._names[0], self._interpreter.get_input_details(), strict=True))
         changed = [name for name, detail in details.items() if tuple(detail["shape"]) != inputs[name].shape]
@@ -83,7 +86,7 @@ class _Signature:
         self._inputs, self._outputs = runner._inputs, runner._outputs
         self._shapes: dict[str, tuple[int, ...]] = {}
 
-    def __call__(self, **inputs: NDArray[Any]) -> Tensors:
+    def __call__(self, inputs: Tensors) -> Tensors:
         shapes = {name: value.shape for name, value in inputs.items()}
         if shapes != self._shapes:
             self._shapes = {}  # a resize that fails leaves nothing that could be relied on
@@ -132,7 +135,7 @@ class _Quantised:
     def __init__(self, signature: _Signature, steps: Mapping[str, _Steps]) -> None:
         self._signature, self._steps = signature, steps
 
-    def __call__(self, **inputs: NDArray[Any]) -> Tensors:
+    def __call__(self, inputs: Tensors) -> Tensors:
         given = {name: self._steps[name].quantised(x) if name in self._steps else x for name, x in inputs.items()}
-        answers = self._signature(**given)
+        answers = self._signature(given)
         return {name: self._steps[name].restored(x) if name in self._steps else x for name, x in answers.items()}
