@@ -7,6 +7,7 @@ import type { Placement } from './placement';
 import type { Report } from './report';
 import type { Status } from './status';
 import { decoded, encoded, onlyTensor, parametersOf, type Message, type Tensor, type TensorSpec } from './tensors';
+import { text } from './text';
 
 const HEADER_LENGTH = 'Inference-Header-Content-Length';
 const REQUEST_VALUES = 1_000_000;
@@ -166,7 +167,7 @@ function unusable(name: string, error: unknown): Artifact {
 
 /** The name of a class; its number if the classes have no names. */
 export function labelOf({ labels }: Pick<Artifact, 'labels'>, index: number): string {
-  return labels[index] ?? `class ${index}`;
+  return labels[index] ?? text().nameless(index);
 }
 
 /** The sha256 of what the server makes of a picture for a model: of the tensor, as little-endian float32. */

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import type { Row } from './comparison';
 import type { Artifact } from './server';
-import { verdictOf } from './verdict';
+import { answersIn, verdictOf } from './verdict';
 
 interface Given {
   probabilities?: number[];
@@ -15,7 +15,7 @@ function row(id: string, { probabilities, ms, runtimeBytes }: Given): Row {
   const [name = '', runtime = ''] = id.split('@');
   return {
     id, state: probabilities ? 'done' : 'failed', error: '', download: null,
-    artifact: { name, classifies: true, files: { model: { sha256: '', bytes: 1000 } } } as unknown as Artifact,
+    artifact: { name, model: name.split('-')[0], labels: ['Bag', 'Boot'], classifies: true, files: { model: { sha256: '', bytes: 1000 } } } as unknown as Artifact,
     runtime: { id: runtime, where: runtime === 'server' ? 'server' : 'browser' } as Row['runtime'],
     answer: probabilities ? { outputs } : null,
     time: ms === undefined ? null : { runtime: ms, calls: 5 },
@@ -43,4 +43,13 @@ test('where nothing has answered there is nothing to say', () => {
   const nothing = { compared: 0, disagreeing: [], farthest: null, fastest: null, smallest: null };
   expect(verdictOf([row('m-onnx@server', {})], sourceOf)).toEqual(nothing);
   expect(verdictOf([row('m-onnx@server', { probabilities: [1, 0] })], () => undefined)).toEqual(nothing);
+});
+
+test('each model says what its source says, once the source has answered', () => {
+  const early = row('m-onnx@server', { probabilities: [0.75, 0.25] });
+  expect(answersIn([row('m-keras@server', {}), early], () => undefined)).toEqual([{ model: 'm', label: 'Bag' }]);
+  const other = row('n-onnx@server', { probabilities: [0.75, 0.25] });
+  const answers = [{ model: 'm', label: 'Boot' }, { model: 'n', label: 'Bag' }];
+  expect(answersIn([early, other], (answered) => (answered === early ? source : undefined))).toEqual(answers);
+  expect(answersIn([], sourceOf)).toEqual([]);
 });

@@ -2,6 +2,7 @@
 
 import { probabilitiesOf, type Row } from './comparison';
 import { argmax } from './figures';
+import { labelOf } from './server';
 import { largestDistance } from './tensors';
 
 export interface Verdict {
@@ -24,6 +25,23 @@ export function sizeOf({ artifact }: Pick<Row, 'artifact'>): number {
 /** What has to be downloaded to run a row: its artifact, and in the browser its runtime. */
 export function downloadOf(row: Row): number {
   return sizeOf(row) + (row.loaded?.runtimeBytes ?? 0);
+}
+
+/** A model, and the class that it gives the picture. */
+export interface Answered {
+  model: string;
+  label: string;
+}
+
+/** Of each model that classifies: its source's class, or that of the row which answered before the source has. */
+export function answersIn(rows: readonly Row[], sourceOf: (row: Row) => Row | undefined): Answered[] {
+  const answers = new Map<string, string>();
+  for (const row of rows) {
+    const { model, classifies } = row.artifact;
+    if (!classifies || !row.answer || answers.has(model)) continue;
+    answers.set(model, labelOf(row.artifact, argmax(probabilitiesOf(sourceOf(row)?.answer ?? row.answer))));
+  }
+  return Array.from(answers, ([model, label]) => ({ model, label }));
 }
 
 export function verdictOf(rows: readonly Row[], sourceOf: (row: Row) => Row | undefined): Verdict {

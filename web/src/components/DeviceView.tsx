@@ -7,6 +7,7 @@ import { labelOf, type Samples } from '../server';
 import { text } from '../text';
 import { ModelChooser } from './ModelChooser';
 import { Prose } from './Prose';
+import { RowName } from './RowName';
 import { saveText } from './save';
 import { Thumbnail } from './Thumbnail';
 import type { ViewProps } from './view';
@@ -33,7 +34,7 @@ export function DeviceView({ comparison }: ViewProps) {
             ? <button key="cancel" type="button" class="primary" onClick={() => check!.cancel()}>{text().race.cancel}</button>
             : <button key="start" type="button" class="primary" disabled={!rows.length} onClick={() => void check!.start()}>{words.start}</button>}
         </div>
-        <p role="status" class="verdict" hidden={state === 'new'} data-testid="device-verdict">{verdict(state, checks)}</p>
+        <p role="status" class={`verdict ${checks.some(({ wrong }) => wrong.length) ? 'differs' : ''}`} hidden={state === 'new'} data-testid="device-verdict">{verdict(state, checks)}</p>
       </section>
       {checks.length > 0 && (
         <section class="card" aria-label={words.title}>
@@ -77,13 +78,13 @@ function CheckRow({ check: { row, state, backend, questions, wrong, lost, differ
   const words = text().device;
   return (
     <tr data-checked={row.id} data-state={state} data-where="browser" data-wrong={wrong.length} data-lost={lost.length}>
-      <th scope="row"><code>{row.id}</code> <small>{words.states[state]}</small></th>
-      {state === 'failed' && !questions ? <td colSpan={3} class="error">{error}</td> : (
+      <th scope="row"><RowName id={row.id} /> <small>{words.states[state]}</small></th>
+      {state === 'failed' && !questions ? <td colSpan={3} class="error"><Prose words={error} /></td> : (
         <>
-          <td class={wrong.length ? 'differs' : 'agrees'}>
+          <td class={`outcome ${wrong.length ? 'differs' : 'agrees'}`}>
             {questions > 0 && (wrong.length ? words.wrong(wrong.length, questions) : words.right(questions - lost.length, questions))}
             {lost.length > 0 && <p><small>{words.lost(lost.length)}</small></p>}
-            {error && <p class="error">{error}</p>}
+            {error && <p class="error"><Prose words={error} /></p>}
           </td>
           <td>{questions > 0 && (most === Infinity ? text().differs : difference(most))}</td>
           <td>{ms !== null && milliseconds(ms)}</td>

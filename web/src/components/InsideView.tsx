@@ -7,10 +7,25 @@ import type { Artifact } from '../server';
 import { text } from '../text';
 import type { ViewProps } from './view';
 
-const [ROW, BOX, WIDTH, GAP, MARGIN] = [52, 38, 300, 150, 46];
-const LETTERS = 38;
-const X: Record<Side, number> = { source: MARGIN, artifact: MARGIN + WIDTH + GAP };
-const WHOLE = 2 * (MARGIN + WIDTH) + GAP;
+const [ROW, BOX] = [52, 38];
+
+/** The measures of both graphs, across. On a phone both have to be seen at once. */
+interface Across {
+  box: number;
+  /** Between the graphs. */
+  gap: number;
+  /** Beside them, where edges go around layers. */
+  margin: number;
+  /** So many letters of a name have room in a box. */
+  letters: number;
+}
+const WIDE: Across = { box: 300, gap: 150, margin: 46, letters: 38 };
+const NARROW: Across = { box: 156, gap: 92, margin: 20, letters: 19 };
+const PHONE = matchMedia('(max-width: 700px)');
+
+function left(side: Side, { box, gap, margin }: Across): number {
+  return side === 'source' ? margin : margin + box + gap;
+}
 
 /** Source and artifact side by side, layer by layer, and how far they are apart. */
 export function InsideView({ comparison, row: wanted }: ViewProps) {
@@ -80,53 +95,76 @@ function Conclusion({ diagnosis: { healthy, reasons, place, cause, evidence, adv
 
 function Graphs({ diagnosis, layout }: { diagnosis: Diagnosis; layout: Layout }) {
   const words = text().inside;
+  const across = useAcross();
+  const { box, gap, margin } = across;
   const height = layout.rows * ROW + 40;
   const y = (at: number) => 34 + at * ROW;
   return (
     <div class="scroll" tabIndex={0} role="region" aria-label={words.graphs}>
-      <svg class="graphs" viewBox={`0 0 ${WHOLE} ${height}`} role="img" aria-label={words.graphs}>
-        {SIDES.map((side) => <text key={side} class="side" x={X[side]} y={18}>{diagnosis[side]}</text>)}
+      <svg class="graphs" viewBox={`0 0 ${2 * (margin + box) + gap} ${height}`} role="img" aria-label={words.graphs}>
+        {SIDES.map((side) => <text key={side} class="side" x={left(side, across)} y={18}>{diagnosis[side]}</text>)}
         {layout.groups.map(({ side, from, to }) => (
-          <rect key={`${side}${from}`} class="group" x={X[side] - 7} y={y(from) - 6} width={WIDTH + 14} height={(to - from) * ROW - 2} rx={9} />
+          <rect key={`${side}${from}`} class="group" x={left(side, across) - 7} y={y(from) - 6} width={box + 14} height={(to - from) * ROW - 2} rx={9} />
         ))}
-        {SIDES.flatMap((side) => edgesOf(layout.nodes.filter((placed) => placed.side === side), y))}
+        {SIDES.flatMap((side) => edgesOf(layout.nodes.filter((placed) => placed.side === side), across, y))}
         {layout.matches.map(({ at, shade, isPlace, difference: off, relative, arrangement }) => (
           <g key={at} class={`match ${shade}`} data-match={shade} data-place={isPlace ? '' : undefined}>
-            <line x1={X.source + WIDTH} x2={X.artifact} y1={y(at) + BOX / 2} y2={y(at) + BOX / 2} />
-            <text x={X.source + WIDTH + GAP / 2} y={y(at) + BOX / 2 - 5}>{off === Infinity ? text().differs : difference(off)}</text>
-            {arrangement && <text class="arrangement" x={X.source + WIDTH + GAP / 2} y={y(at) + BOX / 2 + 14}>{arrangement}</text>}
+            <line x1={margin + box} x2={margin + box + gap} y1={y(at) + BOX / 2} y2={y(at) + BOX / 2} />
+            <text x={margin + box + gap / 2} y={y(at) + BOX / 2 - 5}>{off === Infinity ? text().differs : difference(off)}</text>
+            {arrangement && <text class="arrangement" x={margin + box + gap / 2} y={y(at) + BOX / 2 + 14}>{arrangement}</text>}
             <title>{words.apart(difference(off), difference(relative))}</title>
           </g>
         ))}
-        {layout.nodes.map((placed) => <NodeBox key={`${placed.side}${placed.node.name}`} placed={placed} y={y(placed.at)} />)}
+        {layout.nodes.map((placed) => <NodeBox key={`${placed.side}${placed.node.name}`} placed={placed} across={across} y={y(placed.at)} />)}
       </svg>
     </div>
   );
 }
 
-function NodeBox({ placed: { node: { label, op, shape }, side, shade, isPlace }, y }: { placed: Placed; y: number }) {
-  const short = (value: string) => (value.length > LETTERS ? `…${value.slice(1 - LETTERS)}` : value);
+/** Of the window as it is now: a phone may be turned. */
+function useAcross(): Across {
+  const [isNarrow, setNarrow] = useState(PHONE.matches);
+  useEffect(() => {
+    const look = () => setNarrow(PHONE.matches);
+    PHONE.addEventListener('change', look);
+    return () => PHONE.removeEventListener('change', look);
+  }, []);
+  return isNarrow ? NARROW : WIDE;
+}
+
+interface NodeProps {
+  placed: Placed;
+  across: Across;
+  y: number;
+}
+
+function NodeBox({ placed: { node: { label, op, shape }, side, shade, isPlace }, across, y }: NodeProps) {
+  const { box, letters } = across;
+  const x = left(side, across);
+  const short = (value: string) => (value.length > letters ? `…${value.slice(1 - letters)}` : value);
   return (
-    <g class={`node ${shade}${isPlace ? ' place' : ''}`} data-node={label} data-side={side} data-shade={shade} data-place={isPlace ? '' : undefined}>
+    <g class={`node ${shade}${isPlace ? ' parting' : ''}`} data-node={label} data-side={side} data-shade={shade} data-place={isPlace ? '' : undefined}>
       <title>{[label, op, shape].filter(Boolean).join('\n')}</title>
-      <rect x={X[side]} y={y} width={WIDTH} height={BOX} rx={7} />
-      <text x={X[side] + 10} y={y + 16}>{short(label)}</text>
-      <text class="about" x={X[side] + 10} y={y + 31}>{short([op, shape].filter(Boolean).join(' · '))}</text>
+      <rect x={x} y={y} width={box} height={BOX} rx={7} />
+      <text x={x + 10} y={y + 16}>{short(label)}</text>
+      <text class="about" x={x + 10} y={y + 31}>{short([op, shape].filter(Boolean).join(' · '))}</text>
     </g>
   );
 }
 
 /** From each layer to those that take its output: straight to the next, around the others. */
-function edgesOf(placed: Placed[], y: (at: number) => number) {
+function edgesOf(placed: Placed[], across: Across, y: (at: number) => number) {
   const places = new Map(placed.map((each) => [each.node.name, each]));
   const ordered = placed.toSorted((a, b) => a.at - b.at);
   return placed.flatMap(({ node, side, at }) => node.inputs.flatMap((name) => {
     const from = places.get(name);
     if (!from || from.at >= at) return [];
     const isNext = ordered[ordered.indexOf(from) + 1]?.node === node;
-    const centre = X[side] + WIDTH / 2;
+    const x = left(side, across);
+    const centre = x + across.box / 2;
     if (isNext) return [<path key={`${side}${name} ${node.name}`} class="edge" d={`M${centre},${y(from.at) + BOX}V${y(at)}`} />];
-    const [edge, out] = side === 'source' ? [X.source, X.source - 30] : [X.artifact + WIDTH, X.artifact + WIDTH + 30];
+    const around = across.margin * 0.65;
+    const [edge, out] = side === 'source' ? [x, x - around] : [x + across.box, x + across.box + around];
     const [top, bottom] = [y(from.at) + BOX / 2, y(at) + BOX / 2];
     return [<path key={`${side}${name} ${node.name}`} class="edge" d={`M${edge},${top}C${out},${top} ${out},${bottom} ${edge},${bottom}`} />];
   }));

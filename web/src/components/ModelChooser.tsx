@@ -12,6 +12,7 @@ export function ModelChooser({ comparison }: { comparison: Comparison }) {
   const words = text().models;
   const { models } = comparison;
   if (!models.length) return <div class="chooser" />;
+  const kinds = new Set(models.map((model) => kindOf(model, comparison)));
   const shown = models.filter((model) => model.toLowerCase().includes(filter.trim().toLowerCase()));
   const choose = (wanted: boolean) => shown.forEach((model) => {
     if (comparison.chosen.has(model) !== wanted) void comparison.choose(model, wanted);
@@ -34,7 +35,7 @@ export function ModelChooser({ comparison }: { comparison: Comparison }) {
               <input type="checkbox" name={model} checked={comparison.chosen.has(model)}
                 onChange={({ currentTarget }) => void comparison.choose(model, currentTarget.checked)} />
             )}
-            <code>{model}</code> <small>{kindOf(model, comparison)}</small>
+            <code>{model}</code> {kinds.size > 1 && <small>{kindOf(model, comparison)}</small>}
           </label>
         ))}
       </div>

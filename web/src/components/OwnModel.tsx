@@ -1,4 +1,4 @@
-import { useLayoutEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 
 import type { Comparison } from '../comparison';
 import { messageOf } from '../errors';
@@ -14,6 +14,9 @@ export function OwnModel({ comparison }: { comparison: Comparison }) {
     setMessage(words);
     setRefused(refused);
   };
+  const line = useRef<HTMLParagraphElement>(null);
+  // A file may be dropped anywhere on a long page, and what becomes of it is said here.
+  useEffect(() => line.current?.scrollIntoView({ block: 'nearest' }), [message]);
   const latest = useRef<object>({});
   const add = (files: File[]) => {
     const own = (latest.current = {});
@@ -50,7 +53,7 @@ export function OwnModel({ comparison }: { comparison: Comparison }) {
         </label>
         <small>{words.hint}</small>
       </>}
-      {message && <p class={isRefused ? 'notice' : 'found'} role={isRefused ? 'alert' : 'status'} data-testid="own-message">{message}</p>}
+      {message && <p ref={line} class={isRefused ? 'notice' : 'found'} role={isRefused ? 'alert' : 'status'} data-testid="own-message">{message}</p>}
     </div>
   );
 }

@@ -9,6 +9,7 @@ import { currentLanguage, text } from '../text';
 import { CameraInput } from './CameraInput';
 import { DrawingInput, type Stroke } from './DrawingInput';
 import { moveFocus } from './keys';
+import { Prose } from './Prose';
 import { TensorView } from './TensorView';
 import { Thumbnail } from './Thumbnail';
 
@@ -56,7 +57,7 @@ export function PicturePanel({ comparison, samples, picture, onPicture }: Props)
   return (
     <section class="panel" aria-label={text().picture}>
       <PictureAndTensors comparison={comparison} picture={picture} />
-      {failure && <p class="notice" role="alert" data-cell="picture-error">{failure}</p>}
+      {failure && <p class="notice" role="alert" data-cell="picture-error"><Prose words={failure} /></p>}
       <SourceTabs source={source} onSource={setSource} />
       <div class="source" role="tabpanel" id="source" aria-labelledby={`source-${source}`}>
         {source === 'sample' && <SampleInput comparison={comparison} samples={samples} chosen={picture?.from ?? null} onSample={take} />}
@@ -91,7 +92,7 @@ function PictureAndTensors({ comparison, picture }: Pick<Props, 'comparison' | '
   if (!picture || !url) {
     return (
       <div class="sight">
-        <figure><div class="to-come">{text().choosePicture}</div><figcaption /></figure>
+        <figure><div class="to-come">{(!picture || comparison.imageError) && text().choosePicture}</div><figcaption /></figure>
         <TensorToCome />
       </div>
     );
@@ -100,7 +101,7 @@ function PictureAndTensors({ comparison, picture }: Pick<Props, 'comparison' | '
     <div class="sight">
       <figure>
         <img src={url} alt={titleOf(picture)} data-testid="picture" />
-        <figcaption><b>{picture.truth ?? titleOf(picture)}</b> {text().thePicture} {made && <small data-testid="made">{text().madeIn(milliseconds(made.ms))}</small>}</figcaption>
+        <figcaption><b>{picture.truth ?? titleOf(picture)}</b> {text().thePicture}{made && <small data-testid="made">{text().madeIn(milliseconds(made.ms))}</small>}</figcaption>
       </figure>
       {!made && <TensorToCome />}
       {comparison.tensors.map((tensor) => (
@@ -151,7 +152,7 @@ function SampleInput({ comparison, samples, chosen, onSample }: SampleProps) {
           <button type="button" class="wide" data-testid="disagree" onClick={() => onSample(disagree())}>{text().disagree}</button>
         )}
       </div>
-      {message && <p class="found" role="status">{message}</p>}
+      {message && <p class="found" role="status"><Prose words={message} /></p>}
       {list}
       <p class="hint">{text().samplesOf(samples.samples.length, samples.title)}</p>
     </>

@@ -7,6 +7,8 @@ import { frontOf, medianOf, Race, winnerOf, type Lane } from '../race';
 import { text } from '../text';
 import { Chart } from './Chart';
 import { ModelChooser } from './ModelChooser';
+import { Prose } from './Prose';
+import { RowName } from './RowName';
 import { saveText } from './save';
 import type { ViewProps } from './view';
 
@@ -24,11 +26,12 @@ export function RaceView({ comparison }: ViewProps) {
   const words = text().race;
   const lanes = race.lanes;
   const done = lanes.filter(({ phase }) => phase === 'done' || phase === 'failed').length;
+  const shown = race.state === 'done' ? ranked(lanes) : lanes;
   return (
     <div class="racing">
       <ModelChooser comparison={comparison} />
       <RaceForm race={race} comparison={comparison} />
-      {race.problem && <p class="notice" role="alert">{race.problem}</p>}
+      {race.problem && <p class="notice" role="alert"><Prose words={race.problem} /></p>}
       {lanes.length > 0 && (
         <section class="card" aria-label={text().views.race} data-race={race.state}>
           <p class="progress" role="status">
@@ -38,9 +41,9 @@ export function RaceView({ comparison }: ViewProps) {
             {race.state === 'cancelled' && words.cancelled}
             {race.state !== 'running' && <button type="button" onClick={() => saveText(race!.toJson(), 'race.json', 'application/json')}>{words.exportJson}</button>}
           </p>
-          <LaneChart lanes={lanes.filter(({ summary }) => summary)} />
+          <LaneChart lanes={shown.filter(({ summary }) => summary)} />
           <p class="hint">{words.chart}</p>
-          <LaneTable lanes={race.state === 'done' ? ranked(lanes) : lanes} />
+          <LaneTable lanes={shown} />
           <p class="hint">{words.marks}</p>
         </section>
       )}
@@ -62,30 +65,30 @@ function RaceForm({ race, comparison }: { race: Race; comparison: Comparison }) 
   return (
     <form class="card" onSubmit={start}>
       <p>{words.what}</p>
-      <fieldset disabled={race.state === 'running'}>
-        <legend>{words.rows}</legend>
-        <div class="choices">
-          {rows.map(({ id, runtime: { where } }) => (
-            <label key={id} class={where}>
-              <input type="checkbox" name={id} checked={!excluded.has(id)} onChange={() => toggle(id)} /> <code>{id}</code>
-            </label>
-          ))}
-        </div>
-        <div class="actions">
-          <button type="button" onClick={() => setExcluded(new Set())}>{words.all}</button>
-          <button type="button" onClick={() => setExcluded(new Set(rows.map(({ id }) => id)))}>{words.none}</button>
-          <label>
-            {words.seconds} <input type="number" name="seconds" min={0.1} max={MAX_SECONDS} step={0.1} value={seconds} required
-              onInput={({ currentTarget }) => setSeconds(Number(currentTarget.value))} />
-          </label>
-        </div>
-      </fieldset>
       <div class="actions">
         {race.state === 'running'
           ? <button key="cancel" type="button" class="primary" onClick={() => race.cancel()}>{words.cancel}</button>
           : <button key="start" type="submit" class="primary" disabled={!chosen.length}>{words.start}</button>}
+        <label>
+          {words.seconds} <input type="number" name="seconds" min={0.1} max={MAX_SECONDS} step={0.1} value={seconds} required
+            disabled={race.state === 'running'} onInput={({ currentTarget }) => setSeconds(Number(currentTarget.value))} />
+        </label>
         {!chosen.length && <span class="hint">{words.needsRows}</span>}
       </div>
+      <fieldset disabled={race.state === 'running'}>
+        <legend>{words.rows}</legend>
+        <div class="actions">
+          <button type="button" onClick={() => setExcluded(new Set())}>{words.all}</button>
+          <button type="button" onClick={() => setExcluded(new Set(rows.map(({ id }) => id)))}>{words.none}</button>
+        </div>
+        <div class="choices">
+          {rows.map(({ id, runtime: { where } }) => (
+            <label key={id} class={where}>
+              <input type="checkbox" name={id} checked={!excluded.has(id)} onChange={() => toggle(id)} /> <RowName id={id} />
+            </label>
+          ))}
+        </div>
+      </fieldset>
     </form>
   );
 }
@@ -119,12 +122,12 @@ function LaneRow({ lane: { row, phase, samples, summary, timing, error, wasHidde
   return (
     <tr data-lane={row.id} data-where={row.runtime.where} data-phase={phase}>
       <th scope="row">
-        <code>{row.id}</code> <small>{words.phases[phase]}</small>
+        <RowName id={row.id} /> {phase !== 'done' && <small>{words.phases[phase]}</small>}
         {isWinner && <span class="mark winner" data-mark="winner">★ {words.winner}</span>}
         {isFront && <span class="mark" data-mark="front">◆ {words.front}</span>}
         {wasHidden && <small class="differs">{words.hidden}</small>}
       </th>
-      {phase === 'failed' ? <td colSpan={6} class="error">{error}</td> : (
+      {phase === 'failed' ? <td colSpan={6} class="error"><Prose words={error} /></td> : (
         <>
           <td data-cell="median">{summary && milliseconds(summary.median)}</td>
           <td>{summary && milliseconds(summary.p95)}</td>

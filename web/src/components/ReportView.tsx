@@ -13,6 +13,7 @@ import { statusWord } from '../status';
 import { text } from '../text';
 import { Chart } from './Chart';
 import { Prose } from './Prose';
+import { RowName } from './RowName';
 
 const STEPS = 100;
 /** A slider reaches beyond the smallest and the largest value by this factor. */
@@ -208,8 +209,8 @@ function CandidateTable({ decision, report }: { decision: Decision; report: Repo
       {rows.map(({ name, time, size, accuracy, agreement }) => (
         <tr key={name} data-candidate={name} data-where={name.endsWith('@server') ? 'server' : 'browser'}>
           <th scope="row">
-            <code>{name}</code>
-            {report.rows[name]?.marks?.map((mark) => <span key={mark} class="badge failed" data-mark={mark} title={text().markHelp[mark]}>{text().marks[mark]}</span>)}
+            <RowName id={name} />
+            {report.rows[name]?.marks?.map((mark) => <span key={mark} class="badge caution" data-mark={mark} title={text().markHelp[mark]}>{text().marks[mark]}</span>)}
             <Outlook artifact={report.artifacts[report.rows[name]!.artifact]!} />
           </th>
           {[time, size, accuracy, agreement].map((figure, i) => <Cell key={i} measured={figure} />)}
@@ -237,7 +238,7 @@ function ParityCard({ report }: { report: Report }) {
         {Object.values(report.artifacts).map((artifact) => (
           <tr key={artifact.name} data-parity={artifact.name}>
             <th scope="row"><code>{artifact.name}</code></th>
-            <td class={keepsAnswers(artifact) ? '' : 'error'} title={artifact.differs?.join('\n')}>{wordOf(artifact)}</td>
+            <td class={`parity ${keepsAnswers(artifact) ? '' : artifact.needs ? 'unknown' : 'error'}`} title={artifact.differs?.join('\n')}>{wordOf(artifact)}</td>
             {figures.map((figure) => <Cell key={figure} measured={artifact.figures[figure]} />)}
             <td class={artifact.arm?.passed === false ? 'error' : ''} title={artifact.arm ? proven(artifact.arm) : ''}>{artifact.arm && text().arm.word(artifact.arm.passed)}</td>
             <td class="words">{artifact.placements?.map((placement) => <div key={placement.part}>{placed(placement)}</div>)}</td>
@@ -248,8 +249,9 @@ function ParityCard({ report }: { report: Report }) {
   );
 }
 
-/** The status of what passed; of an older report, and of what did not pass, its verdict. */
+/** The status of what passed, and the system that alone runs it; of an older report, and of what did not pass, its verdict. */
 function wordOf(artifact: ReportedArtifact): string {
+  if (artifact.needs) return text().report.verdicts.needs(artifact.needs);
   return keepsAnswers(artifact) && artifact.status ? statusWord(artifact.status) : verdictIn(artifact.verdict);
 }
 

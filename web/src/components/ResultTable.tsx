@@ -8,6 +8,7 @@ import { limitOf, statusHelp, statusWord } from '../status';
 import { distance, firstValues, largestDistance, show } from '../tensors';
 import { currentLanguage, text } from '../text';
 import { downloadOf, sizeOf } from '../verdict';
+import { Prose } from './Prose';
 import { ShareTools } from './ShareTools';
 
 const BARS = 3;
@@ -148,27 +149,27 @@ function RowCells({ row, source, truth, slowest }: RowProps) {
   const { artifact, runtime, answer, loaded } = row;
   const backend = loaded?.backend ?? runtime.backend;
   return (
-    <tr data-row={row.id} data-state={row.state} data-where={runtime.where} data-timed={row.time ? '' : undefined}
+    <tr data-row={row.id} data-state={row.state} data-where={runtime.where} data-timed={row.time ? '' : undefined} data-broken={artifact.problem ? '' : undefined}
       data-probabilities={answer && artifact.classifies ? JSON.stringify(probabilitiesOf(answer)) : undefined}>
       <th scope="row" class="format">
         <code>{artifact.format}</code>
         {artifact.own && <small class="own">{artifact.own.title}</small>}
         <StatusBadge row={row} />
-        {artifact.storedOnly && <span class="badge failed" data-cell="stored" title={text().markHelp['stored only']}>{text().marks['stored only']}</span>}
+        {artifact.storedOnly && <span class="badge caution" data-cell="stored" title={text().markHelp['stored only']}>{text().marks['stored only']}</span>}
       </th>
       <td class="where">
         <span class={`place ${runtime.where}`}>{text()[runtime.where]}</span>
         <span class="runtime">{runtime.title || artifact.runtime} {backend && <small title={backend}>{backend}</small>}</span>
         {SOFTWARE.test(backend) && <small class="software">{text().software}</small>}
       </td>
-      <td class="answer"><AnswerView row={row} truth={truth} /></td>
-      <td class="time"><TimeView row={row} slowest={slowest} /></td>
+      <td class="answer" colSpan={row.state === 'failed' ? 2 : 1}><AnswerView row={row} truth={truth} /></td>
+      {row.state !== 'failed' && <td class="time"><TimeView row={row} slowest={slowest} /></td>}
       <td class="size">
         <span data-cell="bytes" title={downloadOf(row).toLocaleString()}>{sizeOf(row) ? bytes(sizeOf(row)) : ''}</span>
         {loaded && loaded.runtimeBytes > 0 && <small data-cell="runtime-bytes">{text().andRuntime(bytes(loaded.runtimeBytes))}</small>}
-        {!artifact.own && <a class="ship" href={`#ship/${row.id}`} aria-label={`${text().ship}: ${row.id}`}>{text().ship}</a>}
+        {!artifact.own && !artifact.problem && <a class="ship" href={`#ship/${row.id}`} aria-label={`${text().ship}: ${row.id}`}>{text().ship}</a>}
       </td>
-      <td class="diff"><DifferenceView row={row} source={source} /></td>
+      <td class="diff" data-column={row.answer && row !== source ? text().columns.diff : undefined}><DifferenceView row={row} source={source} /></td>
     </tr>
   );
 }
@@ -228,7 +229,7 @@ function StatusBadge({ row: { artifact } }: { row: Row }) {
 
 function AnswerView({ row, truth }: { row: Row; truth: string | null }) {
   const { state, answer, error, artifact } = row;
-  if (state === 'failed') return <p class="error" data-cell="error">{error}</p>;
+  if (state === 'failed') return <p class="error" data-cell="error"><Prose words={error} /></p>;
   if (!answer) return <p class="waiting">{text().states[state]}{state === 'loading' && row.download && progressOf(row.download)}</p>;
   if (!artifact.classifies) return <OutputsView answer={answer} />;
   const top = probabilitiesOf(answer).map((value, i) => ({ value, label: labelOf(artifact, i) }))

@@ -38,9 +38,9 @@ export function ShipView({ comparison, row: wanted }: ViewProps) {
             {rows.map(({ id }) => <option key={id}>{id}</option>)}
           </select>
         </div>
-        {!row && <p class="notice" role="alert">{broken ? words.broken(wanted, broken) : words.unknown(wanted)}</p>}
+        {!row && <p class="notice" role="alert"><Prose words={broken ? words.broken(wanted, broken) : words.unknown(wanted)} /></p>}
         {row && RESERVED.includes(row.artifact.status) && (
-          <p class="notice" role="alert">{words.reserved(statusWord(row.artifact.status), row.artifact.statusReason)}</p>
+          <p class="notice" role="alert"><Prose words={words.reserved(statusWord(row.artifact.status), row.artifact.statusReason)} /></p>
         )}
         {row && <h2>{words.files}</h2>}
         {row && <FileTable artifact={row.artifact} />}
@@ -73,7 +73,7 @@ function Calls({ row }: { row: Row }) {
           </section>
         ))}
         {leftOut.length > 0 && (
-          <ul class="hint left-out" data-testid="left-out">{leftOut.map((why) => <li key={why}>{words.leftOut(why)}</li>)}</ul>
+          <ul class="hint left-out" data-testid="left-out">{leftOut.map((why) => <li key={why}><Prose words={words.leftOut(why)} /></li>)}</ul>
         )}
       </section>
     </>

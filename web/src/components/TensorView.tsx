@@ -11,9 +11,9 @@ export function TensorView({ tensor, isSeenByServer }: { tensor: ModelTensor; is
   return (
     <figure>
       <canvas ref={canvas} width={width} height={height} class="tensor" role="img"
-        aria-label={text().tensorAlt(`${height} x ${width} x ${channels}`)} data-testid="tensor" />
+        aria-label={text().tensorAlt(`${height} × ${width} × ${channels}`)} data-testid="tensor" />
       <figcaption>
-        <b>{height} x {width} x {channels}</b> {text().modelSees[fit]}
+        <b>{height} × {width} × {channels}</b> {text().modelSees[fit]}
         {isSeenByServer !== null && (
           <span class={isSeenByServer ? 'same' : 'other'} data-testid="same-tensor">
             {isSeenByServer ? text().sameTensor : text().otherTensor}
