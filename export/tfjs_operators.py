@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from export.tfjs_gathers import is_gather_by_rows, write_out
+
 
 def without_missing_operators(graph: Any) -> Any:
     """The graph without operators that TF.js does not have, or not for the types that it uses here."""
@@ -14,8 +16,9 @@ def without_missing_operators(graph: Any) -> Any:
     cuts = [node for node in definition.node if node.op == "TruncateDiv"]
     for node in cuts:
         _by_floor_division(definition, node)
+    picks = [node for node in definition.node if node.op == "ReverseSequence" or is_gather_by_rows(node)]
     divisions = [node for node in definition.node if node.op == "FloorDiv" and _divides_whole_numbers(definition, node)]
-    if not complements and not masks and not cuts and not divisions:
+    if not any((complements, masks, cuts, divisions, picks)):
         return graph
     for node in complements:
         _by_erf(definition, node)
@@ -23,6 +26,8 @@ def without_missing_operators(graph: Any) -> Any:
         _by_numbers(definition, node)
     for node in divisions:
         _by_a_second_step(definition, node)
+    for node in picks:
+        write_out(graph, definition, node)
     with tf.Graph().as_default() as rewritten:
         tf.graph_util.import_graph_def(definition, name="")
     return rewritten
