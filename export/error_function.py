@@ -3,7 +3,7 @@
 It is formula 7.1.26 of Abramowitz and Stegun, which is off by 1.5e-7 at most.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -32,25 +32,10 @@ WRITTEN = {"Erf": erf, "Erfc": erfc}
 """TensorFlow's operator -> the same by arithmetic."""
 
 
-def written_out(function: Any, operators: Mapping[str, Callable[[Any], Any]] = WRITTEN) -> Any | None:
-    """A concrete function's graph with operators of one input written out, as a function of its inputs in their order.
-
-    Its variables become constants. None where the graph has no such operator.
-    """
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    frozen = convert_variables_to_constants_v2(function)
-    definition = frozen.graph.as_graph_def()
-    rewritten = [node for node in definition.node if node.op in operators]
-    if not rewritten:
-        return None
-    for node in rewritten:
+def written_out(definition: Any, operators: Mapping[str, Callable[[Any], Any]] = WRITTEN) -> bool:
+    """Write the operators of one input out in a graph's definition; whether there was any, outside of its functions."""
+    nodes = [node for node in definition.node if node.op in operators]
+    for node in nodes:
         dtype = tf.as_dtype(node.attr["T"].type)
         splice(definition, node, operators[node.op], [tf.TensorSpec(None, dtype)])
-    inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (frozen.inputs, frozen.outputs))
-    wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
-    return wrapped.prune(_elements(wrapped, inputs), _elements(wrapped, outputs))
-
-
-def _elements(wrapped: Any, names: Sequence[str]) -> list[Any]:
-    return [wrapped.graph.as_graph_element(name) for name in names]
+    return bool(nodes)

@@ -1,9 +1,28 @@
-"""What one node of a graph computes, written with others."""
+"""A graph with some of its nodes written with others."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+
+def rewritten(function: Any, rewrite: Callable[[Any], bool]) -> Any | None:
+    """A concrete function's graph after `rewrite` changed its definition, as a function of its inputs in their order.
+
+    Its variables become constants. None where `rewrite` says that there was nothing to change.
+    """
+    frozen = convert_variables_to_constants_v2(function)
+    definition = frozen.graph.as_graph_def()
+    if not rewrite(definition):
+        return None
+    inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (frozen.inputs, frozen.outputs))
+    wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
+    return wrapped.prune(_elements(wrapped, inputs), _elements(wrapped, outputs))
+
+
+def _elements(wrapped: Any, names: Sequence[str]) -> list[Any]:
+    return [wrapped.graph.as_graph_element(name) for name in names]
 
 
 def splice(
