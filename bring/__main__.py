@@ -13,6 +13,7 @@ from pathlib import Path
 from bring.description import FILE as MODEL_TOML
 from bring.description import describe
 from bring.options import OPTIONS, PATHS
+from bring.verdict.others import CHECKPOINT
 from bring.walk import Reduced, bring
 from contract.cell.sandbox import GIB, Limits
 from contract.errors import BroughtError, RosettaError, plain
@@ -111,6 +112,8 @@ def _models_in(path: Path) -> list[Path]:
     if path.is_file() or _is_model_folder(path):
         return [path]
     inside = [entry for entry in sorted(path.iterdir()) if entry.suffix in SUFFIXES or _is_model_folder(entry)]
+    if not inside and any(path.glob("*.index")) and any(path.glob("*.data-00000-of-*")):
+        raise BroughtError(f"{path} holds a TensorFlow checkpoint: {CHECKPOINT}.")
     if not inside:
         raise BroughtError(f"{path} has no model in it: expected files such as {', '.join(SUFFIXES)}, or SavedModels.")
     return inside

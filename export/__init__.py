@@ -73,6 +73,7 @@ EXPORTERS: dict[tuple[str, str], tuple[Route, ...]] = {
     ("savedmodel", "tflite"): (
         Route("built-in operators", "export.savedmodel_to_tflite:export"),
         Route("built-in operators, the error function written out", "export.savedmodel_to_tflite:written_out"),
+        Route("built-in operators, all computed in float32", "export.savedmodel_to_tflite:computed_in_float32"),
         Route("built-in operators, a batch of 1", "export.savedmodel_to_tflite:export_one", batch=1),
     ),
     ("savedmodel", "tfjs"): (

@@ -3,10 +3,12 @@
 It is formula 7.1.26 of Abramowitz and Stegun, which is off by 1.5e-7 at most.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
+
+from export.splicing import splice
 
 FACTORS = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 """a5 to a1."""
@@ -30,41 +32,10 @@ WRITTEN = {"Erf": erf, "Erfc": erfc}
 """TensorFlow's operator -> the same by arithmetic."""
 
 
-def written_out(function: Any, operators: Mapping[str, Callable[[Any], Any]] = WRITTEN) -> Any | None:
-    """A concrete function's graph with operators of one input written out, as a function of its inputs in their order.
-
-    Its variables become constants. None where the graph has no such operator.
-    """
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    frozen = convert_variables_to_constants_v2(function)
-    definition = frozen.graph.as_graph_def()
-    rewritten = [node for node in definition.node if node.op in operators]
-    if not rewritten:
-        return None
-    for node in rewritten:
-        _splice(definition, node, operators[node.op])
-    inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (frozen.inputs, frozen.outputs))
-    wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
-    return wrapped.prune(_elements(wrapped, inputs), _elements(wrapped, outputs))
-
-
-def _splice(definition: Any, node: Any, write: Callable[[Any], Any]) -> None:
-    """Put the nodes of the written function in place of one node, which then only names their result."""
-    with tf.Graph().as_default() as graph:
-        x = tf.compat.v1.placeholder(tf.as_dtype(node.attr["T"].type), name="x")
-        written = write(x)
-        result = written.op.name
-    for inner in graph.as_graph_def().node:
-        if inner.name == "x":
-            continue
-        copy = definition.node.add()
-        copy.CopyFrom(inner)
-        copy.name = f"{node.name}/{inner.name}"
-        copy.input[:] = [node.input[0] if name == "x" else f"{node.name}/{name}" for name in inner.input]
-    node.op, node.input[:] = "Identity", [f"{node.name}/{result}"]
-    node.attr["T"].type = written.dtype.as_datatype_enum
-
-
-def _elements(wrapped: Any, names: Sequence[str]) -> list[Any]:
-    return [wrapped.graph.as_graph_element(name) for name in names]
+def written_out(definition: Any, operators: Mapping[str, Callable[[Any], Any]] = WRITTEN) -> bool:
+    """Write the operators of one input out in a graph's definition; whether there was any, outside of its functions."""
+    nodes = [node for node in definition.node if node.op in operators]
+    for node in nodes:
+        dtype = tf.as_dtype(node.attr["T"].type)
+        splice(definition, node, operators[node.op], [tf.TensorSpec(None, dtype)])
+    return bool(nodes)

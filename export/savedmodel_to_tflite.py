@@ -19,6 +19,9 @@ from tensorflow.lite.python import schema_py_generated as schema
 from contract.errors import ExportError
 from contract.manifest import Manifest
 from export import error_function, overflow, signatures
+from export.in_float32 import in_float32
+from export.sizes import DIVISIONS, divide_in_32_bits
+from export.splicing import rewritten
 from export.tflite_roots import with_roots
 
 CONVERTERS = ("tensorflow-cpu",)
@@ -39,16 +42,24 @@ def export_one(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]
 def written_out(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
     """Write the same with the error function written out. Raises ExportError for a graph that has none."""
     with tempfile.TemporaryDirectory() as scratch:
-        if not _write_out(parent, manifest, Path(scratch), error_function.WRITTEN):
+        if not _rewritten(parent, manifest, Path(scratch), error_function.written_out):
             raise ExportError("There is no error function in the graph.")
         return _converted(Path(scratch), manifest, target, ["batch1", "serving_default"])
 
 
-def _write_out(parent: Path, manifest: Manifest, target: Path, operators: Mapping[str, Callable[[Any], Any]]) -> bool:
-    """Write the SavedModel with these operators written out; whether there were any, outside of loops."""
+def computed_in_float32(parent: Path, manifest: Manifest, target: Path) -> Sequence[Path]:
+    """Write the same with float64 and float16 computed in float32. Raises ExportError for a graph without them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        if not _rewritten(parent, manifest, Path(scratch), in_float32):
+            raise ExportError("There is neither float64 nor float16 in the graph.")
+        return _converted(Path(scratch), manifest, target, ["batch1", "serving_default"])
+
+
+def _rewritten(parent: Path, manifest: Manifest, target: Path, rewrite: Callable[[Any], bool]) -> bool:
+    """Write the SavedModel with its graph rewritten, and its inputs and outputs as they were; whether it was."""
     model = tf.saved_model.load(str(parent))
     signature = model.signatures["serving_default"]
-    function = error_function.written_out(signature, operators)
+    function = rewritten(signature, rewrite)
     if function is None:
         return False
     # TensorFlow's flat order is by sorted names.
@@ -56,27 +67,34 @@ def _write_out(parent: Path, manifest: Manifest, target: Path, operators: Mappin
 
     def call(*tensors: Any) -> Sequence[Any]:
         given = dict(zip((spec.name for spec in manifest.inputs), tensors, strict=True))
-        answers = dict(zip(outputs, function(*(given[name] for name in inputs)), strict=True))
-        return [answers[spec.name] for spec in manifest.outputs]
+        computed = (tf.cast(given[name], tensor.dtype) for name, tensor in zip(inputs, function.inputs, strict=True))
+        answers = dict(zip(outputs, function(*computed), strict=True))
+        dtypes = {name: signature.structured_outputs[name].dtype for name in outputs}
+        return [tf.cast(answers[spec.name], dtypes[spec.name]) for spec in manifest.outputs]
 
     signatures.save(call, [], manifest, target)
     return True
 
 
 @contextlib.contextmanager
-def without_overflow(parent: Path, manifest: Manifest) -> Iterator[Path]:
-    """The SavedModel's folder, or a copy in which no Softplus can overflow, and every infinity is seen.
+def ready(parent: Path, manifest: Manifest) -> Iterator[Path]:
+    """The SavedModel's folder, or a copy without what TF Lite lacks, or computes otherwise, and can be written out.
 
-    See export/overflow.py. What Keras exports here was traced without a Softplus.
+    In the copy no Softplus can overflow, every infinity is seen, and sizes are divided in 32 bits. See
+    export/overflow.py and export/sizes.py. What Keras exports here was traced without a Softplus.
     """
     with tempfile.TemporaryDirectory() as scratch:
         content = (parent / "saved_model.pb").read_bytes()
-        is_there = any(name.encode() in content for name in FINITE)
-        yield Path(scratch) if is_there and _write_out(parent, manifest, Path(scratch), FINITE) else parent
+        may_be = any(name.encode() in content for name in (*FINITE, *DIVISIONS))
+        yield Path(scratch) if may_be and _rewritten(parent, manifest, Path(scratch), _make_ready) else parent
+
+
+def _make_ready(definition: Any) -> bool:
+    return any([error_function.written_out(definition, FINITE), divide_in_32_bits(definition)])
 
 
 def _converted(parent: Path, manifest: Manifest, target: Path, keys: list[str]) -> Sequence[Path]:
-    with without_overflow(parent, manifest) as folder:
+    with ready(parent, manifest) as folder:
         return _written(folder, target, keys)
 
 

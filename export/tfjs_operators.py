@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from export.sizes import is_of_sizes, is_whole
+from export.tfjs_gathers import is_gather_by_rows, write_out
+
 
 def without_missing_operators(graph: Any) -> Any:
     """The graph without operators that TF.js does not have, or not for the types that it uses here."""
@@ -14,8 +17,9 @@ def without_missing_operators(graph: Any) -> Any:
     cuts = [node for node in definition.node if node.op == "TruncateDiv"]
     for node in cuts:
         _by_floor_division(definition, node)
-    divisions = [node for node in definition.node if node.op == "FloorDiv" and _divides_whole_numbers(definition, node)]
-    if not complements and not masks and not cuts and not divisions:
+    picks = [node for node in definition.node if node.op == "ReverseSequence" or is_gather_by_rows(node)]
+    divisions = [node for node in definition.node if _may_divide_large_numbers(definition, node)]
+    if not any((complements, masks, cuts, divisions, picks)):
         return graph
     for node in complements:
         _by_erf(definition, node)
@@ -23,6 +27,8 @@ def without_missing_operators(graph: Any) -> Any:
         _by_numbers(definition, node)
     for node in divisions:
         _by_a_second_step(definition, node)
+    for node in picks:
+        write_out(graph, definition, node)
     with tf.Graph().as_default() as rewritten:
         tf.graph_util.import_graph_def(definition, name="")
     return rewritten
@@ -67,23 +73,8 @@ def _by_numbers(definition: Any, node: Any) -> None:
     node.attr["SrcT"].type, node.attr["DstT"].type = tf.int32.as_datatype_enum, tf.bool.as_datatype_enum
 
 
-SIZES = ("Shape", "Size", "Rank")
-"""Operators whose results are far below 2^24."""
-
-
-def _divides_whole_numbers(definition: Any, node: Any) -> bool:
-    """Whether a FloorDiv divides whole numbers that may be large: other ones than the sizes of tensors."""
-    import tensorflow as tf
-
-    if not tf.as_dtype(node.attr["T"].type).is_integer:
-        return False
-    by_name, seen, waiting = {each.name: each for each in definition.node}, set[str](), [node.name]
-    while waiting:
-        name = waiting.pop().lstrip("^").partition(":")[0]
-        if name not in seen and by_name[name].op not in SIZES:
-            seen.add(name)
-            waiting += by_name[name].input
-    return any(by_name[name].op.startswith("Placeholder") for name in seen)
+def _may_divide_large_numbers(definition: Any, node: Any) -> bool:
+    return node.op == "FloorDiv" and is_whole(node) and not is_of_sizes(definition, node)
 
 
 def _by_floor_division(definition: Any, node: Any) -> None:

@@ -282,6 +282,13 @@ def test_a_path_without_a_model_says_what_is_expected(tmp_path: Path, name: str)
         named([tmp_path / name], {})
 
 
+def test_a_folder_with_a_checkpoint_says_what_to_save_instead(tmp_path: Path) -> None:
+    for name in ("net.meta", "net.index", "net.data-00000-of-00001"):
+        (tmp_path / name).touch()
+    with pytest.raises(BroughtError, match=r"holds a TensorFlow checkpoint.*simple_save"):
+        named([tmp_path], {})
+
+
 # Questions
 
 

@@ -32,10 +32,10 @@ MODELS = {"mixed": "FP16", "brain": "BF16", "half": "FP16", "double": "FP64", "s
 IN_FLOAT32 = "Save the model in float32"
 
 FORMATS = {
-    "mixed": {"keras", "onnx", "savedmodel", "tfjs"},
+    "mixed": {"keras", "onnx", "savedmodel", "tflite", "tfjs"},
     "brain": {"keras", "savedmodel"},
     "half": {"torch", "onnx", "savedmodel", "tflite", "tfjs"},
-    "double": {"torch", "onnx", "savedmodel", "tfjs"},
+    "double": {"torch", "onnx", "savedmodel", "tflite", "tfjs"},
     "short": {"onnx", "savedmodel", "tflite"},
     "word": {"torch", "onnx", "savedmodel", "tflite"},
 }
@@ -141,9 +141,7 @@ def test_a_mixed_policy_is_named_by_the_manifests_that_compute_so(artifacts: Pat
 @pytest.mark.parametrize(
     ("name", "reason", "advice"),
     [
-        ("mixed-tflite", "LiteRT has no operator for MatMul in float16.", IN_FLOAT32),
         ("brain-tflite", "LiteRT has no operator for MatMul in bfloat16.", IN_FLOAT32),
-        ("double-tflite", "LiteRT has no operator for MatMul in float64.", IN_FLOAT32),
         ("brain-tfjs", "TF.js has no numbers of bfloat16, as the weights are.", IN_FLOAT32),
         (
             "short-tfjs",

@@ -163,6 +163,7 @@ def packed(members: Mapping[str, bytes]) -> bytes:
         (b"ftrt" + bytes(100), "engine of TensorRT"),
         (b'{"base_code": {"magic": "pir"}, "program": {}}', "PaddlePaddle.*paddle2onnx"),
         (b"\x0a\x00\x22\x00\x2a\x00", "PaddlePaddle.*paddle2onnx"),
+        (b"\x0a\x00\x12\x00\x1a\x00\x22\x00", "beside a TensorFlow checkpoint.*simple_save"),
         (b'[{"weights": [], "paths": ["net.bin"]}]', "list of a TF.js model's weights, without its layers"),
         (b"[net]\nbatch=1\n", "is text"),
         (b"\x1f\x8b\x08" + bytes(100), "gzip: unpack it first"),

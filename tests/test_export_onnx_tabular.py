@@ -366,6 +366,12 @@ ENSEMBLES: dict[str, dict[str, Any]] = {
 }
 
 
+def test_coefficients_for_other_rows_than_the_input_has_are_named() -> None:
+    model = model_of([node("LinearClassifier", ["y", "z"], coefficients=weights(3, 8), intercepts=weights(3), **NAMED)])
+    with pytest.raises(ExportError, match="24 coefficients for 3 sums of 5 values"):
+        answers(model, np.ones((2, COLUMNS), np.float32))
+
+
 @pytest.mark.parametrize("case", ENSEMBLES)
 def test_trees_with_their_leaves_in_a_list_answer_as_in_onnx_runtime(case: str) -> None:
     kind = ENSEMBLES[case].get("kind", np.float32)

@@ -173,10 +173,7 @@ def _folder_examiner(path: Path) -> tuple[Path, str, Examiner]:
     elif "Data" in names and "Manifest.json" in names:
         seems = "is a Core ML package, which is not read: bring the model that it was converted from"
     elif "checkpoint" in names or any(name.endswith(".index") for name in names):
-        seems = (
-            "holds TensorFlow checkpoints: variables without the graph. Restore them where the model is built, "
-            "write it with `model.export(folder)`, and bring that folder"
-        )
+        seems = f"holds TensorFlow checkpoints: {others.CHECKPOINT}"
     else:
         seems = f"is a folder without saved_model.pb or model.json (it has {few(names, 4)}). Name one model in it"
     raise BroughtError(f"{path} {seems}. {EXPECTED}")
@@ -223,6 +220,10 @@ def _protobuf_examiner(path: Path, head: bytes) -> tuple[Path, str, Examiner]:
             seems = "a SavedModel's graph. Bring its whole folder, this file by the name of saved_model.pb"
         elif whole and numbers == {1: memoryview, 4: memoryview, 5: memoryview}:
             seems = "a program of PaddlePaddle. Write it as ONNX by paddle2onnx, and bring that"
+        elif whole and all(
+            numbers.get(number) is memoryview for number in (1, 2, 3)
+        ):  # a frozen graph's third is whole
+            seems = f"the graph of training beside a TensorFlow checkpoint: {others.CHECKPOINT}"
         elif whole and numbers.get(1) is memoryview and set(numbers) <= {1, 2, 3, 4}:
             from bring.verdict import savedmodel
 

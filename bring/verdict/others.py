@@ -2,6 +2,12 @@
 
 from typing import Any
 
+CHECKPOINT = (
+    "variables without the graph that answers. Restore them where the model is built, write it with "
+    "`model.export(folder)`, or in TensorFlow 1 with `tf.compat.v1.saved_model.simple_save(session, folder, inputs, "
+    "outputs)`, and bring that folder"
+)
+"""What a checkpoint of TensorFlow is."""
 AS_ONNX = "Where it was trained, write it as ONNX"
 XGBOOST_BINARY = b"{L\x00\x00\x00\x00\x00\x00\x00\x07learner"
 """How the binary JSON of XGBoost begins."""

@@ -170,7 +170,7 @@ def _slice(node: Node, x: Any, starts: Any = None, ends: Any = None, axes: Any =
 
 def _bounds(value: Any) -> list[Any]:
     known = items_of(value)
-    return known if known is not None else [tf.cast(item, tf.int32) for item in tf.unstack(plain(value))]
+    return known if known is not None else tf.unstack(tf.cast(plain(value), tf.int32))
 
 
 def _place(start: Any, end: Any, step: int, size: Any) -> slice:

@@ -79,9 +79,11 @@ def _of_kind(values: Any, kind: str) -> NDArray[Any]:
 def _linear(node: Node, x: Any) -> Any:
     """The weighted sums of a row, one for each row of the coefficients."""
     x = tf.cast(x, tf.float32)
-    weights = floats(node, "coefficients").reshape(-1, x.shape[-1] or 1)
+    weights, offsets, width = floats(node, "coefficients"), floats(node, "intercepts"), x.shape[-1] or 1
+    if weights.size != width * (offsets.size or weights.size // width):
+        raise Untranslated(f"{weights.size} coefficients for {offsets.size or 'some'} sums of {width} values")
+    weights = weights.reshape(-1, width)
     sums = tf.matmul(x, node.weight(np.ascontiguousarray(weights.T)))
-    offsets = floats(node, "intercepts")
     return sums + offsets if offsets.size else sums
 
 

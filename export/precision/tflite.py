@@ -13,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 from contract.calibration import Calibration
 from contract.errors import ExportError
 from contract.manifest import Manifest, read_manifest, verify_files
-from export.savedmodel_to_tflite import without_overflow
+from export.savedmodel_to_tflite import ready
 from export.signatures import SIGNATURES
 from export.tflite_roots import with_roots
 
@@ -100,7 +100,7 @@ def _converter(parent: Path, manifest: Manifest) -> Iterator[Any]:
         )
     savedmodel = parent.with_name(manifest.parent)
     verify_files(savedmodel, read_manifest(savedmodel))
-    with without_overflow(savedmodel, manifest) as folder:
+    with ready(savedmodel, manifest) as folder:
         converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=_signatures(manifest))
         converter.target_spec.supported_ops = [BUILTINS]
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
