@@ -39,18 +39,29 @@ Hashes = dict[str, str | None]
 
 
 def fingerprint(path: Path, description: Description) -> dict[str, Any]:
-    """What the artifacts depend on, as far as it is known before the file is read.
+    """What the artifacts depend on, as far as it is known before the file is read: what is given, and the code.
 
-    That is the file or folder, what the user says about it, the content of every path in that, and the code. Raises
-    BroughtError for a folder of pictures that has no subfolder.
+    Raises BroughtError for a folder of pictures that has no subfolder.
+    """
+    return given_by(path, description) | {"code": hash_of_code()}
+
+
+def hash_of_code() -> str:
+    """It takes a second: every module that is imported, directly or not, is read for its imports."""
+    return digest([*files_of(*CODE), LOCK])
+
+
+def given_by(path: Path, description: Description) -> dict[str, Any]:
+    """The file or folder, what the user says about it, and the content of every path in that.
+
+    Raises BroughtError for a folder of pictures that has no subfolder.
     """
     given = {path.name: _hash(path)} | {str(named): _hash_named(named) for named in _paths_in(description)}
     if description.architecture is not None and description.architecture_path is not None:
         package = parse(description.architecture).module.partition(".")[0]
         module = Path(description.architecture_path, package)
         given[str(module)] = _hash(module if module.is_dir() else module.with_suffix(".py"))
-    code = digest([*files_of(*CODE), LOCK])
-    return {"schema": SCHEMA, "code": code, "description": json.loads(description.to_json()), "given": given}
+    return {"schema": SCHEMA, "description": json.loads(description.to_json()), "given": given}
 
 
 def hashes_of_read(path: Path, names: Iterable[str]) -> Hashes:

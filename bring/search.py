@@ -10,9 +10,9 @@ bring/walk.py carries the steps out and reports to the search what came of each.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from contract.formats import is_installed, needs
+from contract.formats import needs
 from contract.parity_result import ParityResult
-from export import EXPORTERS, find_routes
+from export import edges_from, find_routes
 
 
 @dataclass(eq=False)
@@ -200,10 +200,5 @@ class Search:
 
 def reachable(format: str) -> Iterator[Edge]:
     """Every format that can be made here from this one, each along the fewest edges; parents before their children."""
-    known, parents = {format}, [format]
-    for parent in parents:
-        for source, target in EXPORTERS:
-            if source == parent and target not in known and is_installed(target):
-                known.add(target)
-                parents.append(target)
-                yield Edge(parent, target, [route.name for route in find_routes(source, target)])
+    for parent, target in edges_from(format):
+        yield Edge(parent, target, [route.name for route in find_routes(parent, target)])

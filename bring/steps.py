@@ -3,12 +3,14 @@
     python -m bring.steps 5        answers bring/workshop.py, in a cell; steps write their output to the open file 5
 
 A request is a line of JSON: the modules to load here, and the step, `[module, arguments...]`, or null for none. The
-answer is a line with the step's exit status, negative for a signal. Frameworks are imported here and never called:
-a fork has one thread, and waits for ever for those that a computation started.
+answer is a line with the step's exit status, negative for a signal. Where `answer_loaded` is set, another line comes
+once the modules are there. Frameworks are imported here and never called: a fork has one thread, and waits for ever for
+those that a computation started.
 """
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -24,7 +26,7 @@ from unittest import mock
 
 from contract.cell import kernel
 
-READY = b"ready\n"
+READY, LOADED = b"ready\n", b"loaded\n"
 UNUSED = ("matplotlib", "pandas")
 """Keras imports them for plots and tables where they are installed, which takes half a second."""
 
@@ -43,6 +45,8 @@ def main() -> None:
     for line in requests:
         request = json.loads(line)
         _load(request["modules"])
+        if request["answer_loaded"]:
+            os.write(answers, LOADED)
         if request["step"] is None:
             continue
         child = os.fork()
@@ -56,11 +60,18 @@ def main() -> None:
 
 
 def _load(modules: Iterable[str]) -> None:
-    """Import what can be: a step says what is wrong with the rest."""
+    """Import what can be: a step says what is wrong with the rest.
+
+    A framework is a million objects that stay. To look for garbage among them takes a fifth of the import's time, and
+    again in each step, which would copy the memory that it shares with this process.
+    """
+    gc.disable()
     with _without_unused():
         for module in modules:
             with contextlib.suppress(Exception):
                 importlib.import_module(module)
+    gc.freeze()
+    gc.enable()
 
 
 @contextlib.contextmanager

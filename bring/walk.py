@@ -19,7 +19,7 @@ from bring import neighbours, words
 from bring.data_folder import class_folders, questions_for, set_aside
 from bring.description import Description, describe
 from bring.progress import Progress
-from bring.publish import check, fingerprint, hashes_of_read, is_published, publish
+from bring.publish import check, given_by, hash_of_code, hashes_of_read, is_published, publish
 from bring.search import Attempt, Edge, Export, PutAside, Search, Verify, reachable
 from bring.workshop import Workshops, modules_to_run
 from contract import calibration as calibrations
@@ -89,8 +89,10 @@ def bring(
     """
     start = time.monotonic()
     description = _with_classes(describe(path, options))
-    expected = fingerprint(path, description) | {"reduced": [*reduced.formats, reduced.max_loss]}
-    if is_published(artifacts / name, path, expected):
+    expected = given_by(path, description) | {"reduced": [*reduced.formats, reduced.max_loss]}
+    if (artifacts / name / BROUGHT).exists() and is_published(
+        artifacts / name, path, expected | {"code": hash_of_code()}
+    ):
         print(words.unchanged(name), flush=True)
         return None
     with sandbox.cell(artifacts, path, limits) as cell, Workshops() as workshops:
@@ -102,6 +104,7 @@ def bring(
         about = ("--name", name, "--description", description.to_json())
         if sandbox.has_room_for_two(cell):
             workshops.prepare_all(cell)
+        expected["code"] = hash_of_code()  # here, while the others import
         written = workshops.read(cell, "bring.source", str(cell.file), str(model), *about)
         summary = _summary(written.output, path.name)
         expected["read"] = hashes_of_read(path, summary["read"])  # at once, before anybody changes them
@@ -120,15 +123,19 @@ def bring(
         questions_file = Path(questions.FOLDER, f"{name}.npz")
         questions.write(cell.given / questions_file, rows)
         walk = Walk(cell, workshops, harvest, name, source, written.peak)
-        walk.go()
-        if reduced.formats:
-            walk.reduce(reduced, calibration)
+        samples = cell.kept / "samples"
+        with ThreadPoolExecutor(1) as beside:  # 200 pictures take a second, for which nothing has to wait at the end
+            writing = beside.submit(write_samples_of, rows, source, samples) if rows.pictures is not None else None
+            walk.go()
+            if reduced.formats:
+                walk.reduce(reduced, calibration)
         check(walk.made)
         write_json(walk.made / BROUGHT, expected)
         publish(cell.given / questions_file, artifacts / questions_file)
         publish(walk.made, artifacts / name)
-    if rows.pictures is not None:
-        write_samples_of(rows, source, artifacts / "samples")
+        if writing is not None:
+            writing.result()
+            publish(samples, artifacts / "samples")
     cost = Cost(time.monotonic() - start, walk.peak)
     print(words.done(name, cost.seconds, cost.peak), flush=True)
     return cost

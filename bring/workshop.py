@@ -21,12 +21,12 @@ from typing import Any, BinaryIO, Self
 
 from contract.cell import host, sandbox
 from contract.cell.host import Process
-from contract.cell.sandbox import Cell, Finished
+from contract.cell.sandbox import Cell, ChildFailed, Finished
 
-CONVERTS, ANSWERS = "converts", "answers"
+CONVERTS, ANSWERS, READS = "converts", "answers", "reads"
 WORKSHOPS = {"export": CONVERTS, "export.precision": CONVERTS, "verify": ANSWERS}
 """The module of a step -> which workshop runs it."""
-VARIABLES: Mapping[str, Mapping[str, str]] = {CONVERTS: {"TF_ENABLE_ONEDNN_OPTS": "0"}, ANSWERS: {}}
+VARIABLES: Mapping[str, Mapping[str, str]] = {CONVERTS: {"TF_ENABLE_ONEDNN_OPTS": "0"}, ANSWERS: {}, READS: {}}
 """As export/__main__.py and bring/source.py set it for themselves."""
 
 TENSORFLOW, TORCH = ("tensorflow",), ("torch", "torch._export.serde.serialize")
@@ -50,6 +50,8 @@ class Workshops:
     def __init__(self) -> None:
         self._running = ExitStack()
         self._open: dict[str, Workshop] = {}
+        self._is_ahead = False
+        """Whether processes import what they will need before they are asked."""
 
     def __enter__(self) -> Self:
         self._running.__enter__()
@@ -75,8 +77,14 @@ class Workshops:
         load = READ_BY.get(cell.file.suffix, TENSORFLOW)
         if load != TENSORFLOW:
             return self._of(cell, CONVERTS).run([module, *arguments], load)
-        with opened(cell, VARIABLES[ANSWERS]) as workshop:
+        workshop = self._of(cell, READS)
+        if self._is_ahead:
+            workshop.wait_until_loaded(load)
+            self.prepare(cell, "export", load)
+        try:
             return workshop.run([module, *arguments], load)
+        finally:
+            workshop.process.stop()  # its memory is for others
 
     def prepare(self, cell: Cell, module: str, load: Sequence[str]) -> None:
         """Let the workshop of this module import what it will need, while others work."""
@@ -84,13 +92,16 @@ class Workshops:
             self._of(cell, WORKSHOPS[module]).ask(None, load)
 
     def prepare_all(self, cell: Cell) -> None:
-        """Let the processes that will be needed import TensorFlow while another one reads the cell's file.
+        """Let the processes that will be needed import TensorFlow before, and while, one of them reads the cell's file.
 
-        What converts is the one that reads a file of any other kind: it has no time for that.
+        Two import at a time: beside a third one, the one that reads would begin later, and all others wait for it. What
+        converts comes when that one has imported, and it is the one that reads a file of any other kind.
         """
         load = READ_BY.get(cell.file.suffix, TENSORFLOW)
-        for module in ("export", "verify") if load == TENSORFLOW else ("verify",):
-            self.prepare(cell, module, list(dict.fromkeys([*load, *TENSORFLOW])))
+        if load == TENSORFLOW:
+            self._is_ahead = True
+            self._of(cell, READS).ask(None, load)
+        self.prepare(cell, "verify", list(dict.fromkeys([*load, *TENSORFLOW])))
 
     def stop(self) -> None:
         """End all of them."""
@@ -130,12 +141,21 @@ class Workshop:
         self._itself = sandbox.youngest_below(process.child.pid)
         """The process that forks: its memory is counted in each of its forks."""
 
-    def ask(self, step: Sequence[str] | None, load: Sequence[str]) -> None:
-        """Ask for these imports and for a step; None is for the imports alone."""
+    def wait_until_loaded(self, load: Sequence[str]) -> None:
+        """Wait until it has imported these modules. Raises ChildFailed where that takes longer than a step may."""
+        self.ask(None, load, answer_loaded=True)
+        if self._line(self._cell.limits.seconds) is None:
+            self.process.stop()
+            limit = f"It took longer than {self._cell.limits.seconds:.0f} s to import {', '.join(load)}, and was ended."
+            raise ChildFailed(limit, "", is_at_limit=True)
+
+    def ask(self, step: Sequence[str] | None, load: Sequence[str], answer_loaded: bool = False) -> None:
+        """Ask for these imports and for a step; None is for the imports alone, which has an answer on request."""
         pipe = self.process.child.stdin
         assert pipe is not None
         with suppress(OSError):  # it has ended: its answer says so
-            os.write(pipe.fileno(), f"{json.dumps({'modules': list(load), 'step': step})}\n".encode())
+            request = {"modules": list(load), "step": step, "answer_loaded": answer_loaded}
+            os.write(pipe.fileno(), f"{json.dumps(request)}\n".encode())
 
     def run(self, step: Sequence[str], load: Sequence[str]) -> Finished:
         """Raises ChildFailed with the step's last line as the reason, or with the limit that it exceeded."""

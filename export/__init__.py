@@ -102,14 +102,32 @@ EXPORTED_HERE = tuple(format for format in EXPORTED if is_installed(format))
 """Those that can be written here: a converter is part of its format's runtime."""
 
 
+SLOWEST = "tfjs"
+"""The format whose runtime takes several times as long to answer as the others."""
+
+
+def edges_from(source: str) -> list[tuple[str, str]]:
+    """The edges to every format that can be made here of a model that starts in this one, each reached along the
+    fewest; parents before their children.
+
+    What leads to the slowest runtime comes first: its answers are compared while the other formats are written.
+    """
+    known, parents = [source], {source: ""}
+    for parent in known:
+        for edge, format in EXPORTERS:
+            if edge == parent and format not in parents and is_installed(format):
+                parents[format] = parent
+                known.append(format)
+    way = [SLOWEST]
+    while parent := parents.get(way[-1], ""):
+        way.append(parent)
+    return [(parents[format], format) for format in sorted(known[1:], key=lambda format: format not in way)]
+
+
 def exported_from(source: str) -> tuple[str, ...]:
     """The formats that can be made here of a model that starts in this one, in the table's order."""
-    known = [source]
-    for parent in known:
-        known += [
-            format for edge, format in EXPORTERS if edge == parent and format not in known and is_installed(format)
-        ]
-    return tuple(format for format in FORMATS if format in known and format != source)
+    made = {format for _, format in edges_from(source)}
+    return tuple(format for format in FORMATS if format in made)
 
 
 def find_routes(parent: str, format: str) -> tuple[Route, ...]:
@@ -168,21 +186,18 @@ def export_all(source: Path, failures: dict[str, RosettaError]) -> Iterator[Mani
     The error of an edge that fails goes into `failures`, by its format, and the other edges go on; formats that can be
     reached only through the failed one are left out.
     """
-    parents = [source]
-    known = {read_manifest(source).format}
-    for parent in parents:
-        for edge, format in EXPORTERS:
-            if edge != parent.name or format in known or not is_installed(format):
-                continue
-            known.add(format)
-            print(f"--- {parent.name} -> {format}", file=sys.stderr, flush=True)  # the title of what converters write
-            try:
-                manifest = export_artifact(parent, format)
-            except RosettaError as error:
-                failures[format] = error
-                continue
-            parents.append(parent.with_name(format))
-            yield manifest
+    made = {source.name}
+    for parent, format in edges_from(read_manifest(source).format):
+        if parent not in made:
+            continue
+        print(f"--- {parent} -> {format}", file=sys.stderr, flush=True)  # the title of what converters write
+        try:
+            manifest = export_artifact(source.with_name(parent), format)
+        except RosettaError as error:
+            failures[format] = error
+            continue
+        made.add(format)
+        yield manifest
 
 
 def _convert(exporter: Exporter, parent: Path, source: Manifest, staging: Path, format: str) -> Written:

@@ -1,6 +1,7 @@
 """How every stage loads a Keras model: not compiled, and in safe mode unless the user trusts the file."""
 
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,30 @@ import keras
 
 from contract.manifest import Manifest
 
+MOST_KEPT = 100_000_000
+"""Bytes of a file whose model stays in memory between two exports: what converts next needs the room of larger ones."""
+
 
 def load_keras(folder: Path, manifest: Manifest) -> Any:
     """The keras.Model of the artifact in `folder`. Raises ArtifactCorrupt where it has no Keras file, or several."""
     return load_keras_file(folder / manifest.file(".h5", ".keras"), manifest.is_trusted)
+
+
+def load_to_export(folder: Path, manifest: Manifest) -> Any:
+    """The same, for an exporter: the next one of this process gets the same model, where it takes little memory.
+
+    Building a deep network's layers takes as long as tracing them.
+    """
+    file = manifest.file(".h5", ".keras")
+    if (folder / file).stat().st_size > MOST_KEPT:
+        return load_keras(folder, manifest)
+    return _loaded_once(folder / file, manifest.files[file], manifest.is_trusted)
+
+
+@lru_cache(1)
+def _loaded_once(file: Path, sha256: str, is_trusted: bool) -> Any:
+    """`sha256` is what the manifest says: the file may be written anew."""
+    return load_keras_file(file, is_trusted)
 
 
 def load_keras_file(file: Path, is_trusted: bool) -> Any:

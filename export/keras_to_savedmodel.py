@@ -6,7 +6,7 @@ from typing import Any
 
 from contract.manifest import Manifest
 from export import Written, signatures
-from export.keras_model import computed_in, load_keras
+from export.keras_model import computed_in, load_to_export
 from export.known_operators import in_known_operators
 from export.overflow import without_overflow
 
@@ -15,7 +15,7 @@ CONVERTERS = ("keras", "tensorflow-cpu")
 
 def export(parent: Path, manifest: Manifest, target: Path) -> Written:
     """Write the SavedModel's files, with the signatures `serving_default` and `batch1`."""
-    model = load_keras(parent, manifest)
+    model = load_to_export(parent, manifest)
 
     def function(*tensors: Any) -> Sequence[Any]:
         outputs = model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)

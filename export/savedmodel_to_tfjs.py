@@ -138,15 +138,17 @@ def _sort_attributes(topology: dict[str, Any]) -> None:
 def load_converter() -> Any:
     """tensorflowjs' converter, imported with empty modules in place of `UNUSED`.
 
-    This changes the process, so an export runs in its own process (`python -m export`).
+    These are gone afterwards: what converts next in this process, such as OpenVINO, would take them for real ones.
     """
-    for name in UNUSED:
-        if name not in sys.modules:
-            module = ModuleType(name)
-            module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-            module.__path__ = []
-            sys.modules[name] = module
+    empty = {name: ModuleType(name) for name in UNUSED if name not in sys.modules}
+    for name, module in empty.items():
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        module.__path__ = []
+    sys.modules |= empty
     sys.modules["jax.experimental"].jax2tf = sys.modules["jax.experimental.jax2tf"]  # type: ignore[attr-defined]
-    from tensorflowjs.converters import tf_saved_model_conversion_v2
-
+    try:
+        from tensorflowjs.converters import tf_saved_model_conversion_v2
+    finally:
+        for name in empty:
+            del sys.modules[name]
     return tf_saved_model_conversion_v2

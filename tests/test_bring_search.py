@@ -257,12 +257,14 @@ def test_each_step_of_a_log_is_read_alone() -> None:
 
 def test_each_format_is_reached_along_the_fewest_edges() -> None:
     assert [(edge.parent, edge.format) for edge in reachable("savedmodel")] == [
-        ("savedmodel", "tflite"),
         ("savedmodel", "tfjs"),
+        ("savedmodel", "tflite"),
         ("savedmodel", "onnx"),
         *([("onnx", "openvino")] if is_installed("openvino") else []),
     ]
-    assert ("keras", "onnx") in [(edge.parent, edge.format) for edge in reachable("keras")]
+    # The slowest to answer comes first, after what it is made from.
+    of_keras = [(edge.parent, edge.format) for edge in reachable("keras")]
+    assert of_keras[:3] == [("keras", "savedmodel"), ("savedmodel", "tfjs"), ("keras", "onnx")]
     of_tflite = [edge.format for edge in reachable("tflite")]
     assert [format for format in of_tflite if format != "openvino"] == ["onnx", "savedmodel", "tfjs"]
     assert ("openvino" in of_tflite) == is_installed("openvino")

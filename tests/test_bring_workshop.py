@@ -150,6 +150,43 @@ def test_a_source_of_tensorflow_is_read_where_nothing_converts(
         assert load == (TORCH if name.endswith("pt2") else () if shares else TENSORFLOW)
 
 
+def test_what_reads_imports_first_and_what_converts_after_it(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    ask = Workshop.ask
+
+    def noted(workshop: Workshop, step: Sequence[str] | None, load: Sequence[str], answer_loaded: bool = False) -> None:
+        names = {id(each): name for name, each in workshops._open.items()}
+        asked.append((names.get(id(workshop)), step and step[0], answer_loaded))
+        ask(workshop, step, load, answer_loaded)
+
+    monkeypatch.setattr(Workshop, "ask", noted)
+    monkeypatch.setattr("bring.workshop.TENSORFLOW", ("colorsys",))
+    with Workshops() as workshops:
+        model = replace(cell, file=Path("net.keras"))
+        workshops.prepare_all(model)
+        assert workshops.read(model, *of("import sys; print('colorsys' in sys.modules)")).output.startswith("True")
+    assert asked == [
+        ("reads", None, False),
+        ("answers", None, False),
+        ("reads", None, True),
+        ("converts", None, False),
+        ("reads", "timeit", False),
+    ]
+
+
+def test_imports_have_the_time_of_a_step(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bring.workshop.TENSORFLOW", ("colorsys",))
+    with Workshops() as workshops:
+        model = replace(cell, file=Path("net.keras"), limits=replace(cell.limits, seconds=0))
+        workshops.prepare_all(model)
+        with pytest.raises(ChildFailed, match="longer than 0 s to import colorsys"):
+            workshops.read(model, *of("print('well')"))
+
+
+def test_frameworks_are_not_searched_for_garbage(workshop: Workshop) -> None:
+    assert printed(workshop, "import gc; print(gc.get_freeze_count() > 1000)") == "True"
+
+
 def test_each_framework_is_loaded_for_what_needs_it() -> None:
     assert modules_to_run(["tflite", "savedmodel", "torch"]) == [*TORCH, *TENSORFLOW]
     assert modules_to_run(["onnx", "tfjs"]) == []

@@ -602,6 +602,8 @@ def test_the_large_call_repeats_the_questions_where_they_are_few() -> None:
 
 def test_large_pictures_are_not_sent_in_one_large_call() -> None:
     assert large_call(Questions({"pixels": np.zeros((2, 224, 224, 3), np.uint8)}, None, "")) is None
+    # Rows that are as large as memory are not even copied.
+    assert large_call(Questions({"pixels": np.broadcast_to(np.uint8(0), (2, 2**20, 2**20, 3))}, None, "")) is None
 
 
 @pytest.mark.parametrize(

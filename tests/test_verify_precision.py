@@ -25,7 +25,7 @@ from contract.code import ROOT
 from contract.dataset import Split, load
 from contract.errors import ParityError
 from contract.ledger import Ledger, read_ledger
-from contract.manifest import read_manifest, sha256_of_files, write_manifest
+from contract.manifest import Manifest, TensorSpec, read_manifest, sha256_of_files, write_manifest
 from contract.parity_result import ParityResult, read_status
 from contract.precisions import PRECISIONS
 from export.precision import make_variant
@@ -316,6 +316,20 @@ def test_a_source_of_whole_numbers_is_named_where_an_artifact_differs(
     result = verify_model(model, strict, formats=["tflite"])["tflite"]
     assert not result.passed and (ROUNDS in result.reasons) == is_quantised
     assert (rounded_inputs(strict, read_manifest(model / "keras")) is None) == is_quantised
+
+
+def test_the_source_is_asked_beside_each_row_by_half_a_step_of_float16() -> None:
+    specs = [TensorSpec(name, dtype, (None, 5), "ND") for name, dtype in (("x", "float32"), ("ids", "int32"))]
+    manifest = Manifest("net", "keras", None, tuple(specs), (replace(specs[0], name="y"),), None, ())
+    pixels = (np.arange(500) % 255 + 1).astype(np.uint8).reshape(100, 5)
+    rows = {"x": pixels, "ids": np.ones((100, 5), np.int32)}
+    rounded = rounded_inputs(Questions(rows, None, ""), manifest)
+    assert rounded is not None and rounded.count == 64
+    assert rounded.inputs["x"].dtype == np.float32
+    off = rounded.inputs["x"] / rows["x"][:64].astype(np.float64) - 1
+    np.testing.assert_allclose(np.abs(off), 2.0**-12, rtol=1e-3)
+    assert 0.3 < (off > 0).mean() < 0.7
+    np.testing.assert_array_equal(rounded.inputs["ids"], rows["ids"][:64])
 
 
 def test_what_computes_in_less_than_it_says_is_caught(variants: Path, tmp_path: Path, questions: Questions) -> None:

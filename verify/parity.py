@@ -545,11 +545,12 @@ def large_call(questions: Questions) -> Questions | None:
     """LARGE rows, the first questions again and again; None where these take more than LARGE_BYTES, or have no rows."""
     if questions.are_calls:
         return None
-    order = np.arange(LARGE) % questions.count
-    inputs = {name: rows[order] for name, rows in questions.inputs.items()}
     # Pictures are kept as bytes and sent as floats.
-    size = sum(4 * rows.size if rows.dtype == np.uint8 else rows.nbytes for rows in inputs.values())
-    return replace(questions, inputs=inputs, labels=None) if size <= LARGE_BYTES else None
+    sizes = (4 * rows[0].size if rows.dtype == np.uint8 else rows[0].nbytes for rows in questions.inputs.values())
+    if LARGE * sum(sizes) > LARGE_BYTES:  # before the rows are copied: of pictures that are too large, that takes long
+        return None
+    order = np.arange(LARGE) % questions.count
+    return replace(questions, inputs={name: rows[order] for name, rows in questions.inputs.items()}, labels=None)
 
 
 def _takes_long(manifest: Manifest, alone: Alone) -> bool:
