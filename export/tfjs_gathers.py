@@ -14,7 +14,7 @@ from export.splicing import splice
 
 
 def is_gather_by_rows(node: Any) -> bool:
-    return node.op == "GatherV2" and node.attr["batch_dims"].i != 0
+    return bool(node.op == "GatherV2" and node.attr["batch_dims"].i != 0)
 
 
 def write_out(graph: Any, definition: Any, node: Any) -> None:

@@ -19,8 +19,8 @@ KERNEL = np.random.default_rng(1).normal(size=(4, 4))
 
 
 def manifest(given: str, answered: str, sizes: tuple[int | None, ...] = (None, 4)) -> Manifest:
-    ends = ((TensorSpec(name, dtype, sizes, "N" * len(sizes)),) for name, dtype in (("x", given), ("y", answered)))
-    return Manifest("net", "savedmodel", None, *ends, None, ())
+    x, y = (TensorSpec(name, dtype, sizes, "N" * len(sizes)) for name, dtype in (("x", given), ("y", answered)))
+    return Manifest("net", "savedmodel", None, (x,), (y,), None, ())
 
 
 def looped(x: Any) -> list[Any]:
