@@ -151,12 +151,12 @@ def test_a_source_of_tensorflow_is_read_where_nothing_converts(
 
 
 def test_what_reads_imports_first_and_what_converts_after_it(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked: list[tuple[str | None, str | None, bool]] = []
     ask = Workshop.ask
 
     def noted(workshop: Workshop, step: Sequence[str] | None, load: Sequence[str], answer_loaded: bool = False) -> None:
         names = {id(each): name for name, each in workshops._open.items()}
-        asked.append((names.get(id(workshop)), step and step[0], answer_loaded))
+        asked.append((names.get(id(workshop)), step[0] if step else None, answer_loaded))
         ask(workshop, step, load, answer_loaded)
 
     monkeypatch.setattr(Workshop, "ask", noted)

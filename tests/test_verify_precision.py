@@ -322,7 +322,7 @@ def test_the_source_is_asked_beside_each_row_by_half_a_step_of_float16() -> None
     specs = [TensorSpec(name, dtype, (None, 5), "ND") for name, dtype in (("x", "float32"), ("ids", "int32"))]
     manifest = Manifest("net", "keras", None, tuple(specs), (replace(specs[0], name="y"),), None, ())
     pixels = (np.arange(500) % 255 + 1).astype(np.uint8).reshape(100, 5)
-    rows = {"x": pixels, "ids": np.ones((100, 5), np.int32)}
+    rows: dict[str, NDArray[Any]] = {"x": pixels, "ids": np.ones((100, 5), np.int32)}
     rounded = rounded_inputs(Questions(rows, None, ""), manifest)
     assert rounded is not None and rounded.count == 64
     assert rounded.inputs["x"].dtype == np.float32

@@ -41,7 +41,8 @@ def rounded_inputs(questions: Questions, manifest: Manifest) -> Questions | None
 def _beside(rows: NDArray[Any], random: np.random.Generator) -> NDArray[np.float32]:
     """In float32, as they are sent: 64 large pictures in float64 would take longer than the model's answers to them."""
     factors = np.array([1 - ROUNDING, 1 + ROUNDING], np.float32)
-    return rows.astype(np.float32) * factors[random.integers(0, 2, rows.shape, np.uint8)]
+    beside: NDArray[np.float32] = rows.astype(np.float32) * factors[random.integers(0, 2, rows.shape, np.uint8)]
+    return beside
 
 
 def distance(reference: NDArray[Any], answers: NDArray[Any]) -> float:
