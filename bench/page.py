@@ -178,9 +178,9 @@ def row_ratios(browser: Browser, url: str) -> dict[str, float]:
 
 def times(page: Page, selector: str, name: str, cell: str) -> dict[str, float]:
     """Each row that has a time -> that time, in milliseconds."""
-    text = f"row.querySelector('[data-cell={cell}]')?.textContent ?? ''"
-    read = f"(rows) => rows.map((row) => [row.dataset.{name}, {text}])"
-    return {row: float(shown.split()[0]) for row, shown in page.locator(selector).evaluate_all(read) if shown}
+    exact = f"row.querySelector('[data-cell={cell}]')?.dataset.ms"  # what is shown is rounded to two digits
+    read = f"(rows) => rows.map((row) => [row.dataset.{name}, {exact}])"
+    return {row: float(ms) for row, ms in page.locator(selector).evaluate_all(read) if ms}
 
 
 def table(visits: Sequence[Visit], ratios: Sequence[Mapping[str, float]]) -> Iterator[str]:

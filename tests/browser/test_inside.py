@@ -37,6 +37,9 @@ def test_a_planted_fault_lights_its_node(open_page: OpenPage, light_artifacts: P
         graphs = json.loads((tmp_path / "faulty" / "report" / "diagnose-keras_cnn-tflite.json").read_text())["graphs"]
         assert drawn == len(graphs["source"]) + len(graphs["artifact"]), "every step of both is drawn"
         assert page.locator(".graphs .group").count() > 0, "fused layers are in a frame"
+        page.set_viewport_size({"width": 390, "height": 844})
+        hidden = "(around) => around.scrollWidth - around.clientWidth"
+        assert page.locator(".inside .scroll").evaluate(hidden) == 0, "a phone shows both graphs at once"
 
         report = tmp_path / "faulty" / "report" / "diagnose-keras_cnn-tflite.json"
         report.write_text(report.read_text().replace(bed.manifest.files["model.tflite"], "0" * 64))

@@ -104,7 +104,9 @@ def test_the_layout_keeps_its_place_and_the_line_above_says_what_it_comes_to(
         said = settled(page)
         assert f"All {len(SERVER_ROWS | BROWSER_ROWS) - len(SOURCES)} converted rows agree with their source." in said
         assert "Largest difference" in said and "Fastest here" in said and "Smallest download" in said
-        assert page.locator(".summary").bounding_box()["y"] < 844, "it is seen without scrolling"  # type: ignore[index]
+        answer = page.locator(".summary [data-cell=summed]")
+        expect(answer).to_have_text("Ankle boot")
+        assert answer.bounding_box()["y"] < 844, "it is seen without scrolling"  # type: ignore[index]
         page.locator('[data-sample="0001.png"]').click()
         finished_rows(page, "test image 1")
         assert page.evaluate("window.shift") < MOST_SHIFT, "\n".join(page.evaluate("shifts"))

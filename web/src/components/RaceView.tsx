@@ -129,7 +129,7 @@ function LaneRow({ lane: { row, phase, samples, summary, timing, error, wasHidde
       </th>
       {phase === 'failed' ? <td colSpan={6} class="error"><Prose words={error} /></td> : (
         <>
-          <td data-cell="median">{summary && milliseconds(summary.median)}</td>
+          <td data-cell="median" data-ms={summary?.median}>{summary && milliseconds(summary.median)}</td>
           <td>{summary && milliseconds(summary.p95)}</td>
           <td>{timing && milliseconds(timing.firstAnswer)}</td>
           <td>{summary && milliseconds(summary.warmUp)}</td>

@@ -279,7 +279,7 @@ function TimeView({ row: { answer, time }, slowest }: { row: Row; slowest: numbe
   if (!time) return <span class="waiting">{text().notTimed}</span>;
   return (
     <>
-      <strong data-cell="time">{milliseconds(time.runtime)}</strong>
+      <strong data-cell="time" data-ms={time.runtime}>{milliseconds(time.runtime)}</strong>
       <div class="split" aria-hidden="true"><i class="compute" style={{ width: `${(100 * time.runtime) / slowest}%` }} /></div>
       <dl>
         <div><dt>{text().medianOf(time.calls)}</dt></div>

@@ -8,7 +8,7 @@ import type { Artifact } from '../server';
 import type { Snippet } from '../snippet';
 import { dockerLine, snippetsFor } from '../snippets';
 import { statusWord, type Status } from '../status';
-import { text } from '../text';
+import { currentLanguage, text } from '../text';
 import { Prose } from './Prose';
 import type { ViewProps } from './view';
 
@@ -90,7 +90,7 @@ function FileTable({ artifact: { model, format, files } }: { artifact: Artifact 
           {Object.entries(files).map(([file, about]) => (
             <tr key={file} data-file={file}>
               <th scope="row"><a href={`/artifacts/${model}/${format}/${file}`} download={file.split('/').at(-1)}>{file}</a></th>
-              <td title={bytes(about.bytes)}>{about.bytes.toLocaleString()}</td>
+              <td title={bytes(about.bytes)}>{about.bytes.toLocaleString(currentLanguage())}</td>
               <td><code>{about.sha256}</code></td>
             </tr>
           ))}
