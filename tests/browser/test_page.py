@@ -586,7 +586,7 @@ def test_a_damaged_artifact_says_why_and_all_others_answer(open_page: OpenPage, 
     failed = {row.id: row for row in rows.values() if row.state == "failed"}
     assert failed.keys() == {"keras_cnn-tflite@server", "keras_cnn-onnx@onnx-wasm"}
     assert re.search(
-        r"model\.tflite has sha256 .* expected .* `make artifacts`", failed["keras_cnn-tflite@server"].error
+        r"model\.tflite has sha256 .* expected .* run make artifacts", failed["keras_cnn-tflite@server"].error
     )
     assert failed["keras_cnn-tflite@server"].status == "failed"
     assert "changed since keras_cnn-onnx was loaded" in failed["keras_cnn-onnx@onnx-wasm"].error
