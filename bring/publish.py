@@ -38,16 +38,11 @@ Hashes = dict[str, str | None]
 """A name -> the sha256 of the file or folder; None where it cannot be read."""
 
 
-def fingerprint(path: Path, description: Description) -> dict[str, Any]:
-    """What the artifacts depend on, as far as it is known before the file is read: what is given, and the code.
-
-    Raises BroughtError for a folder of pictures that has no subfolder.
-    """
-    return given_by(path, description) | {"code": hash_of_code()}
-
-
 def hash_of_code() -> str:
-    """It takes a second: every module that is imported, directly or not, is read for its imports."""
+    """The digest of the code that makes artifacts.
+
+    It takes a second: every module that is imported, directly or not, is read for its imports.
+    """
     return digest([*files_of(*CODE), LOCK])
 
 

@@ -111,11 +111,7 @@ def bring(
         harvest = Harvest(cell.folder, name, cell.kept / "records")
         harvest.read_records()
         source = read_manifest(harvest.records / summary["format"])
-        print(f"{name}: {source.made_with['verdict']}", flush=True)
-        for note in source.made_with["notes"]:
-            print(f"{name}: {note}", flush=True)
-        if description.answers is None and set(source.made_with["ending"]) - {"both"}:
-            print(words.taken_as_logits(name, source.made_with["ending"][0]), flush=True)
+        _print_reading(name, source, description)
         rows = questions_for(source, description, summary["integer_bound"], path.name)
         calibration = None
         if reduced.calibrates and (description.data or description.rows):
@@ -139,6 +135,15 @@ def bring(
     cost = Cost(time.monotonic() - start, walk.peak)
     print(words.done(name, cost.seconds, cost.peak), flush=True)
     return cost
+
+
+def _print_reading(name: str, source: Manifest, description: Description) -> None:
+    """Say what the file was taken for."""
+    print(f"{name}: {source.made_with['verdict']}", flush=True)
+    for note in source.made_with["notes"]:
+        print(f"{name}: {note}", flush=True)
+    if description.answers is None and set(source.made_with["ending"]) - {"both"}:
+        print(words.taken_as_logits(name, source.made_with["ending"][0]), flush=True)
 
 
 def _summary(output: str, name: str) -> dict[str, Any]:

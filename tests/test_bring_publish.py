@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from bring.description import describe
-from bring.publish import fingerprint, hashes_of_read, is_published
+from bring.publish import given_by, hash_of_code, hashes_of_read, is_published
 from contract.code import ROOT
 from contract.manifest import BROUGHT, write_json
 
@@ -110,12 +110,12 @@ def test_the_process_that_reads_a_file_says_what_it_read(
 def record(path: Path, model: Path, options: dict[str, str], read: list[str]) -> None:
     """As when the model was brought."""
     model.mkdir(exist_ok=True)
-    known = fingerprint(path, describe(path, options))
+    known = given_by(path, describe(path, options)) | {"code": hash_of_code()}
     write_json(model / BROUGHT, known | {"read": hashes_of_read(path, read)})
 
 
 def is_fresh(path: Path, model: Path, options: dict[str, str]) -> bool:
-    return is_published(model, path, fingerprint(path, describe(path, options)))
+    return is_published(model, path, given_by(path, describe(path, options)) | {"code": hash_of_code()})
 
 
 def write_pictures(folder: Path) -> None:

@@ -30,7 +30,7 @@ INVALID_ARGUMENT, INTERNAL = 3, 13
 
 INFER, STREAM_INFER = f"/{INFERENCE}/ModelInfer", f"/{INFERENCE}/ModelStreamInfer"
 REFLECT = f"/{REFLECTION}/ServerReflectionInfo"
-"""The paths of calls that have no description of their own."""
+"""The paths of the calls that are not in `Service.calls`."""
 
 GRACE_SECONDS = 5.0
 """How long the end waits for streams in which nothing is due."""

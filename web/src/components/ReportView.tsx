@@ -210,7 +210,7 @@ function CandidateTable({ decision, report }: { decision: Decision; report: Repo
         <tr key={name} data-candidate={name} data-where={name.endsWith('@server') ? 'server' : 'browser'}>
           <th scope="row">
             <RowName id={name} />
-            {report.rows[name]?.marks?.map((mark) => <span key={mark} class="badge caution" data-mark={mark} title={text().markHelp[mark]}>{text().marks[mark]}</span>)}
+            {report.rows[name]?.marks?.map((mark) => <span key={mark} class="badge failed" data-mark={mark} title={text().markHelp[mark]}>{text().marks[mark]}</span>)}
             <Outlook artifact={report.artifacts[report.rows[name]!.artifact]!} />
           </th>
           {[time, size, accuracy, agreement].map((figure, i) => <Cell key={i} measured={figure} />)}

@@ -155,7 +155,7 @@ function RowCells({ row, source, truth, slowest }: RowProps) {
         <code>{artifact.format}</code>
         {artifact.own && <small class="own">{artifact.own.title}</small>}
         <StatusBadge row={row} />
-        {artifact.storedOnly && <span class="badge caution" data-cell="stored" title={text().markHelp['stored only']}>{text().marks['stored only']}</span>}
+        {artifact.storedOnly && <span class="badge failed" data-cell="stored" title={text().markHelp['stored only']}>{text().marks['stored only']}</span>}
       </th>
       <td class="where">
         <span class={`place ${runtime.where}`}>{text()[runtime.where]}</span>
