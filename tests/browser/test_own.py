@@ -221,7 +221,7 @@ def test_a_picture_without_labels_and_one_that_is_not_classified(page: Page, own
         assert rows[name].probabilities == pytest.approx(list(answer["probabilities"].values()), abs=1e-5)
     assert len(rows["photo-onnx@server"].probabilities) == CLASSES
     expect(page.get_by_test_id("same-tensor")).to_have_text(SAME_TENSOR)
-    expect(page.get_by_text(f"{PHOTO.height} x {PHOTO.width} x {PHOTO.channels}")).to_be_visible()
+    expect(page.get_by_text(f"{PHOTO.height} × {PHOTO.width} × {PHOTO.channels}")).to_be_visible()
     expect(page.get_by_text("what the model sees: the whole picture, stretched")).to_be_visible()
     features = answers(page, "features")
     assert {row["outputs"]["features"][0] for row in features.values()} == {f"FP32 [1, {CLASSES}]"}
