@@ -283,6 +283,32 @@ def test_two_softmaxes_fail_although_no_class_changes(plant: Plant, test_split: 
     assert not result.passed
 
 
+@pytest.mark.parametrize(("factor", "magnifies"), [(1e5, True), (1.0, False)])
+def test_a_source_that_would_not_pass_beside_itself_is_named_where_an_artifact_differs(
+    tmp_path: Path, factor: float, magnifies: bool
+) -> None:
+    """A large factor times the difference of two inputs that are nearly the same."""
+    spec = TensorSpec("x", "float32", (None, 2), "ND")
+    for format, off in (("keras", 0.0), ("savedmodel", 0.01)):
+        folder = tmp_path / "net" / format
+        folder.mkdir(parents=True)
+        net = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1, activation="sigmoid")])
+        net.set_weights([np.array([[factor], [-factor]]), np.array([off])])
+        if format == "keras":
+            net.save(folder / "model.h5", include_optimizer=False)
+        else:
+            net.export(folder, format="tf_saved_model", verbose=False)
+        files = sha256_of_files(folder, [path for path in folder.rglob("*") if path.is_file()])
+        parent = None if format == "keras" else "keras"
+        outputs = (TensorSpec("output_0", "float32", (None, 1), "ND"),)
+        write_manifest(folder, Manifest("net", format, parent, (spec,), outputs, None, (), files))
+    first, between = np.random.default_rng(0).random((2, 64), np.float32)
+    rows = np.stack([first, first + between / factor], axis=1)
+    result = verify_model(tmp_path / "net", Questions({"x": rows}, None, "rows"))["savedmodel"]
+    assert not result.passed
+    assert any("its source's own answers move by" in reason for reason in result.reasons) == magnifies
+
+
 @pytest.fixture
 def own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each model is taken for one of ours: a cell follows none of the links that `plant` makes."""

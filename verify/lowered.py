@@ -17,6 +17,8 @@ from verify.questions import Questions
 
 ROUNDING = 2.0**-12
 """Half a step of float16, as a share of the value."""
+STEP = 2.0**-23
+"""A step of float32, as a share of the value."""
 ROWS = 64
 LOWERED = (
     "it computes in less than float32, or approximates an operator: its answers are {times:.2g} times as far from its "
@@ -29,18 +31,25 @@ def rounded_inputs(questions: Questions, manifest: Manifest) -> Questions | None
 
     None for a source that rounds to whole numbers, too: who computes with fractions is far from that one.
     """
+    if manifest.is_quantised or questions.are_calls or manifest.outputs[0].dtype != "float32":
+        return None
+    return inputs_off_by(ROUNDING, questions, manifest)
+
+
+def inputs_off_by(share: float, questions: Questions, manifest: Manifest) -> Questions | None:
+    """The first rows, each value of a float32 input off by this share of it, up or down; None without such an input."""
     real = {spec.name for spec in manifest.inputs if spec.dtype == "float32"}
-    if manifest.is_quantised or not real or questions.are_calls or manifest.outputs[0].dtype != "float32":
+    if not real:
         return None
     few = questions.first(min(ROWS, questions.count))
     random = np.random.default_rng(0)
-    inputs = {name: _beside(rows, random) if name in real else rows for name, rows in few.inputs.items()}
+    inputs = {name: _beside(rows, share, random) if name in real else rows for name, rows in few.inputs.items()}
     return replace(few, inputs=inputs)
 
 
-def _beside(rows: NDArray[Any], random: np.random.Generator) -> NDArray[np.float32]:
+def _beside(rows: NDArray[Any], share: float, random: np.random.Generator) -> NDArray[np.float32]:
     """In float32, as they are sent: 64 large pictures in float64 would take longer than the model's answers to them."""
-    factors = np.array([1 - ROUNDING, 1 + ROUNDING], np.float32)
+    factors = np.array([1 - share, 1 + share], np.float32)
     beside: NDArray[np.float32] = rows.astype(np.float32) * factors[random.integers(0, 2, rows.shape, np.uint8)]
     return beside
 

@@ -49,7 +49,7 @@ from serve.runtimes import Runtime, load_runtime
 from verify.behaviour import Alone, ask_alone, observe
 from verify.edges import EdgeAnswer, answer_edges, edge_differences, edge_questions
 from verify.fork import Fork, Taken, forked
-from verify.lowered import ROWS, distance, lowered, rounded_inputs
+from verify.lowered import ROWS, STEP, distance, inputs_off_by, lowered, rounded_inputs
 from verify.placement import placements
 from verify.precision import gate
 from verify.precision.ledger import examine
@@ -82,6 +82,8 @@ NUMBERS_ONLY = 1e30
 """A tolerance for edge questions by which only answers that are not numbers differ."""
 ROUNDS = "its source computes with whole numbers, and rounds where this artifact may round the other way"
 """Why nothing made of a quantised source may answer like it."""
+MAGNIFIES = "its source's own answers move by {moved:.2g} when each input is a step of float32 off"
+"""Why no other program may answer like a source: it would not pass beside itself."""
 LARGE_BYTES = 8_000_000
 """The most that the inputs of the large call may take; of a large picture a network keeps a hundred times as much."""
 
@@ -631,7 +633,8 @@ def _result(
         reasons += [*gate.misses(kept), *_faults_in_file(path, manifest, questions, classes)]
         reasons += [*gate.parts_in_large(large, manifest.has_classes)]
     else:
-        reasons += judge(batches, tolerance) or judge(large, tolerance)
+        wrong = judge(batches, tolerance) or judge(large, tolerance)
+        reasons += [*wrong, *(_magnifying(source, reference, tolerance) if wrong else ())]
     if reasons and read_manifest(source).is_quantised:
         reasons.append(ROUNDS)
     if behaviour.unsteady:
@@ -671,6 +674,24 @@ def _to_ask(manifest: Manifest, reference: Reference, alone: Alone, tolerance: T
         return replace(first, ordinary={1: first.ordinary[1]}, large=None, edges=())
     asked_in_time = in_time(manifest, reference.questions, alone.seconds, reference.time_allowed.all)
     return reference.first(asked_in_time.count).first_alone(alone.seconds)
+
+
+def _magnifying(source: Path, reference: Reference, tolerance: Tolerance) -> Iterator[str]:
+    """What is said of a source that would not pass beside itself, were its inputs off by the least that they can be.
+
+    It is loaded anew, since only an artifact that fails raises the question.
+    """
+    manifest, batch = read_manifest(source), max(reference.ordinary)
+    beside = inputs_off_by(STEP, reference.questions, manifest)
+    if beside is None:
+        return
+    own = reference.first(beside.count).ordinary[batch]
+    moved = 0.0
+    with contextlib.suppress(Exception):  # a runtime may refuse values that are only nearly its inputs'
+        with contextlib.closing(load_runtime(source, manifest)) as runtime:
+            moved = compare_all(own, answer(runtime, manifest, beside, batch), batch, tolerance).max_abs_diff
+    if moved > tolerance.max_abs_diff:
+        yield MAGNIFIES.format(moved=moved)
 
 
 def _are_wrong(reference: Reference, alone: Alone, tolerance: Tolerance) -> bool:

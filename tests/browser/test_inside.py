@@ -1,12 +1,15 @@
 """A look inside: both graphs side by side, as the diagnosis matched them; a planted fault lights its node."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from playwright.sync_api import expect
 
 from bench.faults.files import in_buffer, largest_sign
 from bench.faults.plants import planted
+from contract.manifest import read_manifest, write_manifest
 from tests.browser.conftest import OpenPage, wait_until
 from tests.serving import started
 from verify.diagnose.__main__ import main as diagnose
@@ -15,9 +18,13 @@ SECOND_CONVOLUTION = 16 * 32 * 3 * 3
 """How many weights it has."""
 
 
-def test_a_planted_fault_lights_its_node(open_page: OpenPage, light_artifacts: Path, tmp_path: Path) -> None:
+def test_a_planted_fault_lights_its_node(
+    open_page: OpenPage, artifacts: Path, light_artifacts: Path, tmp_path: Path
+) -> None:
     plant = in_buffer(SECOND_CONVOLUTION, largest_sign)
     bed = planted(light_artifacts / "keras_cnn", "tflite", plant, tmp_path / "faulty")
+    first = shutil.copytree(artifacts / "keras_cnn" / "savedmodel", bed.artifact.parent / "savedmodel")
+    write_manifest(first, replace(read_manifest(first), parent="onnx"))  # not diagnosed
     assert diagnose(["keras_cnn", "tflite", "--artifacts", str(tmp_path / "faulty"), "--limit", "256"]) == 1
     with started(tmp_path / "faulty", tmp_path / "log") as service:
         page = open_page(service, path="/?idle#inside/keras_cnn-tflite")
@@ -40,6 +47,12 @@ def test_a_planted_fault_lights_its_node(open_page: OpenPage, light_artifacts: P
         page.set_viewport_size({"width": 390, "height": 844})
         hidden = "(around) => around.scrollWidth - around.clientWidth"
         assert page.locator(".inside .scroll").evaluate(hidden) == 0, "a phone shows both graphs at once"
+
+        page.goto(page.url.partition("#")[0] + "#inside")
+        page.reload()
+        inside = page.locator("[data-inside]")
+        expect(inside, "without a wish, what was diagnosed").to_have_attribute("data-inside", "keras_cnn-tflite")
+        page.goto(page.url.partition("#")[0] + "#inside/keras_cnn-tflite")
 
         report = tmp_path / "faulty" / "report" / "diagnose-keras_cnn-tflite.json"
         report.write_text(report.read_text().replace(bed.manifest.files["model.tflite"], "0" * 64))

@@ -32,7 +32,8 @@ export function InsideView({ comparison, row: wanted }: ViewProps) {
   const words = text().inside;
   const artifacts = comparison.artifacts.filter(({ status, problem, own }) => status !== 'source' && !problem && !own);
   const ofChosen = artifacts.filter(({ model }) => comparison.chosen.has(model));
-  const artifact = artifacts.find(({ name }) => name === wanted) ?? (wanted ? undefined : ofChosen[0] ?? artifacts[0]);
+  const first = useFirstDiagnosed(wanted ? [] : ofChosen.length > 0 ? ofChosen : artifacts);
+  const artifact = wanted ? artifacts.find(({ name }) => name === wanted) : first;
   const source = comparison.artifacts.find(({ model, status }) => model === artifact?.model && status === 'source');
   return (
     <div class="inside" data-inside={artifact?.name ?? ''}>
@@ -52,6 +53,24 @@ export function InsideView({ comparison, row: wanted }: ViewProps) {
       {artifact && source && <Inside key={artifact.name} artifact={artifact} source={source} />}
     </div>
   );
+}
+
+/** Of some artifacts, the first with a diagnosis, or the first of all where none has; undefined until that is known. */
+function useFirstDiagnosed(artifacts: Artifact[]): Artifact | undefined {
+  const [first, setFirst] = useState<Artifact>();
+  const names = artifacts.map(({ name }) => name).join();
+  useEffect(() => {
+    let isStale = false;
+    void (async () => {
+      for (const artifact of artifacts) {
+        // What cannot be read counts as there: its view then shows the error.
+        if (await readDiagnosis(artifact).catch(() => true)) return artifact;
+      }
+      return artifacts[0];
+    })().then((artifact) => { if (!isStale) setFirst(artifact); });
+    return () => { isStale = true; };
+  }, [names]);
+  return first;
 }
 
 function Inside({ artifact, source }: { artifact: Artifact; source: Artifact }) {
