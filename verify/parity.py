@@ -687,9 +687,9 @@ def _magnifying(source: Path, reference: Reference, tolerance: Tolerance) -> Ite
         return
     own = reference.first(beside.count).ordinary[batch]
     moved = 0.0
-    with contextlib.suppress(Exception):  # a runtime may refuse values that are only nearly its inputs'
-        with contextlib.closing(load_runtime(source, manifest)) as runtime:
-            moved = compare_all(own, answer(runtime, manifest, beside, batch), batch, tolerance).max_abs_diff
+    # A runtime may refuse values that are only nearly its inputs'.
+    with contextlib.suppress(Exception), contextlib.closing(load_runtime(source, manifest)) as runtime:
+        moved = compare_all(own, answer(runtime, manifest, beside, batch), batch, tolerance).max_abs_diff
     if moved > tolerance.max_abs_diff:
         yield MAGNIFIES.format(moved=moved)
 
