@@ -120,6 +120,23 @@ def test_what_a_signature_leaves_out_is_as_tfjs_takes_it(tmp_path: Path, has: st
     np.testing.assert_allclose(got, rows @ kernel, atol=1e-5)
 
 
+@pytest.mark.parametrize("other", ["none", "another"])
+def test_a_signature_in_the_metadata_is_the_one_that_counts(tmp_path: Path, other: str) -> None:
+    """Older converters wrote it there, with names such as `y:0`; TF.js prefers it."""
+    kernel = RANDOM.normal(size=(6, 3)).astype(np.float32)
+    path = write_graph(tmp_path / "web", "DT_FLOAT", [6], kernel, key="x:0") / "model.json"
+    content = json.loads(path.read_bytes())
+    signature = content.pop("signature")
+    if other == "another":
+        content["signature"] = {**signature, "outputs": {"flat": {**signature["outputs"]["y"], "name": "flat:0"}}}
+    content["userDefinedMetadata"] = {"signature": {**signature, "outputs": {"y:0": signature["outputs"]["y"]}}}
+    path.write_text(json.dumps(content))
+    rows = RANDOM.normal(size=(4, 6)).astype(np.float32)
+    manifest, got = answers_of(path, tmp_path, Description(answers="values"), rows)
+    assert [spec.name for spec in (*manifest.inputs, *manifest.outputs)] == ["x", "y"]
+    np.testing.assert_allclose(got, rows @ kernel, atol=1e-5)
+
+
 def test_texts_are_refused_with_what_to_bring(tmp_path: Path) -> None:
     path = write_graph(tmp_path / "web", "DT_STRING", [6], np.zeros((6, 3), np.float32))
     with pytest.raises(BroughtError, match=r"'x' holds texts.* Bring the SavedModel"):

@@ -627,15 +627,15 @@ def _result(
     if not manifest.has_classes:
         batches = tuple(replace(batch, flips=()) for batch in batches)
     kept = _kept(manifest, reference, answers, limits) if reduced else None
-    reasons = differences_in_words(read_manifest(source), manifest)
+    reasons, rounds = differences_in_words(read_manifest(source), manifest), read_manifest(source).is_quantised
     if kept:
         classes = _lost_classes(manifest, reference, answers)
         reasons += [*gate.misses(kept), *_faults_in_file(path, manifest, questions, classes)]
         reasons += [*gate.parts_in_large(large, manifest.has_classes)]
     else:
         wrong = judge(batches, tolerance) or judge(large, tolerance)
-        reasons += [*wrong, *(_magnifying(source, reference, tolerance) if wrong else ())]
-    if reasons and read_manifest(source).is_quantised:
+        reasons += [*wrong, *(_magnifying(source, reference, tolerance) if wrong and not rounds else ())]
+    if reasons and rounds:
         reasons.append(ROUNDS)
     if behaviour.unsteady:
         reasons.append(f"it {behaviour.unsteady_words}")

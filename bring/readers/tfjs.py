@@ -34,9 +34,8 @@ class TFJSSource:
 
     def __init__(self, path: Path, description: Description) -> None:
         self._file = path
-        self._content = json.loads(self._file.read_bytes())
-        signature = signature_of(self._content)
-        self._is_signed = signature == _given(self._content)
+        self._given = json.loads(self._file.read_bytes())
+        signature = signature_of(self._given)
         if not signature["inputs"] or not signature["outputs"]:
             raise BroughtError(
                 f"{self._file.name} has no signature, which names its inputs and outputs, and its graph has no "
@@ -48,7 +47,7 @@ class TFJSSource:
                     f"The signature of {self._file.name} names no tensor of its graph for {name!r}. Convert the model "
                     "again, or remove the signature: then placeholders go in, and what no node reads comes out."
                 )
-        self._content["signature"] = signature
+        self._content = _signed(self._given, signature)
         self.inputs, self.outputs, self.renamed = names.own(
             *(_specs(signature[kind]) for kind in ("inputs", "outputs"))
         )
@@ -90,7 +89,7 @@ class TFJSSource:
             around.end(wrapping)
         if constants := around.finish():
             (folder / around.file).write_bytes(constants)
-        if around.content != self._content or not self._is_signed:
+        if around.content != self._given:
             (folder / "model.json").write_text(json.dumps(around.content), encoding="utf-8")
         return [folder / around.file] if constants else []
 
@@ -116,7 +115,15 @@ def signature_of(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _given(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    return content.get("signature") or (content.get("userDefinedMetadata") or {}).get("signature") or {}
+    """The signature that TF.js takes: where there are two, the metadata's."""
+    return (content.get("userDefinedMetadata") or {}).get("signature") or content.get("signature") or {}
+
+
+def _signed(content: Mapping[str, Any], signature: Mapping[str, Any]) -> dict[str, Any]:
+    """The model with this signature, and none in its metadata, where TF.js would prefer it."""
+    metadata = {key: value for key, value in (content.get("userDefinedMetadata") or {}).items() if key != "signature"}
+    rest = {key: value for key, value in content.items() if key != "userDefinedMetadata"}
+    return {**rest, **({"userDefinedMetadata": metadata} if metadata else {}), "signature": signature}
 
 
 def _tensor(node: Mapping[str, Any]) -> dict[str, Any]:

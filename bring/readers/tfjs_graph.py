@@ -19,7 +19,7 @@ class Around:
 
     def __init__(self, content: dict[str, Any]) -> None:
         self.content = copy.deepcopy(content)
-        self.signature = self.content.get("signature") or self.content["userDefinedMetadata"]["signature"]
+        self.signature = self.content["signature"]
         self._nodes: list[dict[str, Any]] = self.content["modelTopology"]["node"]
         self._weights: list[dict[str, Any]] = []
         self._data = b""
