@@ -235,6 +235,10 @@ CASES: dict[str, Callable[[], Case]] = {
          node("Add", ["c", "t"], ["y"])],
         (4, 8, 8), {"w": weights(6, 4, 3, 3)}, 17),
     "softmax over a matrix, as before opset 13": lambda: ([node("Softmax", ["x"], ["y"], axis=1)], (4, 9, 8), {}, 11),
+    "a causal mask": lambda: (
+        [node("Trilu", ["all"], ["past"], upper=0), node("Cast", ["past"], ["mask"], to=TensorProto.BOOL),
+         node("Where", ["mask", "x", "least"], ["m"]), node("Softmax", ["m"], ["y"])], (4, 9, 9),
+        {"all": np.ones((9, 9), np.float32), "least": np.array(-np.inf, np.float32)}, 17),
     "softmax over an inner axis": lambda: ([node("Softmax", ["x"], ["y"], axis=2)], (4, 9, 8), {}, 17),
     "the length of a vector": lambda: (
         [node("ReduceL2", ["x"], ["n"], axes=[1], keepdims=1), node("Div", ["x", "n"], ["y"])], (6,), {}, 17),

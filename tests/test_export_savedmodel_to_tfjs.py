@@ -1,13 +1,22 @@
 """What TF.js lacks is written with what it has, and the graph answers as before."""
 
-from collections.abc import Callable
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from contract.code import ROOT
+from contract.manifest import Manifest, TensorSpec, read_manifest, sha256_of_files, write_manifest
+from export import EXPORTERS, signatures
 from export.tfjs_operators import NUMBERS_ONLY, without_missing_operators
+from serve.runtimes import load_runtime
 
 ROWS = np.array([[0.5, -1.0, 2.0, 0.25], [3.0, -0.5, -2.0, 1.0]], np.float32)
 
@@ -84,3 +93,54 @@ def test_the_division_of_a_size_stays_as_it_is() -> None:
         tf.TensorSpec([None, 4], tf.float32)
     )
     assert without_missing_operators(traced.graph) is traced.graph
+
+
+SLOPES = np.linspace(-1, 2, 4 * 5 * 3, dtype=np.float32).reshape(4, 5, 3)
+
+
+def turned(x: Any, count: Any) -> list[Any]:
+    return [tf.reverse_sequence(x, count, 1), tf.gather(x, tf.minimum(count, 4)[:, None], axis=1, batch_dims=1)]
+
+
+def asserted(x: Any, count: Any) -> list[Any]:
+    with tf.control_dependencies([tf.debugging.assert_non_negative(count)]):
+        return [2 * x]
+
+
+def sloped(x: Any, slopes: Any) -> list[Any]:
+    return [tf.nn.relu(x) + -slopes * tf.nn.relu(-x)]  # as Keras writes PReLU
+
+
+@pytest.mark.parametrize(
+    ("function", "sizes", "route"),
+    [
+        (turned, (5, 3), "graph model"),
+        (asserted, (5, 3), "graph model"),
+        (lambda x, _: sloped(x, SLOPES[0, 0]), (4, 5, 3), "graph model"),
+        (lambda x, _: sloped(x, SLOPES[:, :1, :1]), (4, 5, 3), "graph model, nothing fused"),
+    ],
+    ids=["rows that are picked", "an Assert", "slopes of channels", "slopes of an outer axis"],
+)
+def test_tfjs_answers_as_the_savedmodel_does(
+    tmp_path: Path, function: Callable[..., Sequence[Any]], sizes: tuple[int, ...], route: str
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(3, *sizes)).astype(np.float32)
+    lengths = np.array([1, 3, 5], np.int32)
+    expected = function(rows, lengths)
+    layout = "N" + "D" * len(sizes)
+    given = TensorSpec("rows", "float32", (None, *sizes), layout), TensorSpec("n", "int32", (None,), "N")
+    answers = tuple(
+        TensorSpec(f"y{number}", "float32", (None, *value.shape[1:]), layout) for number, value in enumerate(expected)
+    )
+    manifest = Manifest("net", "savedmodel", None, given, answers, None, ())
+    parent, target = tmp_path / "savedmodel", tmp_path / "tfjs"
+    files = signatures.save(function, [], manifest, parent)
+    write_manifest(parent, replace(manifest, files=sha256_of_files(parent, files)))
+    number = [each.name for each in EXPORTERS["savedmodel", "tfjs"]].index(route)
+    command = [sys.executable, "-m", "export", str(parent), "tfjs", "--route", str(number)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with contextlib.closing(load_runtime(target, read_manifest(target))) as runtime:
+        got = runtime.predict({"rows": rows, "n": lengths})
+    for spec, value in zip(answers, expected, strict=True):
+        np.testing.assert_allclose(got[spec.name], value, atol=1e-6)

@@ -1,10 +1,5 @@
 """Rows that are picked or reversed by numbers of their own are so in TF.js, too."""
 
-import contextlib
-import subprocess
-import sys
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +7,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from contract.code import ROOT
-from contract.manifest import Manifest, TensorSpec, read_manifest, sha256_of_files, write_manifest
-from export import signatures
 from export.tfjs_gathers import is_gather_by_rows
 from export.tfjs_operators import without_missing_operators
-from serve.runtimes import load_runtime
 
 LENGTHS = np.array([0, 1, 3, 5], np.int32)
 
@@ -88,23 +79,3 @@ def test_it_is_reversed_inside_a_loop() -> None:
     got, known = answered(traced, rows, LENGTHS)
     np.testing.assert_allclose(got, rows + 2, rtol=1e-6)
     assert "Enter" in known
-
-
-def test_tfjs_answers_as_the_savedmodel_does(tmp_path: Path) -> None:
-    def function(x: Any, count: Any) -> list[Any]:
-        return [tf.reverse_sequence(x, count, 1), tf.gather(x, tf.minimum(count, 4)[:, None], axis=1, batch_dims=1)]
-
-    given = TensorSpec("rows", "float32", (None, 5, 3), "ND"), TensorSpec("lengths", "int32", (None,), "ND")
-    answers = tuple(TensorSpec(name, "float32", (None, size, 3), "ND") for name, size in (("turned", 5), ("picked", 1)))
-    manifest = Manifest("net", "savedmodel", None, given, answers, None, ())
-    parent, target = tmp_path / "savedmodel", tmp_path / "tfjs"
-    files = signatures.save(function, [], manifest, parent)
-    write_manifest(parent, replace(manifest, files=sha256_of_files(parent, files)))
-    command = [sys.executable, "-m", "export", str(parent), "tfjs"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows, lengths = np.random.default_rng(0).normal(size=(3, 5, 3)).astype(np.float32), LENGTHS[1:]
-    with contextlib.closing(load_runtime(target, read_manifest(target))) as runtime:
-        got = runtime.predict({"rows": rows, "lengths": lengths})
-    for name, expected in zip(("turned", "picked"), function(rows, lengths), strict=True):
-        np.testing.assert_array_equal(got[name], expected)
