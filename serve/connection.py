@@ -108,15 +108,15 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._since = self.loop.time()
         self._plane.connections += 1
-        most = self._plane.max_connections
-        if len(self.connections) > most and not self._close_idle():
-            self._refuse(503, f"The service has {most} connections already. Try again in a moment.")
-            return
         if self._callers.are_limited:
             self._address = self.client[0] if self.client else "this machine"
             self._is_counted = self._take(self._address, CONNECTIONS)
             if not self._is_counted:
-                return
+                return  # it takes no other caller's place
+        most = self._plane.max_connections
+        if len(self.connections) > most and not self._close_idle():
+            self._refuse(503, f"The service has {most} connections already. Try again in a moment.")
+            return
         self._plane.idle[self] = None
         self._check = self.loop.call_later(CHECK_SECONDS, self._check_pace)
         if self._front.is_ending:  # it was accepted too late for uvicorn to know of it

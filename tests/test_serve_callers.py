@@ -210,9 +210,11 @@ def test_rows_that_run_are_counted(folder: Path, tmp_path: Path) -> None:
         settle(gateway, "", 200)
 
 
-def test_an_address_has_so_many_connections(folder: Path, tmp_path: Path) -> None:
+def test_an_address_has_so_many_connections_and_with_more_takes_no_others_place(folder: Path, tmp_path: Path) -> None:
+    limits = {"SERVE_CALLER_CONNECTIONS": "3", "SERVE_MAX_CONNECTIONS": "4"}
     with (
-        started(folder / "artifacts", tmp_path / "output", SERVE_CALLER_CONNECTIONS="3") as service,
+        started(folder / "artifacts", tmp_path / "output", **limits) as service,
+        socket.create_connection(("127.0.0.1", service.port), 20, ("127.0.0.2", 0)) as other,
         contextlib.ExitStack() as kept,
     ):
         for _ in range(3):
@@ -222,6 +224,8 @@ def test_an_address_has_so_many_connections(folder: Path, tmp_path: Path) -> Non
         code, headers, answer = service.ask("GET", "/v2")
         assert (code, headers["Retry-After"]) == (429, "1")
         assert "127.0.0.1 has 3 connections" in json.loads(answer)["error"]
+        other.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert other.recv(65536).startswith(b"HTTP/1.1 200 ")
         kept.close()
         deadline = time.monotonic() + 10
         while service.ask("GET", "/v2")[0] != 200:

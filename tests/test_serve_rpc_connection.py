@@ -48,10 +48,14 @@ class Peer:
 
     def call(self, stream: int, name: str = "ServerLive", body: bytes = EMPTY) -> None:
         """Ask whether the service is live, or send another call."""
+        self.begin(stream, name)
+        self.send(frame(http2.DATA, http2.END_STREAM, stream, body))
+
+    def begin(self, stream: int, name: str) -> None:
+        """Send the headers of a call."""
         path = f"/{INFERENCE}/{name}"
         fields = {":method": "POST", ":scheme": "http", ":path": path, "content-type": "application/grpc"}
         self.send(frame(http2.HEADERS, http2.END_HEADERS, stream, self._encoder.encode(list(fields.items()))))
-        self.send(frame(http2.DATA, http2.END_STREAM, stream, body))
 
     async def frames_until(self, is_last: Callable[[Frame], bool]) -> list[Frame]:
         """What comes, to this frame. Raises IncompleteReadError where the connection ends before."""
@@ -118,6 +122,45 @@ def play(plane: DataPlane, scene: Play) -> None:
 
 def acks(frames: list[Frame]) -> int:
     return sum(kind == http2.PING and flags == http2.ACK for kind, flags, _, _ in frames)
+
+
+# Newcomers
+
+
+@pytest.mark.parametrize("calls", [0, 1], ids=["idle", "with a call"])
+def test_the_longest_silent_of_those_without_calls_gives_way_to_a_newcomer(plane: DataPlane, calls: int) -> None:
+    plane.max_connections = 3
+
+    async def scene(loop: Loop, connect: Connect) -> None:
+        first, *others = [await connect() for _ in range(3)]
+        for _ in range(calls):
+            first.begin(1, "ModelStreamInfer")
+            await first.pinged(b"the call")
+        for peer in others:
+            pass_by(loop, 1)
+            await peer.pinged(b"not idle")
+        newcomer = await connect()
+        let_go, *stay = [others[0], first, others[1]] if calls else [first, *others]
+        assert [kind for kind, *_ in await let_go.frames_until(lambda each: each[0] == http2.GOAWAY)] == [http2.GOAWAY]
+        assert await let_go.is_hung_up_on()
+        for peer in (*stay, newcomer):
+            assert await is_live(peer, 3)
+
+    play(plane, scene)
+
+
+def test_where_all_have_calls_the_newcomer_is_let_go(plane: DataPlane) -> None:
+    plane.max_connections = 1
+
+    async def scene(loop: Loop, connect: Connect) -> None:
+        only = await connect()
+        only.begin(1, "ModelStreamInfer")
+        await only.pinged(b"the call")
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await connect()
+        assert await is_live(only, 3)
+
+    play(plane, scene)
 
 
 # Turns

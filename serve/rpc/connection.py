@@ -165,11 +165,24 @@ class Connection(Http2, asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else "this machine"
         self._connections.add(self)
-        if len(self._connections) > self._plane.max_connections or not self._take_place():
+        # Whoever is over a limit of its own takes no other caller's place.
+        if not self._take_place() or (len(self._connections) > self._plane.max_connections and not self._close_idle()):
             self._transport.abort()
             return
         self._write()
         self._check = self._loop.call_later(CHECK_SECONDS, self._look)
+
+    def _close_idle(self) -> bool:
+        """Close the one without calls that has been silent longest, if there is one: a newcomer has its place."""
+        others = self._connections - {self}
+        idle = (each for each in others if not each._calls and not each._transport.is_closing())
+        longest = min(idle, key=lambda each: each._heard, default=None)
+        if longest is None:
+            return False
+        longest.go_away(NO_ERROR)  # so its caller knows that no call was lost
+        longest._write()
+        longest._transport.abort()
+        return True
 
     def _take_place(self) -> bool:
         """Count the connection as its address's, where these have limits; False over the limit."""
