@@ -1,5 +1,6 @@
 """The report's plots as PNG files, each for light and for dark pages."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,8 +286,11 @@ def _front(report: Report, theme: Theme) -> Drawing:
             if row == advice.choice:
                 axes.plot([time.value], [size.value], "o", markersize=15, color=theme.ink, markerfacecolor="none")
         ends = [(report.figure(row, target.time), report.figure(row, target.size)) for row in advice.front]
-        edge = [(x.value, y.value) for x, y in ends if isinstance(x, Figure) and isinstance(y, Figure)]
-        axes.plot(*zip(*edge, strict=True), "--", color=theme.faint, linewidth=0.8, zorder=0)
+        edge = edge_of([(x.value, y.value) for x, y in ends if isinstance(x, Figure) and isinstance(y, Figure)])
+        if edge:
+            axes.plot(
+                *zip(*edge, strict=True), "--", drawstyle="steps-post", color=theme.faint, linewidth=0.8, zorder=0
+            )
         axes.margins(0.22)
         _logarithmic(axes, "s")
         _logarithmic(axes, "B", "y")
@@ -297,6 +301,15 @@ def _front(report: Report, theme: Theme) -> Drawing:
     panels[0][0].set_ylabel("size")
     drawing.legend(handles=list(_legend(report, theme)), loc="outside lower center", ncols=5, fontsize=8)
     return drawing
+
+
+def edge_of(front: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of the front's times and sizes, the fastest first, those that are smaller than all before: the line through them.
+
+    The others are on the front for their accuracy, which has no axis here.
+    """
+    sizes = [size for _, size in front]
+    return [point for number, point in enumerate(front) if point[1] < min(sizes[:number], default=math.inf)]
 
 
 def _legend(report: Report, theme: Theme) -> Iterator[Any]:

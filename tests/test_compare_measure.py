@@ -21,7 +21,7 @@ from compare.figures import Figure, Missing
 from compare.latency import BATCHES, latency
 from compare.measure import Bench, Measurements, Task
 from compare.page import PAGE
-from compare.plots import PLOTS
+from compare.plots import PLOTS, edge_of
 from compare.report import REPORT, Report, Settings, read_report, write_report
 from compare.store import Store
 from contract.code import ROOT
@@ -501,6 +501,16 @@ def test_a_download_on_which_the_rounds_do_not_agree_is_not_known(again: Path, m
 def test_a_child_that_fails_gives_its_reason(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=f"There is no artifact in {tmp_path}"):
         measure.run_child("compare.latency", str(tmp_path))
+
+
+def test_the_line_of_the_front_only_falls() -> None:
+    """What is on the front for its accuracy alone, and larger than a faster one, would make it a zigzag."""
+    assert edge_of([(1.0, 50.0), (2.0, 90.0), (3.0, 20.0), (4.0, 20.0), (5.0, 10.0)]) == [
+        (1.0, 50.0),
+        (3.0, 20.0),
+        (5.0, 10.0),
+    ]
+    assert edge_of([]) == []
 
 
 def test_pictures_are_png_files() -> None:

@@ -172,7 +172,7 @@ function Unranked({ report, row, size }: { report: Report; row: string; size: st
   );
 }
 
-/** Time against size, or against accuracy with its interval. A line is the front; a ring marks the choice. */
+/** Time against size, or against accuracy with its interval. A ring marks the choice. */
 function scatter({ candidates, fitting, front, choice }: Decision, y: 'size' | 'accuracy', width: number): Element {
   const words = text().report;
   const points = candidates.map((candidate) => ({
@@ -181,7 +181,10 @@ function scatter({ candidates, fitting, front, choice }: Decision, y: 'size' | '
   const colour = ({ name }: Candidate) => `var(--${name.endsWith('@server') ? 'server' : 'browser'})`;
   const details = ({ name, time, size, accuracy }: Candidate) =>
     [name, shown(time.value, 's'), shown(size.value, 'B'), shown(accuracy.value, 'share')].join('\n');
-  const edge = front.flatMap((name) => points.filter((point) => point.name === name));
+  // The front's rows that are better here than all that are faster. Others are on it for what this plot has no axis for.
+  const up = y === 'size' ? -1 : 1;
+  const edge = front.flatMap((name) => points.filter((point) => point.name === name))
+    .filter((point, number, all) => all.slice(0, number).every((faster) => up * point.y > up * faster.y));
   const at = { x: 'x', y: 'y' };
   const chosen = points.filter(({ name }) => name === choice);
   const isLeft = chosen.every(({ x }) => x ** 2 <= Math.min(...points.map((point) => point.x)) * Math.max(...points.map((point) => point.x)));
@@ -192,7 +195,7 @@ function scatter({ candidates, fitting, front, choice }: Decision, y: 'size' | '
     style: { background: 'none', color: 'var(--ink)', fontSize: '12px', overflow: 'visible' },
     marks: [
       y === 'accuracy' ? ruleX(points, { x: 'x', y1: ({ accuracy }) => accuracy.low * 100, y2: ({ accuracy }) => accuracy.high * 100, stroke: 'var(--faint)', strokeOpacity: 0.5 }) : null,
-      line(edge, { ...at, stroke: 'var(--accent)', strokeDasharray: '4 3' }),
+      line(edge, { ...at, curve: 'step-after', stroke: 'var(--accent)', strokeDasharray: '4 3' }),
       dot(points, { ...at, r: 5, fill: colour, fillOpacity: ({ name }) => (fitting.includes(name) ? 1 : 0.25) }),
       dot(chosen, { ...at, r: 10, stroke: 'var(--accent)', strokeWidth: 2.5 }),
       label(chosen, { ...at, text: 'name', dx: isLeft ? 15 : -15, textAnchor: isLeft ? 'start' : 'end', dy: y === 'size' ? -12 : 16, fontWeight: 650, fill: 'var(--ink)', stroke: 'var(--card)', strokeWidth: 4 }),
